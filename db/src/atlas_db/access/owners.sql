@@ -1,0 +1,21 @@
+-- Whom functions run as. Those of the flush run as atlas_flusher, which may write telemetry of all tenants;
+-- the others belong to the owner of the tables. A new function belongs to whoever ran the migration.
+GRANT CREATE ON SCHEMA atlas TO atlas_flusher; -- To be given a function, a role must be able to make one.
+
+DO $$
+DECLARE
+    routine regprocedure;
+BEGIN
+    FOR routine IN
+        SELECT p.oid FROM pg_proc AS p JOIN pg_roles AS o ON o.oid = p.proowner
+        WHERE p.pronamespace = 'atlas'::regnamespace AND o.rolname NOT IN ('atlas_owner', 'atlas_flusher')
+    LOOP
+        EXECUTE format('ALTER FUNCTION %s OWNER TO %s', routine,
+            CASE WHEN (SELECT proname FROM pg_proc WHERE oid = routine) IN (
+                'beat_heart', 'announce_seal', 'claim_lane', 'stage_flush', 'staging_status')
+            THEN 'atlas_flusher' ELSE 'atlas_owner' END);
+    END LOOP;
+END
+$$;
+
+REVOKE CREATE ON SCHEMA atlas FROM atlas_flusher;

@@ -1,0 +1,85 @@
+"""Bring a database to this release: roles, revisions, functions, owners, grants, first partitions."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psycopg
+from alembic import command
+from alembic.config import Config
+from psycopg import sql
+from sqlalchemy import create_engine
+from sqlalchemy.pool import StaticPool
+
+HERE = Path(__file__).parent
+SERVICE_ROLES = ("atlas_ingest", "atlas_hotcache", "atlas_query", "atlas_reconciler")
+_MIGRATION_LOCK = 7_310_579_682  # Any number that nothing else in this database locks.
+
+
+def upgrade(admin_dsn: str) -> None:
+    """Bring the database to the schema of this release; safe to repeat and to race.
+
+    `admin_dsn` must reach the server itself, not a pooler, as a superuser or as a role that may create
+    roles. Revisions run once each; functions and grants are applied anew every time.
+
+    Raises psycopg.Error when the server refuses.
+    """
+    with psycopg.connect(admin_dsn, autocommit=True) as connection, _lock(connection):
+        _apply(connection, HERE / "access" / "roles.sql")
+        _run_revisions(connection)
+        for function_file in sorted((HERE / "functions").glob("*.sql")):
+            _apply(connection, function_file)
+        _apply(connection, HERE / "access" / "owners.sql")
+        _apply(connection, HERE / "access" / "grants.sql")
+        connection.execute("SELECT atlas.maintain_partitions()")
+
+
+def set_role_passwords(admin_dsn: str, passwords: dict[str, str]) -> None:
+    """Give login roles their passwords: role -> password. Nothing of them reaches the server's log."""
+    with psycopg.connect(admin_dsn, autocommit=True) as connection:
+        connection.execute("SET log_statement = 'none'")
+        connection.execute("SET log_min_error_statement = 'panic'")
+        for role, password in passwords.items():
+            # The server stores only what libpq derives from the password, and never sees it.
+            verifier = connection.pgconn.encrypt_password(
+                password.encode(), role.encode(), b"scram-sha-256"
+            ).decode()
+            connection.execute(
+                sql.SQL("ALTER ROLE {} PASSWORD {}").format(
+                    sql.Identifier(role), sql.Literal(verifier)
+                )
+            )
+
+
+@contextmanager
+def _lock(connection: psycopg.Connection) -> Iterator[None]:
+    connection.execute("SELECT pg_advisory_lock(%s)", [_MIGRATION_LOCK])
+    try:
+        yield
+    finally:
+        connection.execute("SELECT pg_advisory_unlock(%s)", [_MIGRATION_LOCK])
+
+
+def _apply(connection: psycopg.Connection, file: Path) -> None:
+    with connection.transaction():
+        # Waiting longer would queue every query behind this one.
+        connection.execute("SET LOCAL lock_timeout = '5s'")
+        connection.execute("SET LOCAL search_path = atlas, public")
+        connection.execute(file.read_bytes())
+
+
+def _run_revisions(connection: psycopg.Connection) -> None:
+    engine = create_engine(
+        "postgresql+psycopg://", creator=lambda: connection, poolclass=StaticPool
+    )
+    connection.autocommit = False  # SQLAlchemy manages transactions from here on.
+    try:
+        with engine.connect() as bound:
+            config = Config()
+            config.set_main_option("script_location", str(HERE / "migrations"))
+            config.attributes["connection"] = bound
+            command.upgrade(config, "head")
+            bound.commit()
+    finally:
+        connection.rollback()
+        connection.autocommit = True
