@@ -1,0 +1,127 @@
+"""Where the data servers come from: embedded, already running, or both mixed."""
+
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import atlas_db
+from psycopg.conninfo import conninfo_to_dict
+
+from atlas_devstack.component import Component
+from atlas_devstack.credentials import Credentials
+from atlas_devstack.database import DATABASE, Database, migrate
+from atlas_devstack.errors import DevstackError
+from atlas_devstack.postgres import PostgresCluster, PostgresOptions, PostgresSite, node_names
+from atlas_devstack.state import StateDirectory
+from atlas_devstack.valkey import Valkey, ValkeySite
+from atlas_devstack.waiting import Patience
+
+
+@dataclass(frozen=True)
+class ServerOptions:
+    """Which servers a stack has, and whose."""
+
+    postgres: PostgresOptions = field(default_factory=PostgresOptions)
+    valkey: bool = True
+    """Whether there is a Valkey at all."""
+    pg_dsn: str | None = None
+    """An administrator's DSN of a primary that runs already; no Postgres is started then."""
+    replica_dsns: tuple[str, ...] = ()
+    """Its replicas."""
+    valkey_url: str | None = None
+    """A Valkey or Redis that runs already."""
+
+    def __post_init__(self) -> None:
+        if self.replica_dsns and self.pg_dsn is None:
+            raise DevstackError("replica DSNs need the DSN of their primary")
+        if self.pg_dsn is not None and not conninfo_to_dict(self.pg_dsn).get("dbname"):
+            raise DevstackError("the primary's DSN names no database")
+
+
+class Servers:
+    """The data servers of a stack."""
+
+    def __init__(self, state: StateDirectory, options: ServerOptions, patience: Patience) -> None:
+        self._options = options
+        self.credentials = Credentials.load_or_make(state.secrets_file, atlas_db.SERVICE_ROLES)
+        self.cluster = (
+            None if options.pg_dsn else _cluster(state, self.credentials, options, patience)
+        )
+        embeds_valkey = options.valkey and options.valkey_url is None
+        self.valkey = _valkey(state, self.credentials, patience) if embeds_valkey else None
+
+    @property
+    def components(self) -> list[Component]:
+        """The servers that are ours, in the order in which they start."""
+        nodes: list[Component] = list(self.cluster.nodes) if self.cluster else []
+        return [*([self.valkey] if self.valkey else []), *nodes]
+
+    @property
+    def database(self) -> Database:
+        """The platform's database on the primary, migrated once migrate() has returned."""
+        return Database(self._admin_dsn(), self.credentials.roles)
+
+    @property
+    def replicas(self) -> dict[str, Database]:
+        """The same database on each replica, by the replica's name."""
+        if self.cluster:
+            dsns = [node.superuser_dsn(DATABASE) for node in self.cluster.replicas]
+        else:
+            dsns = list(self._options.replica_dsns)
+        roles = self.credentials.roles
+        return {f"replica-{number}": Database(dsn, roles) for number, dsn in enumerate(dsns, 1)}
+
+    @property
+    def valkey_url(self) -> str | None:
+        """The cache, if there is one."""
+        return self.valkey.url if self.valkey else self._options.valkey_url
+
+    def start(self, pool: ThreadPoolExecutor) -> "list[Future[None]]":
+        """Start the primary and migrate it; return what still comes up: replicas and cache."""
+        later: list[Future[None]] = []
+        if self.valkey:
+            later.append(pool.submit(self.valkey.start))
+        if self.cluster:
+            self.cluster.start_primary()
+            later += [
+                pool.submit(self.cluster.start_replica, node) for node in self.cluster.replicas
+            ]
+        migrate(self.database.admin_dsn, self.credentials.roles)
+        return later
+
+    def stop(self) -> None:
+        """Stop what is ours."""
+        if self.cluster:
+            self.cluster.stop()
+        if self.valkey:
+            self.valkey.stop()
+
+    def _admin_dsn(self) -> str:
+        if self._options.pg_dsn:
+            return self._options.pg_dsn
+        assert self.cluster is not None
+        return self.cluster.primary.superuser_dsn(DATABASE)
+
+
+def _cluster(
+    state: StateDirectory, credentials: Credentials, options: ServerOptions, patience: Patience
+) -> PostgresCluster:
+    site = PostgresSite(
+        data_directory=state.server_directory(),
+        log_directory=state.logs,
+        record_directory=state.run,
+        superuser_password=credentials.postgres_superuser,
+        replication_password=credentials.postgres_replication,
+        ports=state.ports(node_names(options.postgres)),
+    )
+    return PostgresCluster(site, options.postgres, patience)
+
+
+def _valkey(state: StateDirectory, credentials: Credentials, patience: Patience) -> Valkey:
+    site = ValkeySite(
+        directory=state.run,
+        log_directory=state.logs,
+        record_directory=state.run,
+        port=state.ports(["valkey"])["valkey"],
+        password=credentials.valkey,
+    )
+    return Valkey(site, patience)

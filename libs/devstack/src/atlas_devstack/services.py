@@ -1,0 +1,156 @@
+"""The four services: what each is told by environment, and its process."""
+
+import json
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from atlas_devstack.component import Component
+from atlas_devstack.credentials import Credentials
+from atlas_devstack.database import Database
+from atlas_devstack.errors import DevstackError
+from atlas_devstack.health import is_serving
+from atlas_devstack.ports import LOOPBACK
+from atlas_devstack.process import Launch
+from atlas_devstack.waiting import Patience
+
+
+@dataclass(frozen=True)
+class ServiceKind:
+    """One of the platform's services."""
+
+    name: str
+    module: str
+    role: str
+    """Its role in the database."""
+
+
+SERVICES = {
+    kind.name: kind
+    for kind in (
+        ServiceKind("ingest", "atlas_ingest", "atlas_ingest"),
+        ServiceKind("hotcache", "atlas_hotcache", "atlas_hotcache"),
+        ServiceKind("query", "atlas_query", "atlas_query"),
+        ServiceKind("cdc-reconciler", "atlas_cdc_reconciler", "atlas_reconciler"),
+    )
+}
+
+
+@dataclass(frozen=True)
+class Wiring:
+    """What services have to know of the rest of the stack."""
+
+    database: Database
+    replicas: Mapping[str, Database]
+    valkey_url: str | None
+    credentials: Credentials
+    ports: Mapping[str, int]
+    """A port for every service, also for those that are not started."""
+    warehouse: Path
+    log_directory: Path
+    run_directory: Path
+    spans: bool
+    """Whether services write their spans to `<log_directory>/<service>.spans.jsonl` (it grows)."""
+
+    def target(self, service: str) -> str:
+        """Return the address of a service."""
+        return f"{LOOPBACK}:{self.ports[service]}"
+
+
+def check_names(names: tuple[str, ...]) -> None:
+    """Raise DevstackError for a name that is no service."""
+    unknown = sorted(set(names) - set(SERVICES))
+    if unknown:
+        known = ", ".join(SERVICES)
+        raise DevstackError(f"no service is called {', '.join(unknown)}; there are {known}")
+
+
+class Service(Component):
+    """A service's process. It keeps its address over restarts."""
+
+    def __init__(
+        self, kind: ServiceKind, wiring: Wiring, extra: Mapping[str, str], patience: Patience
+    ) -> None:
+        super().__init__(kind.name, patience)
+        self.kind = kind
+        self._wiring = wiring
+        self._extra = dict(extra)
+
+    @property
+    def target(self) -> str:
+        """Its address, "host:port"."""
+        return self._wiring.target(self.kind.name)
+
+    def answers(self) -> bool:
+        """Say whether it serves and is ready."""
+        return self._address_file.exists() and is_serving(self.target)
+
+    def with_environment(self, extra: Mapping[str, str]) -> None:
+        """Change variables for its next start: a test's way to another configuration."""
+        self._extra.update(extra)
+
+    @property
+    def _address_file(self) -> Path:
+        return self._wiring.run_directory / f"{self.name}.address"
+
+    def _prepare(self) -> Launch:
+        self._address_file.unlink(missing_ok=True)
+        environment = {
+            **_inherited(),
+            **_common(self.kind, self._wiring),
+            **_specific(self.kind, self._wiring),
+            "ATLAS_RPC__PORT_FILE": str(self._address_file),
+            **self._extra,
+        }
+        return Launch(
+            name=self.name,
+            command=[sys.executable, "-m", self.kind.module],
+            environment=environment,
+            directory=self._wiring.run_directory,
+            log_path=self._wiring.log_directory / f"{self.name}.log",
+            record_path=self._wiring.run_directory / f"{self.name}.json",
+        )
+
+
+def _inherited() -> dict[str, str]:
+    """Return the caller's environment without what would configure a service behind our back."""
+    return {key: value for key, value in os.environ.items() if not key.startswith(("ATLAS_", "PG"))}
+
+
+def _common(kind: ServiceKind, wiring: Wiring) -> dict[str, str]:
+    dsn = wiring.database.dsn(kind.role)
+    spans_file = wiring.log_directory / f"{kind.name}.spans.jsonl"
+    return {
+        **({"ATLAS_TELEMETRY__SPANS_FILE": str(spans_file)} if wiring.spans else {}),
+        "PYTHONUNBUFFERED": "1",
+        "ATLAS_ENVIRONMENT": "dev",
+        "ATLAS_RPC__HOST": LOOPBACK,
+        "ATLAS_RPC__PORT": str(wiring.ports[kind.name]),
+        "ATLAS_TOKEN__KEYS": json.dumps(wiring.credentials.token_keys),
+        "ATLAS_TOKEN__ACTIVE_KEY": str(wiring.credentials.token_active_key),
+        "ATLAS_PRIMARY__DSN": dsn,
+        "ATLAS_DIRECT__DSN": dsn,
+    }
+
+
+def _specific(kind: ServiceKind, wiring: Wiring) -> dict[str, str]:
+    match kind.name:
+        case "ingest":
+            return {"ATLAS_HOTCACHE__TARGET": wiring.target("hotcache")}
+        case "hotcache":
+            return {"ATLAS_VALKEY__URL": wiring.valkey_url} if wiring.valkey_url else {}
+        case "query":
+            replicas = [
+                {"name": name, "dsn": database.dsn(kind.role)}
+                for name, database in wiring.replicas.items()
+            ]
+            return {
+                "ATLAS_REPLICAS": json.dumps(replicas),
+                "ATLAS_HOTCACHE__TARGET": wiring.target("hotcache"),
+                "ATLAS_RECONCILER__TARGET": wiring.target("cdc-reconciler"),
+            }
+        case "cdc-reconciler":
+            return {"ATLAS_WAREHOUSE__PATH": str(wiring.warehouse)}
+    raise DevstackError(f"no environment is defined for {kind.name}")

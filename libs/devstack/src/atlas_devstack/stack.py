@@ -1,0 +1,199 @@
+"""The whole platform on one machine: servers, schema, services, tenants, in the order they need."""
+
+import logging
+import threading
+import time
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+
+from atlas_devstack.component import Component
+from atlas_devstack.database import Database
+from atlas_devstack.endpoints import Endpoints
+from atlas_devstack.postgres import PostgresCluster
+from atlas_devstack.servers import ServerOptions, Servers
+from atlas_devstack.services import SERVICES, Service, Wiring, check_names
+from atlas_devstack.state import StateDirectory
+from atlas_devstack.supervision import Supervision, SupervisionState
+from atlas_devstack.tenants import create_tenants
+from atlas_devstack.valkey import Valkey
+from atlas_devstack.waiting import Patience
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class StackOptions:
+    """What a stack consists of."""
+
+    services: tuple[str, ...] = tuple(SERVICES)
+    servers: ServerOptions = field(default_factory=ServerOptions)
+    tenants: tuple[str, ...] = ()
+    """Tenants to make; needs ingest."""
+    environment: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """Service name -> further variables for it."""
+    heal_services: bool = True
+    """Start a service again that died."""
+    heal_servers: bool = False
+    """The same for Postgres and Valkey. Off, so that tests can keep a server dead."""
+    spans: bool = False
+    """Services write their spans to logs/<service>.spans.jsonl."""
+    fresh: bool = False
+    """Begin with an empty state directory."""
+    ready_seconds_max: float = 60.0
+    """How long any one component may take to become ready."""
+
+
+class Stack:
+    """A running platform. Made by start(); a context manager that stops it."""
+
+    def __init__(
+        self, state: StateDirectory, options: StackOptions, cancelled: threading.Event
+    ) -> None:
+        self.state = state
+        self._options = options
+        self._patience = Patience(options.ready_seconds_max, cancelled)
+        self._servers = Servers(state, options.servers, self._patience)
+        self.services = self._make_services()
+        self._supervision = Supervision(self._healed())
+
+    @classmethod
+    def start(
+        cls,
+        state_directory: Path,
+        options: StackOptions | None = None,
+        cancelled: threading.Event | None = None,
+    ) -> "Stack":
+        """Start everything and return once all of it is ready.
+
+        `cancelled`, set from elsewhere, interrupts the start. Whatever goes wrong, nothing is left
+        running. Raises AlreadyRunningError, CancelledError, or DevstackError with the end of the
+        log of the component that failed.
+        """
+        options = options or StackOptions()
+        check_names(options.services)
+        state = StateDirectory.open(state_directory, fresh=options.fresh)
+        with ExitStack() as undo:
+            undo.callback(state.close)
+            stack = cls(state, options, cancelled or threading.Event())
+            undo.callback(stack._stop_processes)
+            stack._start()
+            undo.pop_all()
+        return stack
+
+    @property
+    def endpoints(self) -> Endpoints:
+        """Where everything is."""
+        return Endpoints(
+            services={name: service.target for name, service in self.services.items()},
+            primary=self.database.admin_dsn,
+            replicas=[replica.admin_dsn for replica in self._servers.replicas.values()],
+            valkey=self._servers.valkey_url,
+            warehouse=str(self.state.warehouse),
+            tenants=list(self._options.tenants),
+        )
+
+    @property
+    def database(self) -> Database:
+        """The platform's database on the primary."""
+        return self._servers.database
+
+    @property
+    def replicas(self) -> dict[str, Database]:
+        """The same database on each replica."""
+        return self._servers.replicas
+
+    @property
+    def postgres(self) -> PostgresCluster:
+        """The embedded servers, to hurt them. There are none when a DSN was given."""
+        if self._servers.cluster is None:
+            raise LookupError("this stack uses a Postgres that is not its own")
+        return self._servers.cluster
+
+    @property
+    def valkey(self) -> Valkey:
+        """The embedded cache server. There is none when a URL was given."""
+        if self._servers.valkey is None:
+            raise LookupError("this stack has no Valkey of its own")
+        return self._servers.valkey
+
+    def supervision_states(self) -> dict[str, SupervisionState]:
+        """Return how often each supervised component was started again."""
+        return self._supervision.states()
+
+    def stop(self) -> None:
+        """Stop everything cleanly; the data stay in the state directory."""
+        with ExitStack() as undo:
+            undo.callback(self.state.close)
+            self._stop_processes()
+
+    def remove(self) -> None:
+        """Stop everything and delete the state directory."""
+        with ExitStack() as undo:
+            undo.callback(self.state.remove)
+            self._stop_processes()
+
+    def __enter__(self) -> "Stack":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    def _start(self) -> None:
+        began = time.monotonic()
+        components = len(self._servers.components) + len(self.services)
+        with ThreadPoolExecutor(components + 1, "atlas-start") as pool:
+            # Services need no replica and no cache to start; their imports overlap with both.
+            pending = self._servers.start(pool)
+            log.info("the primary is ready and migrated (%.1f s)", time.monotonic() - began)
+            for service in self.services.values():
+                service.launch()
+            pending += [pool.submit(service.wait_ready) for service in self.services.values()]
+            for future in pending:
+                future.result()
+        self._supervision.start()
+        if self._options.tenants and "ingest" in self.services:
+            create_tenants(self.services["ingest"].target, self._options.tenants)
+        self.state.write_endpoints(self.endpoints.to_json() + "\n")
+        log.info("ready after %.1f s", time.monotonic() - began)
+
+    def _stop_processes(self) -> None:
+        self._supervision.stop()
+        with ExitStack() as undo:
+            undo.callback(self._servers.stop)  # Last: services drain into them.
+            if self.services:
+                with ThreadPoolExecutor(len(self.services), "atlas-stop") as pool:
+                    for stopped in [pool.submit(each.stop) for each in self.services.values()]:
+                        stopped.result()
+
+    def _make_services(self) -> dict[str, Service]:
+        wiring = Wiring(
+            database=self._servers.database,
+            replicas=self._servers.replicas,
+            valkey_url=self._servers.valkey_url,
+            credentials=self._servers.credentials,
+            ports=self.state.ports(list(SERVICES)),
+            warehouse=self.state.warehouse,
+            log_directory=self.state.logs,
+            run_directory=self.state.run,
+            spans=self._options.spans,
+        )
+        extra = self._options.environment
+        return {
+            name: Service(SERVICES[name], wiring, extra.get(name, {}), self._patience)
+            for name in self._options.services
+        }
+
+    def _healed(self) -> list[Component]:
+        return [
+            *(self.services.values() if self._options.heal_services else ()),
+            *(self._servers.components if self._options.heal_servers else ()),
+        ]

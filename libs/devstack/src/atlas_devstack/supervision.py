@@ -1,0 +1,102 @@
+"""Starting again what died, within bounds."""
+
+import logging
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from atlas_devstack.component import Component
+from atlas_devstack.errors import DevstackError
+
+log = logging.getLogger(__name__)
+
+_INTERVAL_SECONDS = 0.1
+FAST_DEATH_SECONDS = 10.0
+"""A component that lived longer than this is taken to have worked: its count starts anew."""
+FAST_DEATHS_MAX = 5
+_BACKOFF_SECONDS_MIN = 0.1
+_BACKOFF_SECONDS_MAX = 5.0
+
+
+@dataclass
+class _Watch:
+    component: Component
+    started_at: float
+    fast_deaths: int = 0
+    restarts: int = 0
+    restart_at: float | None = None
+    gave_up: bool = False
+
+
+@dataclass(frozen=True)
+class SupervisionState:
+    """What has happened to a component so far."""
+
+    restarts: int
+    gave_up: bool
+
+
+class Supervision:
+    """Watches components from a thread of its own and starts those that died.
+
+    The first restart comes at once, later ones after a growing pause. After FAST_DEATHS_MAX deaths
+    in a row, each within FAST_DEATH_SECONDS of its start, the component is left dead, with an error
+    in the log.
+    """
+
+    def __init__(self, components: Sequence[Component]) -> None:
+        now = time.monotonic()
+        self._watches = [_Watch(component, started_at=now) for component in components]
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="atlas-supervision", daemon=True)
+
+    def start(self) -> None:
+        """Begin to watch."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End watching; what runs goes on."""
+        self._ended.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def states(self) -> dict[str, SupervisionState]:
+        """Return what has happened to each component."""
+        return {
+            watch.component.name: SupervisionState(watch.restarts, watch.gave_up)
+            for watch in self._watches
+        }
+
+    def _run(self) -> None:
+        while not self._ended.wait(_INTERVAL_SECONDS):
+            for watch in self._watches:
+                try:
+                    self._look_at(watch, time.monotonic())
+                except (DevstackError, OSError):
+                    log.exception("%s could not be started again", watch.component.name)
+
+    def _look_at(self, watch: _Watch, now: float) -> None:
+        component = watch.component
+        if not component.is_wanted or component.is_running() or watch.gave_up:
+            return
+        if watch.restart_at is None:
+            self._plan_restart(watch, now)
+        elif now >= watch.restart_at:
+            watch.restart_at = None
+            watch.started_at = now
+            watch.restarts += 1
+            log.warning("starting %s again (restart %d)", component.name, watch.restarts)
+            component.relaunch_if_dead()
+
+    def _plan_restart(self, watch: _Watch, now: float) -> None:
+        name, reason = watch.component.name, watch.component.end_reason()
+        is_fast = now - watch.started_at < FAST_DEATH_SECONDS
+        watch.fast_deaths = watch.fast_deaths + 1 if is_fast else 0
+        if watch.fast_deaths >= FAST_DEATHS_MAX:
+            watch.gave_up = True
+            log.error("%s died %d times in a row and stays down: %s", name, FAST_DEATHS_MAX, reason)
+            return
+        pause = min(_BACKOFF_SECONDS_MIN * 2**watch.fast_deaths, _BACKOFF_SECONDS_MAX)
+        watch.restart_at = now + pause
+        log.warning("%s %s", name, reason)
