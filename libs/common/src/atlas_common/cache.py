@@ -1,0 +1,105 @@
+"""Bounded memory of answers, and one flight per question."""
+
+import asyncio
+import time
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Hashable
+from typing import Generic, TypeVar
+
+K = TypeVar("K", bound=Hashable)
+V = TypeVar("V")
+
+
+class TtlCache(Generic[K, V]):
+    """At most `max_entries` values, each for `ttl_seconds`; the least recently used goes first."""
+
+    def __init__(
+        self,
+        max_entries: int,
+        ttl_seconds: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        if max_entries < 1 or ttl_seconds <= 0:
+            raise ValueError("a cache needs room and time: max_entries >= 1, ttl_seconds > 0")
+        self._entries: OrderedDict[K, tuple[float, V]] = OrderedDict()
+        self._max_entries = max_entries
+        self._ttl_seconds = ttl_seconds
+        self._clock = clock
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def get(self, key: K) -> V | None:
+        """The value if it is present and its time has not passed."""
+        entry = self._entries.get(key)
+        if entry is None or entry[0] <= self._clock():
+            return None
+        self._entries.move_to_end(key)
+        return entry[1]
+
+    def peek(self, key: K) -> V | None:
+        """The value even if its time has passed: better than nothing while the source is away."""
+        entry = self._entries.get(key)
+        return None if entry is None else entry[1]
+
+    def put(self, key: K, value: V, ttl_seconds: float | None = None) -> None:
+        """Keep the value, for the cache's time or its own."""
+        ttl = self._ttl_seconds if ttl_seconds is None else ttl_seconds
+        self._entries[key] = (self._clock() + ttl, value)
+        self._entries.move_to_end(key)
+        if len(self._entries) > self._max_entries:
+            self._entries.popitem(last=False)
+
+    def drop(self, key: K) -> None:
+        """Forget the key, if it is known."""
+        self._entries.pop(key, None)
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._entries.clear()
+
+
+class SingleFlight(Generic[K, V]):
+    """Runs the maker of a key once, however many ask at the same time; all get its outcome."""
+
+    def __init__(self) -> None:
+        self._flights: dict[K, asyncio.Task[V]] = {}
+        self._waiters: dict[K, int] = {}
+
+    async def run(self, key: K, make: Callable[[], Awaitable[V]]) -> V:
+        """The outcome of the key's running flight, or of a new one made by `make`.
+
+        A cancelled caller leaves the others alone; the flight is cancelled with its last caller.
+        Raises what `make` raises, to every caller.
+        """
+        flight = self._flights.get(key)
+        if flight is None:
+            flight = asyncio.ensure_future(_awaited(make))
+            self._flights[key] = flight
+            # Gone at completion, not when the first caller wakes: a later caller must not get an
+            # outcome that was already old when it asked.
+            flight.add_done_callback(lambda done: self._landed(key, done))
+        self._waiters[key] = self._waiters.get(key, 0) + 1
+        try:
+            return await asyncio.shield(flight)
+        finally:
+            self._leave(key, flight)
+
+    def _leave(self, key: K, flight: "asyncio.Task[V]") -> None:
+        if self._flights.get(key) is not flight:
+            return
+        self._waiters[key] -= 1
+        if self._waiters[key] == 0:
+            self._landed(key, flight)
+            flight.cancel()
+
+    def _landed(self, key: K, flight: "asyncio.Task[V]") -> None:
+        if self._flights.get(key) is flight:
+            del self._flights[key]
+            del self._waiters[key]
+        if flight.done() and not flight.cancelled():
+            flight.exception()  # Seen: nobody may be left to await it.
+
+
+async def _awaited(make: Callable[[], Awaitable[V]]) -> V:
+    return await make()

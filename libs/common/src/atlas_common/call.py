@@ -1,0 +1,40 @@
+"""What the running call carries besides its tenant: its request id and its time."""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+_request_id: ContextVar[str | None] = ContextVar("atlas_request_id", default=None)
+_work_ends: ContextVar[float | None] = ContextVar("atlas_work_ends", default=None)
+
+
+def request_id() -> str | None:
+    """The id of the running call, its caller's or made here; None outside a call."""
+    return _request_id.get()
+
+
+def remaining() -> float | None:
+    """Seconds left to work in (never below 0), None where nobody waits with a deadline."""
+    ends = _work_ends.get()
+    return None if ends is None else max(0.0, ends - asyncio.get_running_loop().time())
+
+
+@contextmanager
+def request_context(id_: str) -> Iterator[None]:
+    """Run the block as work of the request with this id."""
+    reset = _request_id.set(id_)
+    try:
+        yield
+    finally:
+        _request_id.reset(reset)
+
+
+@contextmanager
+def work_until(ends: float | None) -> Iterator[None]:
+    """Run the block with its end at this time of the running loop's clock."""
+    reset = _work_ends.set(ends)
+    try:
+        yield
+    finally:
+        _work_ends.reset(reset)

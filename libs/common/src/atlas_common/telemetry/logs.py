@@ -1,0 +1,100 @@
+"""JSON lines on stderr: ours through structlog, everyone else's through logging, in one form."""
+
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, cast
+
+import structlog
+from opentelemetry import trace
+from structlog.typing import EventDict, FilteringBoundLogger, Processor, WrappedLogger
+
+from atlas_common import call
+from atlas_common.tenant import tenant_or_none
+
+_FRAMES_MAX = 30
+_QUIET = {  # Libraries whose INFO is a line per connection or call.
+    "psycopg.pool": logging.WARNING,
+    "opentelemetry": logging.WARNING,
+    "grpc": logging.WARNING,
+    "asyncio": logging.WARNING,
+}
+
+
+def logger(name: str) -> FilteringBoundLogger:
+    """The logger of a module. The event is a fixed phrase; what varies goes into keywords."""
+    return cast("FilteringBoundLogger", structlog.get_logger(logger=name))
+
+
+@contextmanager
+def to_stderr(service: str, instance: str, level: str) -> Iterator[None]:
+    """Write this process's log to stderr until the block ends."""
+
+    def identify(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+        event["service"], event["instance"] = service, instance
+        return event
+
+    shared: list[Processor] = [
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
+        identify,
+        _call_context,
+        structlog.processors.ExceptionRenderer(
+            # Without locals: they hold tenants' values and secrets.
+            structlog.tracebacks.ExceptionDictTransformer(show_locals=False, max_frames=_FRAMES_MAX)
+        ),
+    ]
+    number = logging.getLevelNamesMapping()[level.upper()]
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_foreign_formatter(shared))
+    root = logging.getLogger()
+    before = root.handlers[:], root.level, {name: _level(name) for name in _QUIET}
+    root.handlers[:] = [handler]
+    root.setLevel(number)
+    for name, quiet in _QUIET.items():
+        logging.getLogger(name).setLevel(max(quiet, number))
+    structlog.configure(
+        processors=[*shared, structlog.processors.JSONRenderer(default=str)],
+        wrapper_class=structlog.make_filtering_bound_logger(number),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=False,
+    )
+    try:
+        yield
+    finally:
+        structlog.reset_defaults()
+        root.handlers[:] = before[0]
+        root.setLevel(before[1])
+        for name, old in before[2].items():
+            logging.getLogger(name).setLevel(old)
+
+
+def _foreign_formatter(shared: list[Processor]) -> structlog.stdlib.ProcessorFormatter:
+    return structlog.stdlib.ProcessorFormatter(
+        foreign_pre_chain=[structlog.stdlib.add_logger_name, *shared],
+        processors=[
+            structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+            structlog.processors.JSONRenderer(default=str),
+        ],
+    )
+
+
+def _call_context(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """Which call, which tenant, which span: what joins the lines of one request."""
+    span = trace.get_current_span().get_span_context()
+    known: dict[str, Any] = {"request_id": call.request_id()}
+    tenant = tenant_or_none()
+    if tenant is not None:
+        known["tenant"] = tenant.key
+    if span.is_valid:
+        known["trace_id"] = trace.format_trace_id(span.trace_id)
+        known["span_id"] = trace.format_span_id(span.span_id)
+    for key, value in known.items():
+        if value is not None:
+            event.setdefault(key, value)
+    return event
+
+
+def _level(name: str) -> int:
+    return logging.getLogger(name).level

@@ -1,0 +1,135 @@
+"""Spans: always made and propagated (W3C), exported where the settings say."""
+
+import json
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TextIO
+
+from opentelemetry import context as otel_context
+from opentelemetry import trace
+from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
+from opentelemetry.propagators.textmap import TextMapPropagator
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor, TracerProvider
+from opentelemetry.sdk.trace.export import (
+    BatchSpanProcessor,
+    SimpleSpanProcessor,
+    SpanExporter,
+    SpanExportResult,
+)
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+from atlas_common.config import TelemetryConfig
+
+FLUSH_TIMEOUT_MS = 2000
+_EXPORT_TIMEOUT_SECONDS = 5
+
+tracer = trace.get_tracer("atlas")
+propagator: TextMapPropagator = TraceContextTextMapPropagator()
+
+
+@contextmanager
+def exported(service: str, instance: str, config: TelemetryConfig) -> Iterator[None]:
+    """Export the spans that end within the block."""
+    processors: list[SpanProcessor] = []
+    if config.spans_file is not None:
+        lines = JsonLinesExporter(Path(config.spans_file), service, instance)
+        processors.append(SimpleSpanProcessor(lines))
+    if config.otlp_endpoint is not None:
+        exporter = OTLPSpanExporter(
+            endpoint=config.otlp_endpoint,
+            insecure=not config.otlp_endpoint.startswith("https"),
+            timeout=_EXPORT_TIMEOUT_SECONDS,
+        )
+        processors.append(BatchSpanProcessor(exporter))  # Bounded: drops beyond 2048 spans.
+    _install(resource(service, instance))
+    _outlet.processors = tuple(processors)
+    try:
+        yield
+    finally:
+        _outlet.processors = ()
+        for processor in processors:
+            processor.force_flush(FLUSH_TIMEOUT_MS)
+            processor.shutdown()
+
+
+def resource(service: str, instance: str) -> Resource:
+    """Who makes these spans and metrics, in OpenTelemetry's terms."""
+    return Resource.create(
+        {
+            "service.name": service,
+            "service.namespace": "atlas",
+            "service.instance.id": instance,
+        }
+    )
+
+
+class JsonLinesExporter(SpanExporter):
+    """Appends one JSON object per span to a file: enough for tests and for a look by eye."""
+
+    def __init__(self, path: Path, service: str, instance: str) -> None:
+        self._file: TextIO = path.open("a", encoding="utf-8", buffering=1)
+        self._identity = {"service": service, "instance": instance}
+        self._lock = threading.Lock()
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        """Write the spans, whole lines at a time."""
+        lines = [json.dumps(self._line(span), default=str) + "\n" for span in spans]
+        with self._lock:
+            if self._file.closed:
+                return SpanExportResult.FAILURE
+            self._file.writelines(lines)
+        return SpanExportResult.SUCCESS
+
+    def shutdown(self) -> None:
+        """Close the file."""
+        with self._lock:
+            self._file.close()
+
+    def _line(self, span: ReadableSpan) -> dict[str, object]:
+        context = span.get_span_context()
+        return {
+            **self._identity,
+            "name": span.name,
+            "kind": span.kind.name,
+            "trace_id": trace.format_trace_id(context.trace_id) if context else None,
+            "span_id": trace.format_span_id(context.span_id) if context else None,
+            "parent_id": trace.format_span_id(span.parent.span_id) if span.parent else None,
+            "start_ns": span.start_time,
+            "end_ns": span.end_time,
+            "status": span.status.status_code.name,
+            "description": span.status.description,
+            "attributes": dict(span.attributes or {}),
+        }
+
+
+class _Outlet(SpanProcessor):
+    """Stands between the process's one tracer provider and the exporters of the moment.
+
+    OpenTelemetry installs a provider once per process and for good; a process that sets telemetry
+    up again (tests do) changes what hangs behind it.
+    """
+
+    processors: tuple[SpanProcessor, ...] = ()
+
+    def on_start(self, span: Span, parent_context: otel_context.Context | None = None) -> None:
+        for processor in self.processors:
+            processor.on_start(span, parent_context)
+
+    def on_end(self, span: ReadableSpan) -> None:
+        for processor in self.processors:
+            processor.on_end(span)
+
+
+_outlet = _Outlet()
+_installed = threading.Event()
+
+
+def _install(who: Resource) -> None:
+    if not _installed.is_set():
+        provider = TracerProvider(resource=who, shutdown_on_exit=False)
+        provider.add_span_processor(_outlet)
+        trace.set_tracer_provider(provider)
+        _installed.set()

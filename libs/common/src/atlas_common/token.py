@@ -1,0 +1,144 @@
+"""Seals and opens freshness tokens and page tokens."""
+
+import base64
+import binascii
+import hashlib
+import hmac
+import struct
+from collections.abc import Iterable, Mapping
+
+from atlas.type.freshness import (
+    MAC_BYTES,
+    VERSION,
+    FreshnessToken,
+    MalformedTokenError,
+    Position,
+    Segment,
+    merge,
+    merge_segments,
+)
+
+from atlas_common import errors
+from atlas_common.config import TokenConfig
+from atlas_common.errors import ServiceError
+
+__all__ = ["KEY_BYTES_MIN", "MalformedTokenError", "Position", "TokenSigner", "merge"]
+
+KEY_BYTES_MIN = 16
+_SEALED = struct.Struct(">BIBHQQ")
+_PAGE_HEADER = struct.Struct(">BB")
+_PAGE_TOKEN_CHARS_MAX = 1024
+_PAGE_DOMAIN = b"atlas page token"
+
+
+class TokenSigner:
+    """Holds the keys. Seals with the active one, opens with any: so keys rotate without a break."""
+
+    def __init__(self, keys: Mapping[int, bytes], active: int) -> None:
+        if active not in keys:
+            raise ValueError(f"the active key {active} is not among the keys {sorted(keys)}")
+        for key_id, key in keys.items():
+            if not 1 <= key_id <= 255 or len(key) < KEY_BYTES_MIN:
+                raise ValueError(f"key {key_id}: ids are 1..255, keys >= {KEY_BYTES_MIN} bytes")
+        self._keys = dict(keys)
+        self._active = active
+
+    @classmethod
+    def from_config(cls, config: TokenConfig) -> "TokenSigner":
+        """A signer with the configured keys."""
+        return cls(config.key_bytes(), config.active_key)
+
+    def seal(self, tenant_id: int, positions: Iterable[Position]) -> bytes:
+        """The token that asks for these positions; of two in one lane, for the greater."""
+        segments = merge_segments(
+            Segment(position, self._active, self._mac(tenant_id, self._active, position))
+            for position in positions
+        )
+        return FreshnessToken(tenant_id, segments).encode()
+
+    def open(self, token: bytes, tenant_id: int) -> tuple[Position, ...]:
+        """The positions the token asks for, sorted by lane; b"" asks for none.
+
+        Raises ServiceError INVALID_ARGUMENT: TOKEN_MALFORMED, TOKEN_WRONG_TENANT, TOKEN_TAMPERED.
+        """
+        if not token:
+            return ()
+        try:
+            parsed = FreshnessToken.decode(token)
+        except MalformedTokenError as error:
+            raise _refused("TOKEN_MALFORMED", str(error)) from None
+        if parsed.tenant_id != tenant_id:
+            raise _refused("TOKEN_WRONG_TENANT", "a freshness token of another tenant")
+        for segment in parsed.segments:
+            if not self._is_ours(tenant_id, segment):
+                raise _refused("TOKEN_TAMPERED", "a freshness token that was not sealed here")
+        return parsed.positions
+
+    def seal_page(self, tenant_id: int, query: bytes, cursor: bytes) -> str:
+        """A page token for this query's next page, holding `cursor`, which its holder can read."""
+        head = _PAGE_HEADER.pack(VERSION, self._active)
+        mac = self._page_mac(self._active, tenant_id, query, cursor)
+        return base64.urlsafe_b64encode(head + mac + cursor).rstrip(b"=").decode()
+
+    def open_page(self, token: str, tenant_id: int, query: bytes) -> bytes:
+        """The cursor in a page token of this tenant and query; b"" for "".
+
+        Raises ServiceError INVALID_ARGUMENT / PAGE_TOKEN_INVALID.
+        """
+        if not token:
+            return b""
+        sealed = _page_bytes(token)
+        head, rest = sealed[: _PAGE_HEADER.size], sealed[_PAGE_HEADER.size :]
+        mac, cursor = rest[:MAC_BYTES], rest[MAC_BYTES:]
+        if len(mac) < MAC_BYTES:
+            raise _page_refused()
+        version, key_id = _PAGE_HEADER.unpack(head)
+        if version != VERSION or key_id not in self._keys:
+            raise _page_refused()
+        if not hmac.compare_digest(mac, self._page_mac(key_id, tenant_id, query, cursor)):
+            raise _page_refused()
+        return cursor
+
+    def _is_ours(self, tenant_id: int, segment: Segment) -> bool:
+        if segment.key_id not in self._keys:
+            return False
+        mac = self._mac(tenant_id, segment.key_id, segment.position)
+        return hmac.compare_digest(mac, segment.mac)
+
+    def _mac(self, tenant_id: int, key_id: int, position: Position) -> bytes:
+        sealed = _SEALED.pack(
+            VERSION, tenant_id, key_id, position.lane, position.epoch, position.sequence
+        )
+        return hmac.digest(self._keys[key_id], sealed, hashlib.sha256)[:MAC_BYTES]
+
+    def _page_mac(self, key_id: int, tenant_id: int, query: bytes, cursor: bytes) -> bytes:
+        # Length-prefixed parts, and a prefix that no freshness segment has: one kind of token can
+        # never pass for the other although both use the same keys.
+        sealed = b"".join(
+            struct.pack(">Q", len(part)) + part
+            for part in (_PAGE_DOMAIN, struct.pack(">BI", key_id, tenant_id), query, cursor)
+        )
+        return hmac.digest(self._keys[key_id], sealed, hashlib.sha256)[:MAC_BYTES]
+
+
+def _page_bytes(token: str) -> bytes:
+    if len(token) > _PAGE_TOKEN_CHARS_MAX:
+        raise _page_refused()
+    try:
+        sealed = base64.b64decode(token + "=" * (-len(token) % 4), altchars=b"-_", validate=True)
+    except (binascii.Error, ValueError):
+        raise _page_refused() from None
+    # Base64 has spare bits at its end; with only our own form accepted, a token has one form.
+    if base64.urlsafe_b64encode(sealed).rstrip(b"=").decode() != token:
+        raise _page_refused()
+    return sealed
+
+
+def _refused(reason: str, message: str) -> ServiceError:
+    return errors.invalid_argument(reason, message, field="token")
+
+
+def _page_refused() -> ServiceError:
+    return errors.invalid_argument(
+        "PAGE_TOKEN_INVALID", "not a page token of this query", field="page_token"
+    )
