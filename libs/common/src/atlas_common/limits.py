@@ -1,18 +1,22 @@
-"""The bounds that the contracts state as `(atlas.type.v1.limits)`, enforced from the schema itself."""
+"""The bounds that the contracts state as `(atlas.type.v1.limits)`, enforced from the schema."""
 
 from functools import cache
 
+from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
 from atlas.type.v1 import limits_pb2
 from atlas_common import errors
 
 
-@cache
 def limit(message_type: type[Message], field: str) -> limits_pb2.Limits:
     """The limits of a field as the schema states them; KeyError for a field that does not exist."""
-    descriptor = message_type.DESCRIPTOR.fields_by_name[field]
-    return descriptor.GetOptions().Extensions[limits_pb2.limits]
+    return _limit(message_type.DESCRIPTOR.fields_by_name[field])
+
+
+@cache
+def _limit(field: FieldDescriptor) -> limits_pb2.Limits:
+    return field.GetOptions().Extensions[limits_pb2.limits]
 
 
 def check_items(message: Message, field: str) -> None:
@@ -30,7 +34,7 @@ def check_items(message: Message, field: str) -> None:
 
 
 def check_bytes(message: Message, field: str, *, required: bool = False) -> None:
-    """Refuse a string or bytes field that is longer than max_bytes, or empty where it is required."""
+    """Refuse a string or bytes field longer than max_bytes, or empty where it is required."""
     bounds = limit(type(message), field)
     value = getattr(message, field)
     size = len(value.encode()) if isinstance(value, str) else len(value)

@@ -1,7 +1,7 @@
-"""Typed values: what every service means by an attribute's value, and its forms on the wire and in JSON.
+"""Typed values: what every service means by one, and its forms on the wire and in the projection.
 
-In the domain a value is a `Scalar`: bool, int, float, Decimal or str. A TIME is its microseconds since
-the Unix epoch, as int, so that it is exact and cheap; a JSON value is its text.
+In the domain a value is a `Scalar`: bool, int, float, Decimal or str. A TIME is its microseconds
+since the Unix epoch, as int, so that it is exact and cheap; a JSON value is its text.
 """
 
 from datetime import UTC, datetime, timedelta
@@ -64,7 +64,7 @@ def from_proto(message: value_pb2.Value) -> tuple[DataType, Scalar] | None:
 
 
 def to_proto(data_type: DataType, value: Scalar) -> value_pb2.Value:
-    """The message of a value of the type; a Scalar of another type is a programming error (TypeError)."""
+    """The message of a value, which must be of the type (TypeError or AssertionError if not)."""
     if data_type is DataType.TIME:
         assert isinstance(value, int)
         return value_pb2.Value(time_value=us_to_timestamp(value))
@@ -74,18 +74,18 @@ def to_proto(data_type: DataType, value: Scalar) -> value_pb2.Value:
     return value_pb2.Value(**{f"{data_type}_value": value})  # type: ignore[arg-type]
 
 
-def data_type_from_proto(data_type: value_pb2.DataType) -> DataType | None:
+def data_type_from_proto(data_type: value_pb2.DataType.ValueType) -> DataType | None:
     """The type of a message field; None when it is unset or of a newer contract."""
     return _TYPES.get(data_type)
 
 
-def data_type_to_proto(data_type: DataType) -> value_pb2.DataType:
+def data_type_to_proto(data_type: DataType) -> value_pb2.DataType.ValueType:
     """The message's name of the type."""
     return _PROTO_TYPES[data_type]
 
 
 def from_hot_text(data_type: DataType, text: str) -> Scalar:
-    """A value of the projection, from the text that jsonb_each_text gives (see hot_value() in db)."""
+    """A value of the projection, from the text jsonb_each_text gives (see hot_value() in db)."""
     if data_type is DataType.BOOL:
         return text == "true"
     if data_type in {DataType.INT, DataType.TIME}:
@@ -122,5 +122,5 @@ def datetime_to_us(moment: datetime) -> int:
 
 
 def us_to_datetime(us: int) -> datetime:
-    """The UTC datetime of microseconds since the epoch; OverflowError outside the years 1 to 9999."""
+    """The UTC datetime of microseconds since the epoch; OverflowError beyond years 1 to 9999."""
     return _EPOCH + timedelta(microseconds=us)

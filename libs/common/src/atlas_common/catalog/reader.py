@@ -1,0 +1,163 @@
+"""Reads the catalog through bounded caches."""
+
+import time
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
+
+import psycopg
+
+from atlas_common.cache import SingleFlight, TtlCache
+from atlas_common.catalog.definitions import AttributeDef, AttributeTable
+from atlas_common.db import Database, load_queries, tenant_transaction
+from atlas_common.db.connection import ReadConnection
+from atlas_common.errors import ServiceError
+from atlas_common.tenant import Tenant
+from atlas_common.values import DataType
+
+T = TypeVar("T")
+Q = load_queries("atlas_common.catalog")
+
+_TENANTS_MAX = 1_000
+_ATTRIBUTES_TTL_SECONDS = 10.0
+_MISSING_NAME_REFRESH_SECONDS = 1.0  # Misspelt names must not turn every call into a table read.
+_ENTITIES_MAX = 200_000
+_ENTITIES_TTL_SECONDS = 3_600.0  # A key never moves to another id; the time only bounds memory.
+
+
+class Catalog:
+    """Attribute definitions and entity keys, read from the first database that answers.
+
+    What is found is cached: attributes for ten seconds, entities for an hour. What is not found
+    is asked for again, because a write may have made it a moment ago.
+    """
+
+    def __init__(
+        self, databases: Sequence[Database], clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        if not databases:
+            raise ValueError("a catalog needs at least one database to read from")
+        self._databases = tuple(databases)
+        self._clock = clock
+        self._tables = TtlCache[int, AttributeTable](_TENANTS_MAX, _ATTRIBUTES_TTL_SECONDS, clock)
+        self._read_times = TtlCache[int, float](_TENANTS_MAX, _ATTRIBUTES_TTL_SECONDS, clock)
+        self._flights = SingleFlight[int, AttributeTable]()
+        self._ids = TtlCache[tuple[int, str], int](_ENTITIES_MAX, _ENTITIES_TTL_SECONDS, clock)
+        self._keys = TtlCache[tuple[int, int], str](_ENTITIES_MAX, _ENTITIES_TTL_SECONDS, clock)
+
+    async def attributes(self, tenant: Tenant) -> AttributeTable:
+        """The tenant's attributes, at most ten seconds old; older while no database answers."""
+        table = self._tables.get(tenant.id)
+        if table is not None:
+            return table
+        try:
+            return await self._flights.run(tenant.id, lambda: self._read_attributes(tenant))
+        except (ServiceError, psycopg.OperationalError):
+            table = self._tables.peek(tenant.id)
+            if table is None:
+                raise
+            return table
+
+    async def find_attributes(
+        self, tenant: Tenant, names: Iterable[str]
+    ) -> dict[str, AttributeDef]:
+        """Name -> definition of those names that exist; a new one is found within a second."""
+        wanted = set(names)
+        table = await self.attributes(tenant)
+        if not wanted <= table.by_name.keys() and self._may_refresh(tenant):
+            table = await self._flights.run(tenant.id, lambda: self._read_attributes(tenant))
+        return {name: table.by_name[name] for name in wanted if name in table.by_name}
+
+    async def entity_ids(self, tenant: Tenant, keys: Iterable[str]) -> dict[str, int]:
+        """Key -> entity id of those keys that exist."""
+        found: dict[str, int] = {}
+        missing: list[str] = []
+        for key in dict.fromkeys(keys):
+            entity_id = self._ids.get((tenant.id, key))
+            if entity_id is None:
+                missing.append(key)
+            else:
+                found[key] = entity_id
+        if missing:
+            rows = await self._read(tenant, Q["find_entity_ids"], {"keys": missing})
+            read = dict(rows)
+            self.put_entities(tenant, read)
+            found.update(read)
+        return found
+
+    async def entity_keys(self, tenant: Tenant, entity_ids: Iterable[int]) -> dict[int, str]:
+        """Entity id -> key of those ids that exist."""
+        found: dict[int, str] = {}
+        missing: list[int] = []
+        for entity_id in dict.fromkeys(entity_ids):
+            key = self._keys.get((tenant.id, entity_id))
+            if key is None:
+                missing.append(entity_id)
+            else:
+                found[entity_id] = key
+        if missing:
+            rows = await self._read(tenant, Q["find_entity_keys"], {"entity_ids": missing})
+            read = dict(rows)
+            self.put_entities(tenant, {key: entity_id for entity_id, key in read.items()})
+            found.update(read)
+        return found
+
+    def put_entities(self, tenant: Tenant, entities: Mapping[str, int]) -> None:
+        """Remember entities that the caller has just made or read, as key -> id."""
+        for key, entity_id in entities.items():
+            self._ids.put((tenant.id, key), entity_id)
+            self._keys.put((tenant.id, entity_id), key)
+
+    def drop_attributes(self, tenant: Tenant) -> None:
+        """Forget the tenant's attributes: the caller has just changed them."""
+        self._tables.drop(tenant.id)
+        self._read_times.drop(tenant.id)
+
+    def _may_refresh(self, tenant: Tenant) -> bool:
+        read_time = self._read_times.get(tenant.id)
+        return read_time is None or self._clock() - read_time >= _MISSING_NAME_REFRESH_SECONDS
+
+    async def _read_attributes(self, tenant: Tenant) -> AttributeTable:
+        started = self._clock()
+        rows = await self._read(tenant, Q["list_attributes"], {})
+        table = AttributeTable(_attribute(*row) for row in rows)
+        self._tables.put(tenant.id, table)
+        self._read_times.put(tenant.id, started)
+        return table
+
+    async def _read(
+        self, tenant: Tenant, query: bytes, parameters: dict[str, object]
+    ) -> list[tuple[Any, ...]]:
+        async def fetch(connection: ReadConnection) -> list[tuple[Any, ...]]:
+            cursor = await connection.execute(query, {"tenant_id": tenant.id, **parameters})
+            return await cursor.fetchall()
+
+        return await self._first_answer(tenant, fetch)
+
+    async def _first_answer(
+        self, tenant: Tenant, fetch: Callable[[ReadConnection], Awaitable[T]]
+    ) -> T:
+        for database in self._databases[:-1]:
+            try:
+                async with tenant_transaction(database, tenant, read_only=True) as connection:
+                    return await fetch(connection)
+            except (ServiceError, psycopg.OperationalError):
+                continue  # The next one may answer; the last one's error is the caller's.
+        async with tenant_transaction(self._databases[-1], tenant, read_only=True) as connection:
+            return await fetch(connection)
+
+
+def _attribute(
+    attribute_id: int, name: str, data_type: str, is_hot: bool, *rules: Any
+) -> AttributeDef:
+    unit, validation_regex, min_value, max_value, allowed_values = rules
+    return AttributeDef(
+        attribute_id=attribute_id,
+        name=name,
+        data_type=DataType(data_type),
+        is_hot=is_hot,
+        unit=unit,
+        validation_regex=validation_regex,
+        min_value=min_value,
+        max_value=max_value,
+        allowed_values=tuple(allowed_values),
+    )
