@@ -6,7 +6,7 @@ CREATE OR REPLACE FUNCTION claim_lane(p_lane smallint, OUT epoch bigint, OUT seq
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = atlas, pg_temp AS $$
 DECLARE
     half text;
-    claimed_at timestamptz := clock_timestamp();
+    claim_time timestamptz := clock_timestamp();
 BEGIN
     FOREACH half IN ARRAY ARRAY['a', 'b'] LOOP
         EXECUTE format($sql$
@@ -41,12 +41,12 @@ BEGIN
     END LOOP;
 
     INSERT INTO flush_positions AS f (lane, epoch, sequence, flushed_at)
-    VALUES (p_lane, (extract(epoch FROM claimed_at) * 1000000)::bigint, 0, claimed_at)
+    VALUES (p_lane, (extract(epoch FROM claim_time) * 1000000)::bigint, 0, claim_time)
     ON CONFLICT (lane) DO UPDATE SET epoch = greatest(f.epoch + 1, excluded.epoch)
     RETURNING f.epoch, f.sequence INTO epoch, sequence;
 
     INSERT INTO lane_epochs (lane, epoch, first_sequence, claimed_at)
-    VALUES (p_lane, claim_lane.epoch, claim_lane.sequence + 1, claim_lane.claimed_at);
+    VALUES (p_lane, claim_lane.epoch, claim_lane.sequence + 1, claim_time);
     DELETE FROM lane_epochs AS old WHERE old.lane = p_lane AND old.claimed_at < now() - interval '90 days';
 END
 $$;
@@ -108,14 +108,15 @@ BEGIN
         $sql$, batches)
     INTO skip_batches, duplicates USING p_lane, p_epoch, p_sequence;
 
-    -- In index order: the b-tree's leaf pages are then touched one after another.
+    -- In index order: the b-tree's leaf pages are then touched one after another. Then in order of arrival:
+    -- of two points of one event time the later one lies behind.
     EXECUTE format($sql$
         INSERT INTO entity_values_ts (tenant_id, attribute_id, entity_id, event_time, ingested_at, value_int,
             value_double, value_time, quality, value_bool, value_decimal, value_text, value_json)
         SELECT tenant_id, attribute_id, entity_id, event_time, $2, value_int,
             value_double, value_time, quality, value_bool, value_decimal, value_text, value_json
         FROM %s WHERE batch_no <> ALL ($1)
-        ORDER BY tenant_id, entity_id, attribute_id, event_time
+        ORDER BY tenant_id, entity_id, attribute_id, event_time, ctid
         $sql$, points)
     USING skip_batches, flushed_at;
     GET DIAGNOSTICS point_count = ROW_COUNT;
