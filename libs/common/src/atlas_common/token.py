@@ -17,7 +17,6 @@ from atlas.type.freshness import (
     merge,
     merge_segments,
 )
-
 from atlas_common import errors
 from atlas_common.config import TokenConfig
 from atlas_common.errors import ServiceError

@@ -1,8 +1,8 @@
 """How far a copy is behind the primary, in the primary's own time.
 
 The primary is asked for its newest heartbeat and its clock; between the questions this process's
-monotonic clock carries the time on. All estimates err to the safe side: a copy is never called fresher
-than it is.
+monotonic clock carries the time on. All estimates err to the safe side: a copy is never called
+fresher than it is.
 """
 
 import asyncio

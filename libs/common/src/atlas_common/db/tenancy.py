@@ -175,8 +175,8 @@ def _guard_sql(fresh: Freshness) -> str:
     lanes = _array(position.lane for position in fresh.positions)
     epochs = _array(position.epoch for position in fresh.positions)
     sequences = _array(position.sequence for position in fresh.positions)
-    return (  # noqa: S608: see above.
-        f"SELECT beat_id, beaten_at FROM require_fresh({not_before}::timestamptz,"
+    return (
+        f"SELECT beat_id, beaten_at FROM require_fresh({not_before}::timestamptz,"  # noqa: S608
         f" {lanes}::smallint[], {epochs}::bigint[], {sequences}::bigint[])"
     )
 

@@ -24,7 +24,7 @@ _QUIET = {  # Libraries whose INFO is a line per connection or call.
 
 def logger(name: str) -> FilteringBoundLogger:
     """The logger of a module. The event is a fixed phrase; what varies goes into keywords."""
-    return cast("FilteringBoundLogger", structlog.get_logger(logger=name))
+    return cast("FilteringBoundLogger", structlog.get_logger(module=name))
 
 
 @contextmanager

@@ -1,0 +1,36 @@
+"""gRPC: the chain every call passes, a server's life, channels to peers."""
+
+from atlas_common.background import Supervisor
+from atlas_common.call import request_id
+from atlas_common.rpc import deadline
+from atlas_common.rpc.chain import interceptors
+from atlas_common.rpc.channel import open_channel
+from atlas_common.rpc.identity import (
+    TENANT_KEY,
+    Authenticator,
+    DevAuthenticator,
+    TenantResolver,
+    authenticator,
+)
+from atlas_common.rpc.observation import REQUEST_ID_KEY
+from atlas_common.rpc.readiness import Check
+from atlas_common.rpc.run import run
+from atlas_common.rpc.serve import new_server, serve
+
+__all__ = [
+    "REQUEST_ID_KEY",
+    "TENANT_KEY",
+    "Authenticator",
+    "Check",
+    "DevAuthenticator",
+    "Supervisor",
+    "TenantResolver",
+    "authenticator",
+    "deadline",
+    "interceptors",
+    "new_server",
+    "open_channel",
+    "request_id",
+    "run",
+    "serve",
+]

@@ -1,0 +1,35 @@
+"""The scope that refuses calls beyond the number that can be worked on."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from atlas_common import errors
+from atlas_common.rpc.scope import Call
+
+_RETRY_AFTER_SECONDS = 0.5
+
+
+class Admission:
+    """Lets in `calls_max` at a time. Health checks always pass: being busy is not being ill."""
+
+    def __init__(self, calls_max: int) -> None:
+        self._calls_max = calls_max
+        self._calls = 0
+
+    @asynccontextmanager
+    async def admitted(self, call: Call) -> AsyncIterator[None]:
+        """Raises ServiceError RESOURCE_EXHAUSTED / OVERLOADED at once, before any work is done."""
+        if call.is_infrastructure:
+            yield
+            return
+        if self._calls >= self._calls_max:
+            raise errors.resource_exhausted(
+                "OVERLOADED",
+                f"{self._calls_max} calls are at work already",
+                retry_after=_RETRY_AFTER_SECONDS,
+            )
+        self._calls += 1
+        try:
+            yield
+        finally:
+            self._calls -= 1

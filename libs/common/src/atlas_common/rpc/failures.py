@@ -1,0 +1,80 @@
+"""The scope in which every way to fail becomes one google.rpc.Status."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import grpc
+import grpc.aio
+from opentelemetry import trace
+
+from atlas_common import errors, sqlstate
+from atlas_common.call import request_id
+from atlas_common.errors import STATUS_DETAILS_KEY, ServiceError
+from atlas_common.rpc.scope import Call, Context
+from atlas_common.telemetry.logs import logger
+
+_log = logger("atlas.rpc")
+_PEER_CODES = frozenset(  # A peer's codes that are true of us as well; any other means our own bug.
+    {
+        grpc.StatusCode.UNAVAILABLE,
+        grpc.StatusCode.DEADLINE_EXCEEDED,
+        grpc.StatusCode.RESOURCE_EXHAUSTED,
+    }
+)
+
+
+@asynccontextmanager
+async def failures_reported(call: Call) -> AsyncIterator[None]:
+    """Abort the call with the status of what the block raises; cancellations pass."""
+    try:
+        yield
+    except (asyncio.CancelledError, grpc.aio.AbortError):
+        if call.code is grpc.StatusCode.OK:
+            call.code = _code_of(call.context)  # The handler called context.abort() itself.
+        raise
+    except Exception as error:  # noqa: BLE001 - the last place where an error can be told.
+        failure = translated(error)
+        if failure.code is grpc.StatusCode.INTERNAL:
+            _log.exception("call failed", method=call.method)
+        elif failure is not error:
+            _log.warning("call failed", method=call.method, cause=repr(error), error=str(failure))
+        call.code, call.reason = failure.code, failure.reason
+        await _abort(call.context, failure)
+    else:
+        call.code = _code_of(call.context)
+
+
+def translated(error: Exception) -> ServiceError:
+    """What the caller may know of an error: nothing, unless it was made to be shown."""
+    if isinstance(error, ServiceError):
+        return error
+    if isinstance(error, grpc.aio.AioRpcError):
+        relayed = errors.from_rpc_error(error)
+        if relayed.code in _PEER_CODES:
+            return relayed
+    return sqlstate.to_service_error(error) or errors.internal("INTERNAL", "internal error")
+
+
+async def _abort(context: Context, failure: ServiceError) -> None:
+    id_ = request_id()
+    if id_ is not None:
+        failure.metadata.setdefault("request_id", id_)
+    span = trace.get_current_span().get_span_context()
+    if span.is_valid:
+        failure.metadata.setdefault("trace_id", trace.format_trace_id(span.trace_id))
+    status = failure.to_status()
+    # abort() replaces what the handler set: the trailers of a read belong to its error too.
+    trailers = tuple(context.trailing_metadata() or ())
+    await context.abort(
+        failure.code,
+        status.message,
+        (*trailers, (STATUS_DETAILS_KEY, status.SerializeToString())),
+    )
+
+
+def _code_of(context: Context) -> grpc.StatusCode:
+    code: object = context.code()
+    if isinstance(code, grpc.StatusCode):
+        return code
+    return errors.status_code(code) if isinstance(code, int) else grpc.StatusCode.OK

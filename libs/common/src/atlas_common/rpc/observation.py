@@ -1,0 +1,100 @@
+"""The outermost scope: the call's span, its request id, one log line, its metrics."""
+
+import asyncio
+import re
+import time
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+
+import grpc
+from opentelemetry import context as otel_context
+from opentelemetry.trace import Span, SpanKind, Status, StatusCode
+
+from atlas_common.call import request_context
+from atlas_common.rpc.scope import Call
+from atlas_common.telemetry import metrics
+from atlas_common.telemetry.logs import logger
+from atlas_common.telemetry.tracing import propagator, tracer
+
+REQUEST_ID_KEY = "x-request-id"
+_REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")  # Goes into logs and headers: visible ASCII only.
+# The server's fault, by OpenTelemetry's conventions for gRPC servers; the rest is the caller's.
+_SERVER_FAULTS = frozenset(
+    {
+        grpc.StatusCode.UNKNOWN,
+        grpc.StatusCode.DEADLINE_EXCEEDED,
+        grpc.StatusCode.UNIMPLEMENTED,
+        grpc.StatusCode.INTERNAL,
+        grpc.StatusCode.UNAVAILABLE,
+        grpc.StatusCode.DATA_LOSS,
+    }
+)
+_log = logger("atlas.rpc")
+_duration = metrics.histogram("atlas.rpc.server.duration", "s", "Time a call took, by its outcome.")
+_active = metrics.up_down_counter("atlas.rpc.server.active", "{calls}", "Calls at work.")
+
+
+@asynccontextmanager
+async def observed(call: Call) -> AsyncIterator[None]:
+    """Trace, log and count the call; health checks and reflection pass unobserved."""
+    if call.is_infrastructure:
+        yield
+        return
+    metadata = call.text_metadata()
+    id_ = _accepted(metadata.get(REQUEST_ID_KEY, ""))
+    started = time.monotonic()
+    _active.add(1)
+    with _span(call, metadata, id_) as span, request_context(id_):
+        try:
+            yield
+        except asyncio.CancelledError:
+            call.code = grpc.StatusCode.CANCELLED
+            raise
+        finally:
+            seconds = time.monotonic() - started
+            _active.add(-1)
+            _duration.record(seconds, {"method": call.method, "code": call.code.name})
+            _finish(span, call)
+            _log.info(
+                "call",
+                method=call.method,
+                code=call.code.name,
+                reason=call.reason,
+                seconds=round(seconds, 6),
+                peer=call.context.peer(),
+                **call.attributes,
+            )
+
+
+@contextmanager
+def _span(call: Call, metadata: dict[str, str] | object, id_: str) -> Iterator[Span]:
+    service, _, method = call.method.lstrip("/").partition("/")
+    with tracer.start_as_current_span(
+        f"{service}/{method}",
+        context=propagator.extract(metadata, context=otel_context.Context()),
+        kind=SpanKind.SERVER,
+        attributes={
+            "rpc.system": "grpc",
+            "rpc.service": service,
+            "rpc.method": method,
+            "atlas.request_id": id_,
+        },
+        record_exception=False,  # Their text may hold a tenant's values.
+        set_status_on_exception=False,
+    ) as span:
+        yield span
+
+
+def _finish(span: Span, call: Call) -> None:
+    span.set_attribute("rpc.grpc.status_code", call.code.value[0])
+    if call.reason is not None:
+        span.set_attribute("atlas.error.reason", call.reason)
+    for key, value in call.attributes.items():
+        span.set_attribute(f"atlas.{key}", value)
+    if call.code in _SERVER_FAULTS:
+        span.set_status(Status(StatusCode.ERROR, call.reason or call.code.name))
+
+
+def _accepted(id_: str) -> str:
+    return id_ if _REQUEST_ID.fullmatch(id_) else uuid.uuid4().hex

@@ -1,0 +1,133 @@
+"""One interceptor that runs every call inside a list of scopes, whatever the call's arity.
+
+A scope is an async context manager around the call. All scopes and the handler run in the task of
+the call: context variables that a scope sets are seen by the handler and by the iteration of its
+stream, and a cancelled stream is closed here and now. (Generators nested in generators, the usual
+way to intercept streams, are closed by the garbage collector, in another context.)
+"""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+import grpc
+import grpc.aio
+
+Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"  # Generic for the type checker alone.
+Context = grpc.aio.ServicerContext[Any, Any]
+INFRASTRUCTURE = ("/grpc.health.", "/grpc.reflection.")
+
+
+@dataclass(slots=True)
+class Call:
+    """A call as the scopes see it; the errors scope notes how it ended."""
+
+    method: str
+    """As in "/atlas.query.v1.QueryService/GetEntities"."""
+    request_streaming: bool
+    response_streaming: bool
+    metadata: Sequence[tuple[str, str | bytes]]
+    context: Context
+    code: grpc.StatusCode = grpc.StatusCode.OK
+    reason: str | None = None
+    attributes: dict[str, Any] = field(default_factory=dict)
+    """What the access log shall tell besides."""
+
+    @property
+    def is_infrastructure(self) -> bool:
+        """Health checks and reflection: no tenant's, not counted, not logged."""
+        return self.method.startswith(INFRASTRUCTURE)
+
+    @property
+    def is_unary(self) -> bool:
+        """One request, one response."""
+        return not (self.request_streaming or self.response_streaming)
+
+    def text_metadata(self) -> Mapping[str, str]:
+        """The metadata with text values; of a repeated key the last."""
+        return {key: value for key, value in self.metadata if isinstance(value, str)}
+
+
+Scope = Callable[[Call], AbstractAsyncContextManager[None]]
+Behavior = Callable[[Any, Context], Any]
+
+
+class ScopedInterceptor(grpc.aio.ServerInterceptor):
+    """Runs each call in the scopes, the first of them outermost."""
+
+    def __init__(self, scopes: Sequence[Scope]) -> None:
+        self._scopes = tuple(scopes)
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable["Handler | None"]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> "Handler | None":
+        """Wrap the method's handler; an unknown method is left to gRPC, which refuses it."""
+        handler = await continuation(handler_call_details)
+        if handler is None:
+            return None
+        behavior, make = _parts(handler)
+
+        def call(context: Context) -> Call:
+            return Call(
+                method=handler_call_details.method,
+                request_streaming=handler.request_streaming,
+                response_streaming=handler.response_streaming,
+                metadata=tuple(handler_call_details.invocation_metadata or ()),
+                context=context,
+            )
+
+        wrapped = self._stream(behavior, call) if handler.response_streaming else None
+        made: Handler = make(
+            wrapped or self._unary(behavior, call),
+            request_deserializer=handler.request_deserializer,
+            response_serializer=handler.response_serializer,
+        )
+        return made
+
+    def _unary(self, behavior: Behavior, call: Callable[[Context], Call]) -> Behavior:
+        async def unary(request: Any, context: Context) -> Any:
+            async with AsyncExitStack() as stack:
+                await self._enter(stack, call(context))
+                return await behavior(request, context)
+
+        return unary
+
+    def _stream(self, behavior: Behavior, call: Callable[[Context], Call]) -> Behavior:
+        async def stream(request: Any, context: Context) -> None:
+            async with AsyncExitStack() as stack:
+                await self._enter(stack, call(context))
+                produced = behavior(request, context)
+                if isinstance(produced, AsyncIterator):
+                    await _written(produced, context)
+                else:  # A coroutine, which calls context.write() itself.
+                    await produced
+
+        return stream
+
+    async def _enter(self, stack: AsyncExitStack, call: Call) -> None:
+        for scope in self._scopes:
+            await stack.enter_async_context(scope(call))
+
+
+async def _written(messages: AsyncIterator[Any], context: Context) -> None:
+    if hasattr(messages, "aclose"):
+        async with aclosing(messages):  # type: ignore[type-var]
+            async for message in messages:
+                await context.write(message)
+    else:
+        async for message in messages:
+            await context.write(message)
+
+
+def _parts(handler: Handler) -> tuple[Behavior, Callable[..., Any]]:
+    """The handler's function, and the constructor of a handler of the same arity."""
+    if handler.request_streaming and handler.response_streaming:
+        return handler.stream_stream, grpc.stream_stream_rpc_method_handler  # type: ignore[return-value]
+    if handler.request_streaming:
+        return handler.stream_unary, grpc.stream_unary_rpc_method_handler  # type: ignore[return-value]
+    if handler.response_streaming:
+        return handler.unary_stream, grpc.unary_stream_rpc_method_handler  # type: ignore[return-value]
+    return handler.unary_unary, grpc.unary_unary_rpc_method_handler  # type: ignore[return-value]

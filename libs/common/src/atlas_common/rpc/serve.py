@@ -1,0 +1,128 @@
+"""A server from its first breath to its last."""
+
+import asyncio
+import signal
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import grpc.aio
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from atlas_common.background import Supervisor, Work
+from atlas_common.config import RpcConfig
+from atlas_common.errors import FatalError
+from atlas_common.rpc.health import HealthServicer
+from atlas_common.rpc.readiness import Check, Readiness
+from atlas_common.telemetry.logs import logger
+
+_log = logger(__name__)
+_HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
+
+
+def new_server(
+    config: RpcConfig, interceptors: Sequence[grpc.aio.ServerInterceptor]
+) -> grpc.aio.Server:
+    """A server with our bounds; bound to the running loop, so make it inside main()."""
+    return grpc.aio.server(
+        interceptors=list(interceptors),
+        options=[
+            ("grpc.max_receive_message_length", config.max_message_bytes),
+            ("grpc.max_send_message_length", config.max_message_bytes),
+            # Two processes on one port would share the calls between them without a word.
+            ("grpc.so_reuseport", 0),
+            # Peers ping every 20 s to notice a connection that died silently: let them.
+            ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+            ("grpc.keepalive_permit_without_calls", 1),
+        ],
+    )
+
+
+async def serve(
+    server: grpc.aio.Server,
+    config: RpcConfig,
+    *,
+    services: Sequence[str],
+    readiness: Mapping[str, Check] | None = None,
+    background: Mapping[str, Work] | None = None,
+    stop: asyncio.Event | None = None,
+) -> None:
+    """Serve until SIGTERM or SIGINT (or `stop`), then drain: NOT_SERVING, finish calls, stop.
+
+    `services` are full names, for health and reflection. Background tasks start before the first
+    call and stop after the last. A second signal ends the drain at once. Raises FatalError if the
+    address cannot be bound, or when a check or a background task raises it.
+    """
+    health = HealthServicer(services)
+    health_pb2_grpc.add_HealthServicer_to_server(health, server)
+    reflection.enable_server_reflection([*services, _HEALTH, reflection.SERVICE_NAME], server)
+    address = _bind(server, config)
+    stopping = stop or asyncio.Event()
+    hurry = asyncio.Event()
+    with _signals(stopping, hurry):
+        async with Supervisor() as tasks:
+            for name, work in (background or {}).items():
+                tasks.start(name, work)
+            try:
+                await server.start()
+                tasks.start("readiness", Readiness(readiness or {}, health, config).run)
+                _announce(address, config)
+                await stopping.wait()
+            finally:
+                # Also when a fatal error or a cancellation ends the wait.
+                await _drain(server, health, hurry, config.grace_seconds)
+    _log.info("stopped", address=address)
+
+
+async def _drain(
+    server: grpc.aio.Server, health: HealthServicer, hurry: asyncio.Event, grace_seconds: float
+) -> None:
+    _log.info("draining", grace_seconds=grace_seconds)
+    await health.close()
+    stopped = asyncio.ensure_future(server.stop(grace_seconds))
+    hurried = asyncio.ensure_future(hurry.wait())
+    try:
+        await asyncio.wait({stopped, hurried}, return_when=asyncio.FIRST_COMPLETED)
+        if not stopped.done():
+            await server.stop(None)  # Calls under way are cancelled.
+        await stopped
+    finally:
+        hurried.cancel()
+
+
+def _bind(server: grpc.aio.Server, config: RpcConfig) -> str:
+    try:
+        port = server.add_insecure_port(f"{config.host}:{config.port}")
+    except RuntimeError as error:
+        raise FatalError(
+            f"ATLAS_RPC__HOST, ATLAS_RPC__PORT: cannot listen on {config.host}:{config.port}"
+        ) from error
+    return f"{config.host}:{port}"
+
+
+def _announce(address: str, config: RpcConfig) -> None:
+    if config.port_file is not None:
+        path = Path(config.port_file)
+        partial = path.with_name(path.name + ".partial")
+        partial.write_text(f"{address}\n", encoding="utf-8")
+        partial.replace(path)  # Whoever waits for the file never sees half of it.
+    _log.info("serving", address=address)
+
+
+@contextmanager
+def _signals(stopping: asyncio.Event, hurry: asyncio.Event) -> Iterator[None]:
+    """SIGTERM and SIGINT set `stopping`, the second one `hurry`."""
+
+    def received() -> None:
+        (hurry if stopping.is_set() else stopping).set()
+
+    loop = asyncio.get_running_loop()
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    for number in numbers:
+        loop.add_signal_handler(number, received)
+    try:
+        yield
+    finally:
+        for number in numbers:
+            loop.remove_signal_handler(number)
