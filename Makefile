@@ -16,3 +16,34 @@ setup: .venv/ready ## Make .venv with all dependencies at their locked versions.
 .venv/ready: requirements.lock tools/setup $(addsuffix /pyproject.toml,$(PACKAGES))
 	@tools/setup $(PYTHON) $(PACKAGES)
 	@touch $@
+
+demo: setup ## Start the whole platform, feed it this machine's telemetry for a minute, prove that nothing got lost.
+	@$(BIN)/atlas demo --seconds $(or $(SECONDS),60)
+
+test: setup ## Run all tests against real servers.
+	@$(BIN)/pytest $(ARGS)
+
+lint: setup ## ruff, mypy --strict, import rules, buf lint + breaking, stubs current, squawk.
+	@tools/lint
+
+proto: setup ## Generate libs/contracts from protos/.
+	@tools/proto
+
+up: setup ## Start the platform in the foreground (Ctrl-C stops it).
+	@$(BIN)/atlas up --state $(STATE)
+
+down: setup ## Stop a platform that was left running.
+	@$(BIN)/atlas down --state $(STATE)
+
+status: setup ## Show what runs.
+	@$(BIN)/atlas status --state $(STATE)
+
+bench: setup ## Measure ingest and reads against raw baselines.
+	@$(BIN)/atlas bench ingest
+	@$(BIN)/atlas bench read
+
+lock: setup ## Resolve the dependencies anew (UPGRADE=1 takes newer versions).
+	@tools/lock
+
+clean: ## Remove what setup and the tools made.
+	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,4 +1,4 @@
-"""The AtlasCo database: its schema as migrations, functions and grants, and the job that applies them."""
+"""The AtlasCo database: schema, functions and grants, and the job that applies them."""
 
 from atlas_db.upgrade import SERVICE_ROLES, set_role_passwords, upgrade
 

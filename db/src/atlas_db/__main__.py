@@ -25,7 +25,9 @@ def main() -> int:
     parser.parse_args()
     dsn = os.environ.get("ATLAS_ADMIN_DSN")
     if not dsn:
-        sys.stderr.write("ATLAS_ADMIN_DSN is not set: give the DSN of a role that may create roles\n")
+        sys.stderr.write(
+            "ATLAS_ADMIN_DSN is not set: give the DSN of a role that may create roles\n"
+        )
         return 2
     try:
         upgrade(dsn)

@@ -1,4 +1,4 @@
-"""Bring a database to this release: roles, revisions, functions, owners, grants, first partitions."""
+"""Bring a database to this release: roles, revisions, functions, owners, grants, partitions."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,12 +19,15 @@ _MIGRATION_LOCK = 7_310_579_682  # Any number that nothing else in this database
 def upgrade(admin_dsn: str) -> None:
     """Bring the database to the schema of this release; safe to repeat and to race.
 
-    `admin_dsn` must reach the server itself, not a pooler, as a superuser or as a role that may create
-    roles. Revisions run once each; functions and grants are applied anew every time.
+    `admin_dsn` must reach the server itself, not a pooler, as a superuser or as a role that may
+    create roles. Revisions run once each; functions and grants are applied anew every time.
 
     Raises psycopg.Error when the server refuses.
     """
     with psycopg.connect(admin_dsn, autocommit=True) as connection, _lock(connection):
+        # A change that waited longer for its lock would queue every query behind it.
+        connection.execute("SET lock_timeout = '5s'")
+        connection.execute("SET statement_timeout = '15min'")
         _apply(connection, HERE / "access" / "roles.sql")
         _run_revisions(connection)
         for function_file in sorted((HERE / "functions").glob("*.sql")):
@@ -35,7 +38,7 @@ def upgrade(admin_dsn: str) -> None:
 
 
 def set_role_passwords(admin_dsn: str, passwords: dict[str, str]) -> None:
-    """Give login roles their passwords: role -> password. Nothing of them reaches the server's log."""
+    """Give login roles their passwords, role -> password; the server's log shows none."""
     with psycopg.connect(admin_dsn, autocommit=True) as connection:
         connection.execute("SET log_statement = 'none'")
         connection.execute("SET log_min_error_statement = 'panic'")
@@ -62,8 +65,6 @@ def _lock(connection: psycopg.Connection) -> Iterator[None]:
 
 def _apply(connection: psycopg.Connection, file: Path) -> None:
     with connection.transaction():
-        # Waiting longer would queue every query behind this one.
-        connection.execute("SET LOCAL lock_timeout = '5s'")
         connection.execute("SET LOCAL search_path = atlas, public")
         connection.execute(file.read_bytes())
 

@@ -1,4 +1,4 @@
-"""The data model: catalog, telemetry, projection, positions, ledger, row-level security, publication."""
+"""The data model, its row-level security and its publication."""
 
 from atlas_db.migrations.sql import run_file
 

@@ -1,0 +1,116 @@
+"""No role reaches another tenant's rows, by any road."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg import errors, sql
+
+import atlas_db
+from atlas_devstack.database import Database, another
+
+from .conftest import Connect, connector, make_two_tenants
+from .lane_writer import LaneWriter, RawPoint
+
+NOW = datetime(2026, 3, 1, tzinfo=UTC)
+TENANT_TABLES = [
+    "entities",
+    "attributes",
+    "entity_values_ts",
+    "entity_jsonb",
+    "attribute_access",
+    "write_requests",
+]
+
+
+@pytest.fixture(scope="module")
+def connect(database: Database) -> Iterator[Connect]:
+    """Connections by role to a database of this module, in which both tenants wrote."""
+    with another(database) as own, ExitStack() as cleanup:
+        connect_as = connector(own, cleanup)
+        tenants = make_two_tenants(connect_as("admin"))
+        writer = LaneWriter(connect_as("atlas_ingest"))
+        for tenant_id in tenants:
+            writer.stage_request(tenant_id, "r1", batch_no=tenant_id)
+            writer.stage([RawPoint(tenant_id, 1, 1, NOW, float(tenant_id), batch_no=tenant_id)])
+        writer.flush()
+        yield connect_as
+
+
+@pytest.mark.parametrize("role", atlas_db.SERVICE_ROLES)
+@pytest.mark.parametrize("table", TENANT_TABLES)
+def test_a_role_sees_its_transactions_tenant_only(connect: Connect, role: str, table: str) -> None:
+    connection = connect(role)
+    select = sql.SQL("SELECT DISTINCT tenant_id FROM {}").format(sql.Identifier(table))
+    try:
+        assert connection.execute(select).fetchall() == [], "rows without any tenant"
+        for tenant_id in (2, 1):
+            with connection.transaction():
+                connection.execute(f"SET LOCAL atlas.tenant_id = {tenant_id}")
+                seen = {row[0] for row in connection.execute(select)}
+                assert seen <= {tenant_id}
+                if table != "attribute_access":
+                    assert seen == {tenant_id}
+        # A setting of the transaction is gone with it; the session's is '' now, not missing.
+        assert connection.execute(select).fetchall() == []
+    except errors.InsufficientPrivilege:
+        return  # No grant at all is the better answer.
+
+
+@pytest.mark.parametrize("role", [*atlas_db.SERVICE_ROLES])
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "INSERT INTO entity_values_ts (tenant_id, entity_id, attribute_id, event_time, ingested_at,"
+        " value_double) VALUES (1, 1, 1, now(), now(), 1)",
+        "UPDATE entity_values_ts SET value_double = 0",
+        "DELETE FROM entity_values_ts",
+        "COPY entity_values_ts TO STDOUT",
+        "UPDATE entity_jsonb SET version = 0",
+        "SELECT * FROM entity_values_ts_default",
+        "SELECT * FROM staging.lane_0_a_points",
+        "TRUNCATE staging.lane_0_a_points",
+        "UPDATE flush_positions SET sequence = 0",
+        "UPDATE flush_control SET sealed_before = 'infinity'",
+        "INSERT INTO write_requests (tenant_id) VALUES (1)",
+        "DELETE FROM entities",
+        "SET ROLE atlas_flusher",
+        "SET ROLE atlas_owner",
+        "CREATE TABLE atlas.mine (x int)",
+    ],
+)
+def test_telemetry_is_written_by_the_flush_alone(
+    connect: Connect, role: str, statement: str
+) -> None:
+    connection = connect(role)
+    if statement.startswith("COPY") and role in {"atlas_query", "atlas_reconciler"}:
+        # Both may read the table; COPY gives what row-level security shows them: nothing.
+        with connection.cursor() as cursor, cursor.copy(statement) as copy:
+            assert list(copy) == []
+        return
+    with pytest.raises(errors.InsufficientPrivilege):
+        connection.execute(statement)
+
+
+def test_a_tenant_cannot_write_into_anothers_catalog(connect: Connect) -> None:
+    connection = connect("atlas_ingest")
+    with pytest.raises(errors.InsufficientPrivilege):  # noqa: PT012 - one transaction.
+        with connection.transaction():
+            connection.execute("SET LOCAL atlas.tenant_id = 1")
+            connection.execute("INSERT INTO entities (tenant_id, key) VALUES (2, 'stolen')")
+    with connection.transaction():
+        connection.execute("SET LOCAL atlas.tenant_id = 1")
+        changed = connection.execute("UPDATE attributes SET unit = 'x' WHERE tenant_id = 2")
+        assert changed.rowcount == 0
+
+
+def test_the_owning_roles_cannot_log_in(database: Database) -> None:
+    with psycopg.connect(database.admin_dsn) as connection:
+        flags: list[Any] = connection.execute(
+            "SELECT rolcanlogin, rolsuper, rolbypassrls FROM pg_roles"
+            " WHERE rolname IN ('atlas_owner', 'atlas_flusher')"
+        ).fetchall()
+    assert flags == [(False, False, False)] * 2
