@@ -1,6 +1,7 @@
 """The devstack itself: what it starts, it stops; what dies, comes back or is reported."""
 
 import psycopg
+
 from atlas_devstack.database import Database
 
 

@@ -5,14 +5,13 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-import atlas_db
 import psycopg
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
+import atlas_db
 from atlas_devstack.dsn import dsn_as, with_database
-
-DATABASE = "atlas"
+from atlas_devstack.platform import DATABASE
 
 
 @dataclass(frozen=True)

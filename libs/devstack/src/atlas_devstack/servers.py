@@ -3,13 +3,14 @@
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
-import atlas_db
+import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
 from atlas_devstack.component import Component
 from atlas_devstack.credentials import Credentials
-from atlas_devstack.database import DATABASE, Database, migrate
+from atlas_devstack.database import Database, migrate
 from atlas_devstack.errors import DevstackError
+from atlas_devstack.platform import DATABASE, ROLES
 from atlas_devstack.postgres import PostgresCluster, PostgresOptions, PostgresSite, node_names
 from atlas_devstack.state import StateDirectory
 from atlas_devstack.valkey import Valkey, ValkeySite
@@ -33,8 +34,8 @@ class ServerOptions:
     def __post_init__(self) -> None:
         if self.replica_dsns and self.pg_dsn is None:
             raise DevstackError("replica DSNs need the DSN of their primary")
-        if self.pg_dsn is not None and not conninfo_to_dict(self.pg_dsn).get("dbname"):
-            raise DevstackError("the primary's DSN names no database")
+        for dsn in (self.pg_dsn, *self.replica_dsns):
+            _check_dsn(dsn)
 
 
 class Servers:
@@ -42,7 +43,7 @@ class Servers:
 
     def __init__(self, state: StateDirectory, options: ServerOptions, patience: Patience) -> None:
         self._options = options
-        self.credentials = Credentials.load_or_make(state.secrets_file, atlas_db.SERVICE_ROLES)
+        self.credentials = Credentials.load_or_make(state.secrets_file, ROLES)
         self.cluster = (
             None if options.pg_dsn else _cluster(state, self.credentials, options, patience)
         )
@@ -100,6 +101,17 @@ class Servers:
             return self._options.pg_dsn
         assert self.cluster is not None
         return self.cluster.primary.superuser_dsn(DATABASE)
+
+
+def _check_dsn(dsn: str | None) -> None:
+    if dsn is None:
+        return
+    try:
+        parts = conninfo_to_dict(dsn)
+    except psycopg.ProgrammingError as error:
+        raise DevstackError(f"not a DSN: {str(error).strip()}") from None
+    if not parts.get("dbname"):
+        raise DevstackError("a DSN names no database")
 
 
 def _cluster(

@@ -12,30 +12,10 @@ from atlas_devstack.credentials import Credentials
 from atlas_devstack.database import Database
 from atlas_devstack.errors import DevstackError
 from atlas_devstack.health import is_serving
+from atlas_devstack.platform import ServiceKind
 from atlas_devstack.ports import LOOPBACK
 from atlas_devstack.process import Launch
 from atlas_devstack.waiting import Patience
-
-
-@dataclass(frozen=True)
-class ServiceKind:
-    """One of the platform's services."""
-
-    name: str
-    module: str
-    role: str
-    """Its role in the database."""
-
-
-SERVICES = {
-    kind.name: kind
-    for kind in (
-        ServiceKind("ingest", "atlas_ingest", "atlas_ingest"),
-        ServiceKind("hotcache", "atlas_hotcache", "atlas_hotcache"),
-        ServiceKind("query", "atlas_query", "atlas_query"),
-        ServiceKind("cdc-reconciler", "atlas_cdc_reconciler", "atlas_reconciler"),
-    )
-}
 
 
 @dataclass(frozen=True)
@@ -57,14 +37,6 @@ class Wiring:
     def target(self, service: str) -> str:
         """Return the address of a service."""
         return f"{LOOPBACK}:{self.ports[service]}"
-
-
-def check_names(names: tuple[str, ...]) -> None:
-    """Raise DevstackError for a name that is no service."""
-    unknown = sorted(set(names) - set(SERVICES))
-    if unknown:
-        known = ", ".join(SERVICES)
-        raise DevstackError(f"no service is called {', '.join(unknown)}; there are {known}")
 
 
 class Service(Component):

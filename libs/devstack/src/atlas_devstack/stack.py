@@ -3,19 +3,24 @@
 import logging
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 
+import psycopg
+
 from atlas_devstack.component import Component
 from atlas_devstack.database import Database
 from atlas_devstack.endpoints import Endpoints
+from atlas_devstack.errors import DevstackError
+from atlas_devstack.platform import SERVICES, check_names
 from atlas_devstack.postgres import PostgresCluster
+from atlas_devstack.process import rotate
 from atlas_devstack.servers import ServerOptions, Servers
-from atlas_devstack.services import SERVICES, Service, Wiring, check_names
+from atlas_devstack.services import Service, Wiring
 from atlas_devstack.state import StateDirectory
 from atlas_devstack.supervision import Supervision, SupervisionState
 from atlas_devstack.tenants import create_tenants
@@ -58,7 +63,9 @@ class Stack:
         self._patience = Patience(options.ready_seconds_max, cancelled)
         self._servers = Servers(state, options.servers, self._patience)
         self.services = self._make_services()
-        self._supervision = Supervision(self._healed())
+        self._undo = ExitStack()
+        self._is_doomed = False
+        self._supervision = Supervision(self._healed(), state.supervision_file)
 
     @classmethod
     def start(
@@ -79,9 +86,10 @@ class Stack:
         with ExitStack() as undo:
             undo.callback(state.close)
             stack = cls(state, options, cancelled or threading.Event())
-            undo.callback(stack._stop_processes)
-            stack._start()
             undo.pop_all()
+        with stack._undo:
+            stack._begin()
+            stack._undo = stack._undo.pop_all()
         return stack
 
     @property
@@ -93,7 +101,7 @@ class Stack:
             replicas=[replica.admin_dsn for replica in self._servers.replicas.values()],
             valkey=self._servers.valkey_url,
             warehouse=str(self.state.warehouse),
-            tenants=list(self._options.tenants),
+            tenants=list(self._options.tenants) if "ingest" in self.services else [],
         )
 
     @property
@@ -126,15 +134,12 @@ class Stack:
 
     def stop(self) -> None:
         """Stop everything cleanly; the data stay in the state directory."""
-        with ExitStack() as undo:
-            undo.callback(self.state.close)
-            self._stop_processes()
+        self._undo.close()
 
     def remove(self) -> None:
         """Stop everything and delete the state directory."""
-        with ExitStack() as undo:
-            undo.callback(self.state.remove)
-            self._stop_processes()
+        self._is_doomed = True
+        self._undo.close()
 
     def __enter__(self) -> "Stack":
         return self
@@ -146,6 +151,15 @@ class Stack:
         trace: TracebackType | None,
     ) -> None:
         self.stop()
+
+    def _begin(self) -> None:
+        self._undo.callback(lambda: self.state.close(remove=self._is_doomed))
+        self._undo.enter_context(_logged_to(self.state.logs / "supervisor.log"))
+        self._undo.callback(self._stop_processes)
+        try:
+            self._start()
+        except psycopg.Error as error:
+            raise DevstackError(f"the database could not be prepared: {error}") from error
 
     def _start(self) -> None:
         began = time.monotonic()
@@ -197,3 +211,21 @@ class Stack:
             *(self.services.values() if self._options.heal_services else ()),
             *(self._servers.components if self._options.heal_servers else ()),
         ]
+
+
+@contextmanager
+def _logged_to(path: Path) -> Iterator[None]:
+    """Write what the supervisor does to a log of its own as well."""
+    rotate(path)
+    logger = logging.getLogger("atlas_devstack")
+    handler = logging.FileHandler(path)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+        logger.removeHandler(handler)
+        handler.close()

@@ -63,16 +63,14 @@ class StateDirectory:
     ) -> None:
         self.close()
 
-    def close(self) -> None:
-        """Let go of it; the data stay."""
-        for name in ("supervisor.json", "endpoints.json"):
-            (self.path / name).unlink(missing_ok=True)
-        os.close(self._lock_descriptor)
-
-    def remove(self) -> None:
-        """Delete the whole directory, and the server data it may have elsewhere."""
-        self._clear()
-        shutil.rmtree(self.path, ignore_errors=True)
+    def close(self, *, remove: bool = False) -> None:
+        """Let go of it. `remove` deletes it first, with the server data it may have elsewhere."""
+        if remove:
+            self._clear()
+            shutil.rmtree(self.path, ignore_errors=True)
+        else:
+            for name in ("supervisor.json", "endpoints.json"):
+                (self.path / name).unlink(missing_ok=True)
         os.close(self._lock_descriptor)
 
     @property
@@ -94,6 +92,11 @@ class StateDirectory:
     def endpoints_file(self) -> Path:
         """What `atlas up --json` printed, while the stack is ready. Mode 0600: DSNs are secrets."""
         return self.path / "endpoints.json"
+
+    @property
+    def supervision_file(self) -> Path:
+        """How often each component was started again."""
+        return self.path / "supervision.json"
 
     @property
     def warehouse(self) -> Path:
@@ -146,10 +149,16 @@ class StateDirectory:
     def _lay_out(self) -> None:
         for directory in (self.logs, self.run, self.warehouse.parent):
             directory.mkdir(mode=0o700, exist_ok=True)
-        (self.path / "endpoints.json").unlink(missing_ok=True)
+        for name in ("endpoints.json", "supervision.json"):
+            (self.path / name).unlink(missing_ok=True)
         identity = ProcessIdentity.of(os.getpid())
         assert identity is not None
         identity.write(self.path / "supervisor.json")
+
+
+def is_state_directory(path: Path) -> bool:
+    """Say whether a devstack made this directory."""
+    return (path / _MARK).is_file()
 
 
 def _make(path: Path) -> None:

@@ -1,10 +1,12 @@
 """Starting again what died, within bounds."""
 
+import json
 import logging
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
 from atlas_devstack.component import Component
 from atlas_devstack.errors import DevstackError
@@ -45,7 +47,8 @@ class Supervision:
     in the log.
     """
 
-    def __init__(self, components: Sequence[Component]) -> None:
+    def __init__(self, components: Sequence[Component], record: Path) -> None:
+        self._record = record
         now = time.monotonic()
         self._watches = [_Watch(component, started_at=now) for component in components]
         self._ended = threading.Event()
@@ -88,6 +91,7 @@ class Supervision:
             watch.restarts += 1
             log.warning("starting %s again (restart %d)", component.name, watch.restarts)
             component.relaunch_if_dead()
+            self._write()
 
     def _plan_restart(self, watch: _Watch, now: float) -> None:
         name, reason = watch.component.name, watch.component.end_reason()
@@ -95,8 +99,15 @@ class Supervision:
         watch.fast_deaths = watch.fast_deaths + 1 if is_fast else 0
         if watch.fast_deaths >= FAST_DEATHS_MAX:
             watch.gave_up = True
+            self._write()
             log.error("%s died %d times in a row and stays down: %s", name, FAST_DEATHS_MAX, reason)
             return
         pause = min(_BACKOFF_SECONDS_MIN * 2**watch.fast_deaths, _BACKOFF_SECONDS_MAX)
         watch.restart_at = now + pause
         log.warning("%s %s", name, reason)
+
+    def _write(self) -> None:
+        states = {name: asdict(state) for name, state in self.states().items()}
+        fresh = self._record.with_suffix(".new")
+        fresh.write_text(json.dumps(states) + "\n")
+        fresh.replace(self._record)

@@ -3,11 +3,10 @@
 from collections.abc import Sequence
 
 import grpc
-from atlas.catalog.v1 import catalog_service_pb2, catalog_service_pb2_grpc
 
+from atlas.catalog.v1 import catalog_service_pb2, catalog_service_pb2_grpc
 from atlas_devstack.errors import DevstackError
 
-DEFAULT_TENANTS = ("acme", "globex", "initech")
 _TIMEOUT_SECONDS = 10.0
 
 
