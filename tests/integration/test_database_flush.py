@@ -141,7 +141,7 @@ def test_an_owner_that_lost_the_lane_changes_nothing(connect: Connect) -> None:
     old.stage([point(1, LATER, 2.0)])
     with pytest.raises(
         errors.lookup("AT003") if False else Exception, match="lane 0 is not at"
-    ) as lost:  # type: ignore[attr-defined]
+    ) as lost:
         old.flush()
     assert getattr(lost.value, "sqlstate", None) == "AT003"
     assert new.flush().point_count == 1  # What the old owner left behind is the new one's to flush.

@@ -97,10 +97,13 @@ def test_telemetry_is_written_by_the_flush_alone(
 
 def test_a_tenant_cannot_write_into_anothers_catalog(connect: Connect) -> None:
     connection = connect("atlas_ingest")
-    with pytest.raises(errors.InsufficientPrivilege):  # noqa: PT012 - one transaction.
-        with connection.transaction():
-            connection.execute("SET LOCAL atlas.tenant_id = 1")
-            connection.execute("INSERT INTO entities (tenant_id, key) VALUES (2, 'stolen')")
+    steal = (
+        "BEGIN; SET LOCAL atlas.tenant_id = 1;"
+        " INSERT INTO entities (tenant_id, key) VALUES (2, 'stolen'); COMMIT"
+    )
+    with pytest.raises(errors.InsufficientPrivilege):
+        connection.execute(steal)
+    connection.rollback()
     with connection.transaction():
         connection.execute("SET LOCAL atlas.tenant_id = 1")
         changed = connection.execute("UPDATE attributes SET unit = 'x' WHERE tenant_id = 2")
