@@ -1,1 +1,91 @@
+"""Python client of the AtlasCo Telemetry Platform.
 
+async with AtlasClient.connect(Endpoints(ingest=..., query=...), tenant="acme") as client:
+    session = client.session()
+    await session.write([Point("pump-1", "rpm", 1480, datetime.now(UTC))])
+    state = await session.get_entities(["pump-1"])  # Sees the write, wherever it is served.
+"""
+
+from atlas_client.client import AtlasClient
+from atlas_client.consistency import (
+    Consistency,
+    Level,
+    OnUnmet,
+    analytics,
+    at_least_as_fresh,
+    eventual,
+    strong,
+)
+from atlas_client.endpoints import Endpoints
+from atlas_client.errors import AtlasError
+from atlas_client.records import (
+    AckLevel,
+    AggregateFunction,
+    AggregateRow,
+    Attribute,
+    CacheStatus,
+    Digest,
+    EntitiesResult,
+    Entity,
+    EntityState,
+    PipelineStatus,
+    Point,
+    PointError,
+    Reading,
+    ReadMetadata,
+    ReconcileSummary,
+    Source,
+    StagingStatus,
+    Tenant,
+    Tier,
+    UnknownAttributes,
+    Verification,
+    WindowResult,
+    WriteResult,
+)
+from atlas_client.session import Session
+from atlas_client.streams import ReadStream, Reconciliation
+from atlas_client.values import DataType, Json, ReadValue, Value
+
+__all__ = [
+    "AckLevel",
+    "AggregateFunction",
+    "AggregateRow",
+    "AtlasClient",
+    "AtlasError",
+    "Attribute",
+    "CacheStatus",
+    "Consistency",
+    "DataType",
+    "Digest",
+    "Endpoints",
+    "EntitiesResult",
+    "Entity",
+    "EntityState",
+    "Json",
+    "Level",
+    "OnUnmet",
+    "PipelineStatus",
+    "Point",
+    "PointError",
+    "ReadMetadata",
+    "ReadStream",
+    "ReadValue",
+    "Reading",
+    "ReconcileSummary",
+    "Reconciliation",
+    "Session",
+    "Source",
+    "StagingStatus",
+    "Tenant",
+    "Tier",
+    "UnknownAttributes",
+    "Value",
+    "Verification",
+    "WindowResult",
+    "WriteResult",
+    "analytics",
+    "at_least_as_fresh",
+    "eventual",
+    "strong",
+]

@@ -1,0 +1,146 @@
+"""The one way calls leave this client: tenant, request id, deadline, retries, trace context."""
+
+import uuid
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TypeVar, cast
+
+import grpc
+from google.protobuf.message import Message
+from opentelemetry import propagate, trace
+
+from atlas_client.errors import AtlasError
+from atlas_client.retry import within_deadline
+
+Request = TypeVar("Request", bound=Message)
+Response = TypeVar("Response", bound=Message)
+
+_TENANT_KEY = "x-atlas-tenant"
+_REQUEST_ID_KEY = "x-request-id"
+_MESSAGE_BYTES_MAX = 16 * 1024 * 1024
+
+_tracer = trace.get_tracer("atlas_client")
+
+_CHANNEL_OPTIONS = (
+    ("grpc.max_receive_message_length", _MESSAGE_BYTES_MAX),
+    ("grpc.max_send_message_length", _MESSAGE_BYTES_MAX),
+    # gRPC's own reconnect backoff grows to two minutes: a service that was restarted would stay
+    # "unavailable" for as long.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1000),
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.enable_http_proxy", 0),  # Services are inside; a proxy of the environment leads out.
+)
+
+
+def open_channel(target: str, credentials: grpc.ChannelCredentials | None) -> grpc.aio.Channel:
+    """Make a channel, without connecting yet; plain text when there are no credentials."""
+    if credentials is None:
+        return grpc.aio.insecure_channel(target, options=_CHANNEL_OPTIONS)
+    return grpc.aio.secure_channel(target, credentials, options=_CHANNEL_OPTIONS)
+
+
+class Caller:
+    """Makes calls for one tenant."""
+
+    def __init__(
+        self, tenant: str | None, timeout_seconds: float, metadata: Sequence[tuple[str, str]]
+    ) -> None:
+        self.tenant = tenant
+        self.timeout_seconds = timeout_seconds
+        """The deadline of calls that name none."""
+        self._metadata = tuple(metadata)
+
+    def for_tenant(self, tenant: str) -> "Caller":
+        """Return a caller of another tenant."""
+        return Caller(tenant, self.timeout_seconds, self._metadata)
+
+    async def unary(
+        self,
+        method: grpc.aio.UnaryUnaryMultiCallable[Request, Response],
+        request: Request,
+        *,
+        timeout: float | None = None,
+        repeatable: bool = True,
+        request_id: str | None = None,
+    ) -> Response:
+        """Make a call with one answer. Raises AtlasError."""
+        with self._span(method, request_id) as metadata:
+
+            async def once(seconds: float) -> Response:
+                return await method(request, timeout=seconds, metadata=metadata)
+
+            return await within_deadline(
+                once, timeout=timeout or self.timeout_seconds, repeatable=repeatable
+            )
+
+    async def stream(
+        self,
+        method: grpc.aio.UnaryStreamMultiCallable[Request, Response],
+        request: Request,
+        *,
+        timeout: float | None = None,
+    ) -> AsyncIterator[Response]:
+        """Make a call with a stream of answers; repeated only as long as none has come.
+
+        The deadline is that of the whole stream. Closing the iterator cancels the call.
+        """
+        with self._span(method, None) as metadata:
+            opened: grpc.aio.UnaryStreamCall[Request, Response] | None = None
+
+            async def begin(seconds: float) -> Response | None:
+                nonlocal opened
+                opened = method(request, timeout=seconds, metadata=metadata)
+                return await _read(opened)
+
+            try:
+                answer = await within_deadline(
+                    begin, timeout=timeout or self.timeout_seconds, repeatable=True
+                )
+                assert opened is not None
+                while answer is not None:
+                    yield answer
+                    answer = await _read(opened)
+            except grpc.aio.AioRpcError as error:
+                raise AtlasError.from_rpc(error) from error
+            finally:
+                if opened is not None:
+                    opened.cancel()  # Nothing happens when it is over.
+
+    @contextmanager
+    def _span(
+        self, method: object, request_id: str | None
+    ) -> Iterator[tuple[tuple[str, str], ...]]:
+        """A client span around the call; gives the call's metadata.
+
+        The span is not made current: this also surrounds a generator's yields, between which the
+        consumer's own context must stay as it is.
+        """
+        name = _full_name(method)
+        span = _tracer.start_span(name, kind=trace.SpanKind.CLIENT)
+        span.set_attribute("rpc.system", "grpc")
+        carrier: dict[str, str] = {}
+        propagate.inject(carrier, trace.set_span_in_context(span))
+        own = {_REQUEST_ID_KEY: request_id or str(uuid.uuid4()), **carrier}
+        if self.tenant is not None:
+            own[_TENANT_KEY] = self.tenant
+        try:
+            yield (*own.items(), *self._metadata)
+        except AtlasError as error:
+            span.set_status(trace.StatusCode.ERROR, str(error))
+            raise
+        finally:
+            span.end()
+
+
+async def _read(call: grpc.aio.UnaryStreamCall[Request, Response]) -> Response | None:
+    answer = await call.read()
+    return None if answer is grpc.aio.EOF else cast("Response", answer)
+
+
+def _full_name(method: object) -> str:
+    """Return "atlas.ingest.v1.IngestService/Write"."""
+    path = getattr(method, "_method", b"")
+    return (path.decode() if isinstance(path, bytes) else str(path)).lstrip("/") or "atlas"

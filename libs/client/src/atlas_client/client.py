@@ -1,0 +1,463 @@
+"""The client: every call of the platform, in Python's types."""
+
+import uuid
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, TypeVar
+
+import grpc
+
+from atlas.catalog.v1 import catalog_service_pb2 as catalog_pb2
+from atlas.catalog.v1 import catalog_service_pb2_grpc as catalog_grpc
+from atlas.hotcache.v1 import hotcache_service_pb2 as hotcache_pb2
+from atlas.hotcache.v1 import hotcache_service_pb2_grpc as hotcache_grpc
+from atlas.ingest.v1 import ingest_service_pb2 as ingest_pb2
+from atlas.ingest.v1 import ingest_service_pb2_grpc as ingest_grpc
+from atlas.query.v1 import query_service_pb2 as query_pb2
+from atlas.query.v1 import query_service_pb2_grpc as query_grpc
+from atlas.reconciler.v1 import reconciler_service_pb2 as reconciler_pb2
+from atlas.reconciler.v1 import reconciler_service_pb2_grpc as reconciler_grpc
+from atlas.type.v1 import value_pb2
+from atlas_client import convert
+from atlas_client.call import Caller, open_channel
+from atlas_client.consistency import Consistency
+from atlas_client.endpoints import Endpoints
+from atlas_client.records import (
+    AckLevel,
+    AggregateFunction,
+    AggregateRow,
+    Attribute,
+    CacheStatus,
+    EntitiesResult,
+    Entity,
+    EntityState,
+    PipelineStatus,
+    Point,
+    Reading,
+    ReadMetadata,
+    ReconcileSummary,
+    StagingStatus,
+    Tenant,
+    Tier,
+    UnknownAttributes,
+    Verification,
+    WindowResult,
+    WriteResult,
+)
+from atlas_client.streams import ReadStream, Reconciliation
+from atlas_client.values import Value, to_proto, to_timestamp, to_us
+
+if TYPE_CHECKING:
+    from atlas_client.session import Session
+
+DEFAULT_TIMEOUT_SECONDS = 10.0
+RECONCILE_TIMEOUT_SECONDS = 120.0
+
+Stub = TypeVar("Stub")
+
+
+class AtlasClient:
+    """Calls the platform for one tenant. Made by connect(); safe for many tasks of one event loop.
+
+    Every method takes `timeout`, the whole call's deadline in seconds with all repetitions
+    (default: that of connect()), and raises AtlasError. Reads, catalog calls and writes are
+    repeated after transient errors, a write always with the same request_id: it is stored once.
+    """
+
+    def __init__(self, channels: Mapping[str, grpc.aio.Channel], caller: Caller) -> None:
+        self._channels = dict(channels)
+        self._caller = caller
+
+    @classmethod
+    @asynccontextmanager
+    async def connect(
+        cls,
+        endpoints: Endpoints,
+        *,
+        tenant: str | None = None,
+        timeout: float = DEFAULT_TIMEOUT_SECONDS,
+        credentials: grpc.ChannelCredentials | None = None,
+        metadata: Sequence[tuple[str, str]] = (),
+    ) -> AsyncIterator["AtlasClient"]:
+        """Open the channels. Nothing is contacted before the first call.
+
+        `tenant` may be left out for calls that need none (tenants, tiers, status). `credentials`
+        turns on TLS; `metadata` goes with every call (an access token, for example).
+        """
+        async with AsyncExitStack() as stack:
+            channels: dict[str, grpc.aio.Channel] = {}
+            for name in ("ingest", "query", "reconciler", "hotcache"):
+                target = getattr(endpoints, name)
+                if target is not None:
+                    channel = open_channel(target, credentials)
+                    channels[name] = await stack.enter_async_context(channel)
+            yield cls(channels, Caller(tenant, timeout, metadata))
+
+    @property
+    def tenant(self) -> str | None:
+        """The tenant that this client calls for."""
+        return self._caller.tenant
+
+    def for_tenant(self, tenant: str) -> "AtlasClient":
+        """Return a client of another tenant on the same connections."""
+        return AtlasClient(self._channels, self._caller.for_tenant(tenant))
+
+    def session(self) -> "Session":
+        """Begin a session: reads in it see what was written and read in it before."""
+        from atlas_client.session import Session  # noqa: PLC0415 - it names this module's types.
+
+        return Session(self)
+
+    # Catalog -----------------------------------------------------------------------------------
+
+    async def create_tenant(
+        self,
+        key: str,
+        *,
+        display_name: str = "",
+        unknown_attributes: UnknownAttributes = UnknownAttributes.REJECT,
+        timeout: float | None = None,
+    ) -> Tenant:
+        """Make a tenant, or return the one there is."""
+        request = catalog_pb2.CreateTenantRequest(
+            key=key,
+            display_name=display_name,
+            unknown_attribute_policy=convert.POLICIES[unknown_attributes],
+        )
+        answer = await self._caller.unary(self._catalog.CreateTenant, request, timeout=timeout)
+        return convert.tenant(answer.tenant)
+
+    async def list_tenants(self, *, timeout: float | None = None) -> AsyncIterator[Tenant]:
+        """Go through all tenants."""
+        request = catalog_pb2.ListTenantsRequest()
+        while True:
+            answer = await self._caller.unary(self._catalog.ListTenants, request, timeout=timeout)
+            for tenant in answer.tenants:
+                yield convert.tenant(tenant)
+            if not answer.next_page_token:
+                return
+            request.page_token = answer.next_page_token
+
+    async def create_entities(
+        self, keys: Sequence[str], *, timeout: float | None = None
+    ) -> list[Entity]:
+        """Make those that do not exist; return all, in the order asked. At most 10,000."""
+        request = catalog_pb2.BatchCreateEntitiesRequest(keys=keys)
+        method = self._catalog.BatchCreateEntities
+        answer = await self._caller.unary(method, request, timeout=timeout)
+        return [convert.entity(each) for each in answer.entities]
+
+    async def list_entities(self, *, timeout: float | None = None) -> AsyncIterator[Entity]:
+        """Go through all entities."""
+        request = catalog_pb2.ListEntitiesRequest()
+        while True:
+            answer = await self._caller.unary(self._catalog.ListEntities, request, timeout=timeout)
+            for entity in answer.entities:
+                yield convert.entity(entity)
+            if not answer.next_page_token:
+                return
+            request.page_token = answer.next_page_token
+
+    async def upsert_attributes(
+        self, attributes: Iterable[Attribute], *, timeout: float | None = None
+    ) -> list[Attribute]:
+        """Make or change attributes, all or none; at most 10,000.
+
+        Raises AtlasError with ATTRIBUTE_CONFLICT when one exists with another type or hotness.
+        """
+        request = catalog_pb2.BatchUpsertAttributesRequest(
+            attributes=[convert.attribute_message(each) for each in attributes]
+        )
+        method = self._catalog.BatchUpsertAttributes
+        answer = await self._caller.unary(method, request, timeout=timeout)
+        return [convert.attribute(each) for each in answer.attributes]
+
+    async def list_attributes(self, *, timeout: float | None = None) -> AsyncIterator[Attribute]:
+        """Go through all attributes."""
+        request = catalog_pb2.ListAttributesRequest()
+        method = self._catalog.ListAttributes
+        while True:
+            answer = await self._caller.unary(method, request, timeout=timeout)
+            for attribute in answer.attributes:
+                yield convert.attribute(attribute)
+            if not answer.next_page_token:
+                return
+            request.page_token = answer.next_page_token
+
+    # Writing -----------------------------------------------------------------------------------
+
+    async def write(
+        self,
+        points: Iterable[Point | value_pb2.Point],
+        *,
+        request_id: str | None = None,
+        ack: AckLevel | None = None,
+        partial_success: bool = False,
+        validate_only: bool = False,
+        default_entity: str = "",
+        default_time: datetime | None = None,
+        timeout: float | None = None,
+    ) -> WriteResult:
+        """Store a batch of at most 10,000 points, exactly once.
+
+        Without `request_id` one is made up. Give one to be able to repeat the call after this
+        process has died: within 48 h the same points under the same id are stored once.
+        `partial_success` stores the good points and reports the others; else one bad point refuses
+        the batch. `ack` is DURABLE unless given. After an AtlasError that is_transient, or one of
+        DEADLINE_EXCEEDED, the batch may or may not be stored: repeat it with its request_id.
+
+        Raises also what values.set_value() raises, before anything is sent.
+        """
+        request_id = request_id or str(uuid.uuid4())
+        request = ingest_pb2.WriteRequest(
+            request_id=request_id,
+            default_entity_key=default_entity,
+            partial_success=partial_success,
+            validate_only=validate_only,
+            ack=convert.ACK_LEVELS[ack] if ack else ingest_pb2.ACK_LEVEL_UNSPECIFIED,
+        )
+        if default_time is not None:
+            request.default_event_time_us = to_us(default_time)
+        request.points.extend(
+            convert.point(each) if isinstance(each, Point) else each for each in points
+        )
+        answer = await self._caller.unary(
+            self._ingest.Write, request, timeout=timeout, request_id=request_id
+        )
+        return convert.write_result(request_id, answer)
+
+    # Reading -----------------------------------------------------------------------------------
+
+    async def get_entities(
+        self,
+        entities: Sequence[str],
+        *,
+        attributes: Sequence[str] = (),
+        include_cold: bool = False,
+        consistency: Consistency | None = None,
+        timeout: float | None = None,
+    ) -> EntitiesResult:
+        """Read latest values of at most 1,000 entities.
+
+        Without `attributes`, all hot ones; with `include_cold`, all. Without `consistency`, a copy
+        at most 3 s stale.
+        """
+        request = query_pb2.GetEntitiesRequest(entity_keys=entities, attributes=attributes)
+        if include_cold:
+            request.scope = query_pb2.ATTRIBUTE_SCOPE_ALL
+        if consistency is not None:
+            request.consistency.CopyFrom(consistency.to_proto())
+        answer = await self._caller.unary(self._query.GetEntities, request, timeout=timeout)
+        return EntitiesResult(
+            entities=tuple(convert.entity_state(each) for each in answer.entities),
+            not_found=tuple(answer.not_found_keys),
+            metadata=convert.read_metadata(answer.metadata),
+        )
+
+    def find_entities(
+        self,
+        where: Mapping[str, Value],
+        *,
+        attributes: Sequence[str] = (),
+        page_size: int = 0,
+        consistency: Consistency | None = None,
+        timeout: float | None = None,
+    ) -> ReadStream[EntityState]:
+        """Go through the entities whose hot attributes equal all of `where`, page by page.
+
+        Values must be of their attributes' types: 1.0 for a DOUBLE, not 1.
+        """
+        equals = [
+            query_pb2.Filter(equals=query_pb2.Equals(attribute=name, value=to_proto(value)))
+            for name, value in where.items()
+        ]
+        request = query_pb2.FindEntitiesRequest(
+            filter=equals[0]
+            if len(equals) == 1
+            else query_pb2.Filter(all_of=query_pb2.AllOf(filters=equals)),
+            attributes=attributes,
+            page_size=page_size,
+        )
+        if consistency is not None:
+            request.consistency.CopyFrom(consistency.to_proto())
+        return ReadStream(self._find(request, timeout))
+
+    async def _find(
+        self, request: query_pb2.FindEntitiesRequest, timeout: float | None
+    ) -> AsyncGenerator[EntityState | ReadMetadata, None]:
+        while True:
+            answer = await self._caller.unary(self._query.FindEntities, request, timeout=timeout)
+            yield convert.read_metadata(answer.metadata)
+            for state in answer.entities:
+                yield convert.entity_state(state)
+            if not answer.next_page_token:
+                return
+            request.page_token = answer.next_page_token
+
+    def history(
+        self,
+        entity: str,
+        *,
+        attributes: Sequence[str] = (),
+        start: datetime | None = None,
+        end: datetime | None = None,
+        limit: int = 0,
+        consistency: Consistency | None = None,
+        timeout: float | None = None,
+    ) -> ReadStream[Reading]:
+        """Go through the points of an entity with start <= event time < end, oldest first.
+
+        Without `limit`, up to the 100,000 that one call gives.
+        """
+        request = query_pb2.GetHistoryRequest(entity_key=entity, attributes=attributes, limit=limit)
+        if start is not None:
+            request.start_time.CopyFrom(to_timestamp(start))
+        if end is not None:
+            request.end_time.CopyFrom(to_timestamp(end))
+        if consistency is not None:
+            request.consistency.CopyFrom(consistency.to_proto())
+        return ReadStream(self._history(request, timeout))
+
+    async def _history(
+        self, request: query_pb2.GetHistoryRequest, timeout: float | None
+    ) -> AsyncGenerator[Reading | ReadMetadata, None]:
+        async for answer in self._caller.stream(self._query.GetHistory, request, timeout=timeout):
+            if answer.HasField("metadata"):
+                yield convert.read_metadata(answer.metadata)
+            for reading in answer.readings:
+                yield convert.reading(reading)
+
+    def aggregate(
+        self,
+        attributes: Sequence[str],
+        functions: Sequence[AggregateFunction],
+        *,
+        entities: Sequence[str] = (),
+        start: datetime | None = None,
+        end: datetime | None = None,
+        bucket: timedelta | None = None,
+        group_by_entity: bool = False,
+        consistency: Consistency | None = None,
+        timeout: float | None = None,
+    ) -> ReadStream[AggregateRow]:
+        """Aggregate over the warehouse: numeric attributes, or any with COUNT alone.
+
+        `start` and `end` bound the event time, half-open; `bucket` is the width of time buckets.
+        """
+        wanted = tuple(functions)
+        request = query_pb2.AggregateRequest(
+            entity_keys=entities,
+            attributes=attributes,
+            functions=[convert.FUNCTIONS[each] for each in wanted],
+            group_by_entity=group_by_entity,
+        )
+        if start is not None:
+            request.start_time.CopyFrom(to_timestamp(start))
+        if end is not None:
+            request.end_time.CopyFrom(to_timestamp(end))
+        if bucket is not None:
+            request.bucket.FromTimedelta(bucket)
+        if consistency is not None:
+            request.consistency.CopyFrom(consistency.to_proto())
+        return ReadStream(self._aggregate(request, wanted, timeout))
+
+    async def _aggregate(
+        self,
+        request: query_pb2.AggregateRequest,
+        functions: tuple[AggregateFunction, ...],
+        timeout: float | None,
+    ) -> AsyncGenerator[AggregateRow | ReadMetadata, None]:
+        async for answer in self._caller.stream(self._query.Aggregate, request, timeout=timeout):
+            if answer.HasField("metadata"):
+                yield convert.read_metadata(answer.metadata)
+            for row in answer.rows:
+                yield convert.aggregate_row(row, functions)
+
+    # Proof and state ---------------------------------------------------------------------------
+
+    def reconcile(
+        self,
+        *,
+        through: datetime | None = None,
+        from_start: bool = False,
+        timeout: float = RECONCILE_TIMEOUT_SECONDS,
+    ) -> Reconciliation:
+        """Compare source and warehouse, window by window.
+
+        Without `through` the present is sealed, and the comparison goes to the last row.
+        `from_start` compares again what was verified before.
+        """
+        request = reconciler_pb2.ReconcileRequest(from_start=from_start)
+        if through is not None:
+            request.through_time.CopyFrom(to_timestamp(through))
+        return Reconciliation(self._reconcile(request, timeout))
+
+    async def _reconcile(
+        self, request: reconciler_pb2.ReconcileRequest, timeout: float
+    ) -> AsyncGenerator[WindowResult | ReconcileSummary, None]:
+        method = self._reconciler.Reconcile
+        async for answer in self._caller.stream(method, request, timeout=timeout):
+            match answer.WhichOneof("event"):
+                case "window":
+                    yield convert.window(answer.window)
+                case "summary":
+                    yield convert.reconcile_summary(answer.summary)
+
+    async def get_verification(self, *, timeout: float | None = None) -> Verification:
+        """Return up to where the tenant's copies are proven equal."""
+        request = reconciler_pb2.GetVerificationRequest()
+        method = self._reconciler.GetVerification
+        return convert.verification(await self._caller.unary(method, request, timeout=timeout))
+
+    async def list_tiers(self, *, timeout: float | None = None) -> list[Tier]:
+        """Return the tiers that reads are routed to, and how far each is behind."""
+        request = query_pb2.ListTiersRequest()
+        answer = await self._caller.unary(self._query.ListTiers, request, timeout=timeout)
+        return [convert.tier(each) for each in answer.tiers]
+
+    async def staging_status(self, *, timeout: float | None = None) -> StagingStatus:
+        """Return how far ingest has flushed, and what waits."""
+        request = ingest_pb2.GetStagingStatusRequest()
+        method = self._ingest.GetStagingStatus
+        return convert.staging_status(await self._caller.unary(method, request, timeout=timeout))
+
+    async def pipeline_status(self, *, timeout: float | None = None) -> PipelineStatus:
+        """Return how far the warehouse is, and the conservation law's numbers."""
+        request = reconciler_pb2.GetPipelineStatusRequest()
+        method = self._reconciler.GetPipelineStatus
+        return convert.pipeline_status(await self._caller.unary(method, request, timeout=timeout))
+
+    async def cache_status(self, *, timeout: float | None = None) -> CacheStatus:
+        """Return the cache's hits and misses."""
+        request = hotcache_pb2.GetCacheStatusRequest()
+        method = self._hotcache.GetCacheStatus
+        return convert.cache_status(await self._caller.unary(method, request, timeout=timeout))
+
+    # Stubs -------------------------------------------------------------------------------------
+
+    @property
+    def _catalog(self) -> "catalog_grpc.CatalogServiceAsyncStub":
+        return catalog_grpc.CatalogServiceStub(self._channel("ingest"))
+
+    @property
+    def _ingest(self) -> "ingest_grpc.IngestServiceAsyncStub":
+        return ingest_grpc.IngestServiceStub(self._channel("ingest"))
+
+    @property
+    def _query(self) -> "query_grpc.QueryServiceAsyncStub":
+        return query_grpc.QueryServiceStub(self._channel("query"))
+
+    @property
+    def _reconciler(self) -> "reconciler_grpc.ReconcilerServiceAsyncStub":
+        return reconciler_grpc.ReconcilerServiceStub(self._channel("reconciler"))
+
+    @property
+    def _hotcache(self) -> "hotcache_grpc.HotCacheServiceAsyncStub":
+        return hotcache_grpc.HotCacheServiceStub(self._channel("hotcache"))
+
+    def _channel(self, service: str) -> grpc.aio.Channel:
+        try:
+            return self._channels[service]
+        except KeyError:
+            raise LookupError(f"this client knows no address of {service}") from None

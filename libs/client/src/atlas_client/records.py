@@ -1,0 +1,304 @@
+"""What goes in and what comes back, as plain frozen records."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+from atlas_client.consistency import Level
+from atlas_client.values import DataType, ReadValue, Value
+
+
+class AckLevel(StrEnum):
+    """When a write is answered, and so what the answer survives."""
+
+    COMMITTED = "committed"
+    """Visible on the primary; a crash of Postgres may lose the last moments."""
+    DURABLE = "durable"
+    """On disk."""
+
+
+class Source(StrEnum):
+    """Where an answer came from."""
+
+    PRIMARY = "primary"
+    REPLICA = "replica"
+    CACHE = "cache"
+    WAREHOUSE = "warehouse"
+
+
+class UnknownAttributes(StrEnum):
+    """What ingest does with a point whose attribute is not in the catalog."""
+
+    REJECT = "reject"
+    REGISTER = "register"
+
+
+class AggregateFunction(StrEnum):
+    """What an aggregate computes."""
+
+    COUNT = "count"
+    SUM = "sum"
+    AVG = "avg"
+    MIN = "min"
+    MAX = "max"
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One observed value at one event time."""
+
+    entity: str
+    attribute: str
+    value: Value
+    time: datetime | None = None
+    """Aware. None: the moment of the write."""
+    quality: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class PointError:
+    """What is wrong with one point of a write."""
+
+    index: int
+    reason: str
+    field: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class WriteResult:
+    """What became of a write."""
+
+    request_id: str
+    token: bytes
+    """Give it to a read as at_least_as_fresh(token); a Session does so by itself."""
+    accepted_count: int
+    rejected_count: int
+    errors: tuple[PointError, ...]
+    """The first 100 of the rejected points."""
+    ack: AckLevel | None
+    duplicate: bool
+    """The request_id had been stored before; nothing was stored now."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tenant:
+    """A tenant of the platform."""
+
+    tenant_id: int
+    key: str
+    display_name: str
+    unknown_attributes: UnknownAttributes
+
+
+@dataclass(frozen=True, slots=True)
+class Entity:
+    """An asset in the catalog."""
+
+    entity_id: int
+    key: str
+    create_time: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Attribute:
+    """The definition of an attribute."""
+
+    name: str
+    data_type: DataType
+    hot: bool = False
+    unit: str = ""
+    validation_regex: str = ""
+    min_value: str = ""
+    max_value: str = ""
+    allowed_values: tuple[str, ...] = ()
+    attribute_id: int = 0
+    """Given by the platform; ignored in definitions."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """One value of one attribute."""
+
+    attribute: str
+    value: ReadValue
+    time: datetime
+    quality: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ReadMetadata:
+    """The proof of what was served."""
+
+    source: Source | None
+    endpoint: str
+    consistency: Level | None
+    lag: timedelta | None
+    """Measured, an upper bound; None is unknown."""
+    as_of: datetime | None
+    """The answer holds everything committed before."""
+    token: bytes
+    """Give it to the next read for monotonic reads; a Session does so by itself."""
+    verified_through: datetime | None
+    route_reason: str
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class EntityState:
+    """Latest values of an entity."""
+
+    entity: str
+    entity_id: int
+    readings: tuple[Reading, ...]
+    """Ordered by attribute name."""
+
+    @property
+    def values(self) -> dict[str, ReadValue]:
+        """Attribute name -> latest value."""
+        return {reading.attribute: reading.value for reading in self.readings}
+
+
+@dataclass(frozen=True, slots=True)
+class EntitiesResult:
+    """Latest values of the entities asked for. Iterates over those found, in the order asked."""
+
+    entities: tuple[EntityState, ...]
+    not_found: tuple[str, ...]
+    metadata: ReadMetadata
+
+    def __iter__(self) -> Iterator[EntityState]:
+        return iter(self.entities)
+
+    def __getitem__(self, entity: str) -> EntityState:
+        """Return the entity's state. Raises KeyError when it was not found."""
+        for state in self.entities:
+            if state.entity == entity:
+                return state
+        raise KeyError(entity)
+
+
+@dataclass(frozen=True, slots=True)
+class AggregateRow:
+    """One group of an aggregate."""
+
+    attribute: str
+    results: Mapping[AggregateFunction, float]
+    entity: str | None = None
+    bucket_time: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Tier:
+    """One place that reads are served from."""
+
+    source: Source | None
+    endpoint: str
+    available: bool
+    lag: timedelta | None
+    breaker: str
+
+
+@dataclass(frozen=True, slots=True)
+class Digest:
+    """Count and checksum of a set of rows."""
+
+    row_count: int
+    checksum: str
+
+
+@dataclass(frozen=True, slots=True)
+class WindowResult:
+    """One window of ingestion time, compared."""
+
+    start_time: datetime | None
+    end_time: datetime | None
+    source: Digest
+    warehouse: Digest
+    matched: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ReconcileSummary:
+    """The end of a reconciliation."""
+
+    windows_compared: int
+    windows_mismatched: int
+    source: Digest
+    """Of all rows of the tenant, windows verified before included."""
+    warehouse: Digest
+    verified_through: datetime | None
+
+    @property
+    def matched(self) -> bool:
+        """Say whether both copies are equal."""
+        return self.windows_mismatched == 0 and self.source == self.warehouse
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """Up to where the tenant's copies are proven equal."""
+
+    verified_through: datetime | None
+    check_time: datetime | None
+    windows_mismatched: int
+
+
+@dataclass(frozen=True, slots=True)
+class Lane:
+    """One writer's staging."""
+
+    lane: int
+    owned: bool
+    sequence: int
+    staged_points: int
+    staged_bytes: int
+    oldest_age: timedelta | None
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class StagingStatus:
+    """How far ingest has flushed, and what waits."""
+
+    pending_points: int
+    pending_points_max: int
+    flushed_points_total: int
+    rejected_points_total: int
+    lanes: tuple[Lane, ...] = field(default=())
+
+    @property
+    def backlog_points(self) -> int:
+        """Points staged and not flushed, over all lanes."""
+        return sum(lane.staged_points for lane in self.lanes)
+
+
+@dataclass(frozen=True, slots=True)
+class CacheStatus:
+    """The cache over the hot attributes."""
+
+    connected: bool
+    hits_total: int
+    misses_total: int
+    invalidations_total: int
+    fills_refused_total: int
+    generations_total: int
+    lag: timedelta | None
+
+
+@dataclass(frozen=True, slots=True)
+class PipelineStatus:
+    """The way into the warehouse. read = applied + dead-lettered + skipped."""
+
+    phase: str
+    applied_lsn: str
+    lag: timedelta | None
+    read_total: int
+    applied_total: int
+    dead_lettered_total: int
+    skipped_total: int
+    warehouse_rows: int
+    slot_retained_bytes: int
+    as_of: datetime | None
+    reason: str
