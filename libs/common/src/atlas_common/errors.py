@@ -117,6 +117,11 @@ _DEFAULT_REASONS = {
 }
 
 
+def default_reasons() -> dict[grpc.StatusCode, str]:
+    """The reason that a code without our ErrorInfo stands for."""
+    return dict(_DEFAULT_REASONS)
+
+
 def _packed(message: error_details_pb2.ErrorInfo | object) -> any_pb2.Any:
     packed = any_pb2.Any()
     packed.Pack(message)  # type: ignore[arg-type]
@@ -133,7 +138,7 @@ def _status_of(error: grpc.aio.AioRpcError) -> status_pb2.Status | None:
     return None
 
 
-class _Constructor:
+class Constructor:
     """Makes errors of one code; `errors.not_found("ENTITY_UNKNOWN", "no entity 'x'")`."""
 
     def __init__(self, code: grpc.StatusCode) -> None:
@@ -153,16 +158,16 @@ class _Constructor:
         )
 
 
-invalid_argument = _Constructor(grpc.StatusCode.INVALID_ARGUMENT)
-not_found = _Constructor(grpc.StatusCode.NOT_FOUND)
-already_exists = _Constructor(grpc.StatusCode.ALREADY_EXISTS)
-failed_precondition = _Constructor(grpc.StatusCode.FAILED_PRECONDITION)
-permission_denied = _Constructor(grpc.StatusCode.PERMISSION_DENIED)
-unauthenticated = _Constructor(grpc.StatusCode.UNAUTHENTICATED)
-resource_exhausted = _Constructor(grpc.StatusCode.RESOURCE_EXHAUSTED)
-unavailable = _Constructor(grpc.StatusCode.UNAVAILABLE)
-aborted = _Constructor(grpc.StatusCode.ABORTED)
-deadline_exceeded = _Constructor(grpc.StatusCode.DEADLINE_EXCEEDED)
-out_of_range = _Constructor(grpc.StatusCode.OUT_OF_RANGE)
-unimplemented = _Constructor(grpc.StatusCode.UNIMPLEMENTED)
-internal = _Constructor(grpc.StatusCode.INTERNAL)
+invalid_argument = Constructor(grpc.StatusCode.INVALID_ARGUMENT)
+not_found = Constructor(grpc.StatusCode.NOT_FOUND)
+already_exists = Constructor(grpc.StatusCode.ALREADY_EXISTS)
+failed_precondition = Constructor(grpc.StatusCode.FAILED_PRECONDITION)
+permission_denied = Constructor(grpc.StatusCode.PERMISSION_DENIED)
+unauthenticated = Constructor(grpc.StatusCode.UNAUTHENTICATED)
+resource_exhausted = Constructor(grpc.StatusCode.RESOURCE_EXHAUSTED)
+unavailable = Constructor(grpc.StatusCode.UNAVAILABLE)
+aborted = Constructor(grpc.StatusCode.ABORTED)
+deadline_exceeded = Constructor(grpc.StatusCode.DEADLINE_EXCEEDED)
+out_of_range = Constructor(grpc.StatusCode.OUT_OF_RANGE)
+unimplemented = Constructor(grpc.StatusCode.UNIMPLEMENTED)
+internal = Constructor(grpc.StatusCode.INTERNAL)

@@ -124,3 +124,8 @@ def _meaning(error: BaseException) -> Meaning | None:
         return lookup(error.sqlstate)
     # Without a SQLSTATE the server never answered: refused, reset, closed under us.
     return _AWAY if isinstance(error, psycopg.OperationalError) else _BUG
+
+
+def known() -> tuple[str, ...]:
+    """The SQLSTATEs and classes of the table."""
+    return tuple(_TABLE)
