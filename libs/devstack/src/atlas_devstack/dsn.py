@@ -43,6 +43,6 @@ def _uri(parts: dict[str, str]) -> str:
     if "password" in rest:
         login += ":" + quote(rest.pop("password"), safe="")
     database = quote(rest.pop("dbname", ""), safe="")
-    query = f"?{urlencode(rest)}" if rest else ""
+    query = f"?{urlencode(rest, quote_via=quote)}" if rest else ""
     at = "@" if login else ""
     return f"postgresql://{login}{at}{authority}/{database}{query}"

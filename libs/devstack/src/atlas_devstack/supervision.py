@@ -81,7 +81,10 @@ class Supervision:
 
     def _look_at(self, watch: _Watch, now: float) -> None:
         component = watch.component
-        if not component.is_wanted or component.is_running() or watch.gave_up:
+        if not component.is_wanted or component.is_running():
+            watch.gave_up = watch.gave_up and not component.is_running()  # Started by hand.
+            return
+        if watch.gave_up:
             return
         if watch.restart_at is None:
             self._plan_restart(watch, now)

@@ -113,7 +113,11 @@ class PostgresCluster:
     def wait_caught_up(self) -> None:
         """Wait until every running replica has replayed what the primary has written by now."""
         with psycopg.connect(self.primary.superuser_dsn("postgres"), autocommit=True) as primary:
-            row = primary.execute("SELECT pg_current_wal_insert_lsn()::text").fetchone()
+            # A commit that is waited for flushes all before it, asynchronous commits included.
+            # The insert position would not do: on an idle server nothing beyond it may be sent.
+            primary.execute("SET synchronous_commit = local")
+            primary.execute("SELECT pg_logical_emit_message(true, 'devstack', 'caught up?')")
+            row = primary.execute("SELECT pg_current_wal_flush_lsn()::text").fetchone()
         assert row is not None
         for node in self.replicas:
             if node.is_running():
