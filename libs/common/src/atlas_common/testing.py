@@ -48,14 +48,28 @@ async def serving(
     chain: Sequence[grpc.aio.ServerInterceptor] = (),
     config: RpcConfig | None = None,
 ) -> AsyncIterator[grpc.aio.Channel]:
-    """A real server on a free port of this host, and a channel to it."""
-    config = config or RpcConfig()
-    server = new_server(config, chain)
+    """A real server on a free port of this host, and the platform's own channel to it."""
+    async with (
+        serving_at(servicer, add=add, chain=chain, config=config) as target,
+        open_channel(PeerConfig(target=target)) as channel,
+    ):
+        yield channel
+
+
+@asynccontextmanager
+async def serving_at(
+    servicer: Any,
+    *,
+    add: Callable[[Any, grpc.aio.Server], None],
+    chain: Sequence[grpc.aio.ServerInterceptor] = (),
+    config: RpcConfig | None = None,
+) -> AsyncIterator[str]:
+    """A real server on a free port of this host; its "host:port"."""
+    server = new_server(config or RpcConfig(), chain)
     add(servicer, server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     try:
-        async with open_channel(PeerConfig(target=f"127.0.0.1:{port}")) as channel:
-            yield channel
+        yield f"127.0.0.1:{port}"
     finally:
         await server.stop(0)

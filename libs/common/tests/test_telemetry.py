@@ -1,0 +1,114 @@
+"""Logs and spans of a process, as lines of JSON."""
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+from opentelemetry import trace
+
+from atlas_common import telemetry
+from atlas_common.call import request_context
+from atlas_common.config import TelemetryConfig
+from atlas_common.tenant import Tenant, tenant_context
+
+
+def lines(text: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def test_a_log_line_tells_who_and_within_what(capsys: pytest.CaptureFixture[str]) -> None:
+    log = telemetry.logger("a.module")  # Made before the set-up, as at import.
+    with telemetry.setup("query", TelemetryConfig(), instance="query-1"):
+        with (
+            telemetry.tracer.start_as_current_span("work") as span,
+            tenant_context(Tenant(1, "acme")),
+            request_context("r-1"),
+        ):
+            log.info("flushed", rows=10)
+        log.debug("not at this level")
+    (line,) = lines(capsys.readouterr().err)
+    assert line.pop("time").endswith("Z")
+    context = span.get_span_context()
+    assert line == {
+        "level": "info",
+        "event": "flushed",
+        "module": "a.module",
+        "service": "query",
+        "instance": "query-1",
+        "tenant": "acme",
+        "request_id": "r-1",
+        "trace_id": trace.format_trace_id(context.trace_id),
+        "span_id": trace.format_span_id(context.span_id),
+        "rows": 10,
+    }
+
+
+def test_libraries_log_lines_have_the_same_form(capsys: pytest.CaptureFixture[str]) -> None:
+    before = logging.getLogger().handlers[:]
+    with telemetry.setup("query", TelemetryConfig(), instance="q"):
+        logging.getLogger("some.library").warning("trouble %d", 7)
+        logging.getLogger("psycopg.pool").info("too much to tell")
+    (line,) = lines(capsys.readouterr().err)
+    assert (line["event"], line["level"], line["service"]) == ("trouble 7", "warning", "query")
+    assert line["logger"] == "some.library"
+    assert logging.getLogger().handlers == before
+
+
+def test_exceptions_are_structured_and_hold_no_local_values(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    password = "hunter2"
+    with telemetry.setup("query", TelemetryConfig()):
+        try:
+            "".index(password)
+        except ValueError:
+            telemetry.logger("m").exception("it failed")
+            logging.getLogger("library").exception("it failed")
+    err = capsys.readouterr().err
+    for line in lines(err):
+        (exception,) = line["exception"]
+        assert exception["exc_type"] == "ValueError"
+        assert exception["frames"][-1]["name"].startswith("test_exceptions_are_structured")
+    assert "hunter2" not in err
+
+
+def test_spans_go_to_the_file_with_parents_and_attributes(tmp_path: Path) -> None:
+    path = tmp_path / "spans.jsonl"
+    config = TelemetryConfig(spans_file=str(path))
+    for instance in ("one", "two"):  # A process may set telemetry up again.
+        with (
+            telemetry.setup("query", config, instance=instance),
+            telemetry.tracer.start_as_current_span("outer"),
+            telemetry.tracer.start_as_current_span("inner", attributes={"rows": 3}),
+        ):
+            pass
+    spans = lines(path.read_text())
+    assert [(span["instance"], span["name"]) for span in spans] == [
+        ("one", "inner"),
+        ("one", "outer"),
+        ("two", "inner"),
+        ("two", "outer"),
+    ]
+    inner, outer = spans[:2]
+    assert inner["parent_id"] == outer["span_id"]
+    assert inner["trace_id"] == outer["trace_id"]
+    assert inner["attributes"] == {"rows": 3}
+    assert inner["end_ns"] >= inner["start_ns"]
+
+
+def test_after_the_block_nothing_is_exported(tmp_path: Path) -> None:
+    path = tmp_path / "spans.jsonl"
+    with telemetry.setup("query", TelemetryConfig(spans_file=str(path))):
+        pass
+    with telemetry.tracer.start_as_current_span("late"):
+        pass
+    assert path.read_text() == ""
+
+
+def test_instruments_work_without_a_collector() -> None:
+    telemetry.metrics.counter("atlas.test.count", "1", "For a test.").add(1, {"kind": "x"})
+    telemetry.metrics.histogram("atlas.test.time", "s", "For a test.").record(0.5)
+    telemetry.metrics.up_down_counter("atlas.test.depth", "1", "For a test.").add(-1)
+    telemetry.metrics.gauge("atlas.test.size", "1", "For a test.", lambda: {"a": 1.0})
