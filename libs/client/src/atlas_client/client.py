@@ -308,7 +308,8 @@ class AtlasClient:
     ) -> ReadStream[Reading]:
         """Go through the points of an entity with start <= event time < end, oldest first.
 
-        Without `limit`, up to the 100,000 that one call gives.
+        With `limit`, at most so many, and only whole event times. Without, to the end, in as many
+        calls as it takes (`timeout` is that of each).
         """
         request = query_pb2.GetHistoryRequest(entity_key=entity, attributes=attributes, limit=limit)
         if start is not None:
@@ -322,11 +323,19 @@ class AtlasClient:
     async def _history(
         self, request: query_pb2.GetHistoryRequest, timeout: float | None
     ) -> AsyncGenerator[Reading | ReadMetadata, None]:
-        async for answer in self._caller.stream(self._query.GetHistory, request, timeout=timeout):
-            if answer.HasField("metadata"):
-                yield convert.read_metadata(answer.metadata)
-            for reading in answer.readings:
-                yield convert.reading(reading)
+        method = self._query.GetHistory
+        while True:
+            more = False
+            async for answer in self._caller.stream(method, request, timeout=timeout):
+                if answer.HasField("metadata"):
+                    yield convert.read_metadata(answer.metadata)
+                for reading in answer.readings:
+                    yield convert.reading(reading)
+                if answer.HasField("next_start_time"):
+                    more = True
+                    request.start_time.CopyFrom(answer.next_start_time)
+            if request.limit or not more:
+                return
 
     def aggregate(
         self,

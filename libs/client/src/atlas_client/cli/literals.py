@@ -1,0 +1,75 @@
+"""Values on the command line: NAME=VALUE by the attribute's type, and consistency."""
+
+import base64
+import binascii
+from collections.abc import Sequence
+from datetime import timedelta
+from enum import StrEnum
+
+import typer
+
+from atlas_client.client import AtlasClient
+from atlas_client.consistency import Consistency, at_least_as_fresh, eventual, strong
+from atlas_client.importing.cells import TimeUnit, cell_type, parse_time, parser
+from atlas_client.importing.errors import CellError
+from atlas_client.values import Value
+
+
+class ReadLevel(StrEnum):
+    """What a read must have seen."""
+
+    STRONG = "strong"
+    EVENTUAL = "eventual"
+    FRESH = "fresh"
+    """At least as fresh as --token."""
+
+
+async def typed_assignments(client: AtlasClient, texts: Sequence[str]) -> dict[str, Value]:
+    """Read "rpm=1480" by the types in the catalog; by their looks what is not there.
+
+    Raises typer.BadParameter.
+    """
+    split = [text.partition("=") for text in texts]
+    for name, equals, _ in split:
+        if not name or not equals:
+            raise typer.BadParameter(f"{name + equals!r}: write ATTRIBUTE=VALUE")
+    types = {each.name: each.data_type async for each in client.list_attributes()}
+    values: dict[str, Value] = {}
+    for name, _, text in split:
+        data_type = types.get(name) or cell_type(text)
+        try:
+            values[name] = parser(data_type, TimeUnit.SECONDS)(text)
+        except CellError as error:
+            raise typer.BadParameter(f"{name}: {error}") from error
+    return values
+
+
+def consistency(
+    level: ReadLevel | None, token: str | None, max_staleness: float | None
+) -> Consistency | None:
+    """Put the options together. Raises typer.BadParameter."""
+    raw = decode_token(token)
+    if level is ReadLevel.STRONG:
+        return strong()
+    if level is ReadLevel.FRESH and not raw:
+        raise typer.BadParameter("--consistency fresh needs a --token")
+    if level is ReadLevel.EVENTUAL or max_staleness is not None:
+        bound = None if max_staleness is None else timedelta(seconds=max_staleness)
+        return eventual(bound, token=raw)
+    return at_least_as_fresh(raw) if raw else None
+
+
+def decode_token(token: str | None) -> bytes:
+    """Read a token as `--json` prints it. Raises typer.BadParameter."""
+    try:
+        return base64.b64decode(token or "", validate=True)
+    except binascii.Error as error:
+        raise typer.BadParameter("--token: not as `atlas write --json` prints it") from error
+
+
+def time_us(text: str) -> int:
+    """Read a time as ISO 8601 or as seconds since 1970. Raises typer.BadParameter."""
+    try:
+        return parse_time(text, TimeUnit.SECONDS)
+    except CellError as error:
+        raise typer.BadParameter(str(error)) from error

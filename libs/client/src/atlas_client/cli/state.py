@@ -1,0 +1,131 @@
+"""atlas tenants, attributes, tiers, reconcile."""
+
+from typing import Annotated
+
+import typer
+
+from atlas_client.cli import exits
+from atlas_client.cli.connection import Context, connected
+from atlas_client.cli.output import note, print_json, print_table, shown
+from atlas_client.records import ReconcileSummary, WindowResult
+
+app = typer.Typer()
+
+
+@app.command(epilog=exits.EPILOG)
+@connected(tenant=False)
+async def tenants(
+    context: Context,
+    create: Annotated[
+        str | None, typer.Option("--create", metavar="KEY", help="Make this tenant first.")
+    ] = None,
+) -> int:
+    """List the tenants.
+
+    Example: atlas tenants --create hooli
+    """
+    if create is not None:
+        await context.client.create_tenant(create)
+    found = [tenant async for tenant in context.client.list_tenants()]
+    if context.as_json:
+        print_json(found)
+    else:
+        heads = ("id", "key", "name", "unknown attributes")
+        rows = [(t.tenant_id, t.key, t.display_name, t.unknown_attributes) for t in found]
+        print_table(heads, rows)
+    return exits.OK
+
+
+@app.command(epilog=exits.EPILOG)
+@connected()
+async def attributes(context: Context) -> int:
+    """List the attributes of a tenant.
+
+    Example: atlas attributes --tenant acme
+    """
+    found = [attribute async for attribute in context.client.list_attributes()]
+    if context.as_json:
+        print_json(found)
+    else:
+        heads = ("name", "type", "hot", "unit", "min", "max", "pattern", "allowed")
+        rows = [
+            (
+                a.name,
+                a.data_type,
+                "hot" if a.hot else "",
+                a.unit,
+                a.min_value,
+                a.max_value,
+                a.validation_regex,
+                ", ".join(a.allowed_values),
+            )
+            for a in found
+        ]
+        print_table(heads, rows)
+    return exits.OK
+
+
+@app.command(epilog=exits.EPILOG)
+@connected(tenant=False)
+async def tiers(context: Context) -> int:
+    """Show where reads are served from, and how far each place is behind.
+
+    Example: atlas tiers --json
+    """
+    found = await context.client.list_tiers()
+    if context.as_json:
+        print_json(found)
+    else:
+        heads = ("tier", "endpoint", "available", "lag (s)", "breaker")
+        rows = [(t.source, t.endpoint, t.available, t.lag, t.breaker) for t in found]
+        print_table(heads, rows)
+    return exits.OK if all(tier.available for tier in found) else exits.REFUSED
+
+
+@app.command(epilog=exits.EPILOG)
+@connected()
+async def reconcile(
+    context: Context,
+    from_start: Annotated[
+        bool, typer.Option("--from-start", help="Compare again what was verified before.")
+    ] = False,
+    wait: Annotated[
+        float, typer.Option("--wait", help="Seconds the whole comparison may take.")
+    ] = 300.0,
+) -> int:
+    """Compare the warehouse with the source, to the last row. Exit code 1: they differ.
+
+    Example: atlas reconcile --tenant acme --from-start
+    """
+    reconciliation = context.client.reconcile(from_start=from_start, timeout=wait)
+    windows: list[WindowResult] = []
+    async for window in reconciliation:
+        # All of those that differ, and of the others no more than a table can show.
+        if not window.matched or len(windows) < 1000:
+            windows.append(window)
+    summary = await reconciliation.summary()
+    if context.as_json:
+        print_json({"matched": summary.matched, "summary": summary, "windows": windows})
+    else:
+        _show(windows, summary)
+    return exits.OK if summary.matched else exits.REFUSED
+
+
+def _show(windows: list[WindowResult], summary: ReconcileSummary) -> None:
+    print_table(
+        ("window", "end", "source rows", "warehouse rows", "equal"),
+        [
+            (w.start_time, w.end_time, w.source.row_count, w.warehouse.row_count, w.matched)
+            for w in windows
+        ],
+    )
+    print_table(
+        ("copy", "rows", "checksum"),
+        [
+            ("source", summary.source.row_count, summary.source.checksum),
+            ("warehouse", summary.warehouse.row_count, summary.warehouse.checksum),
+        ],
+    )
+    verdict = "equal" if summary.matched else "DIFFERENT"
+    through = shown(summary.verified_through)
+    note(f"{verdict}: {summary.windows_compared} windows compared, verified through {through}")
