@@ -40,8 +40,9 @@ def echo() -> Echo:
 
 @pytest.fixture
 async def channel(echo: Echo) -> AsyncIterator[grpc.aio.Channel]:
-    async with serving(echo, add=add, chain=chain()) as channel:
-        yield channel
+    with telemetry.setup("echo", TelemetryConfig()):
+        async with serving(echo, add=add, chain=chain()) as channel:
+            yield channel
 
 
 @pytest.mark.parametrize("arity", STYLES)

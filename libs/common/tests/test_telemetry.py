@@ -2,6 +2,9 @@
 
 import json
 import logging
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,8 @@ from atlas_common import telemetry
 from atlas_common.call import request_context
 from atlas_common.config import TelemetryConfig
 from atlas_common.tenant import Tenant, tenant_context
+
+from .otlp_collector import collecting
 
 
 def lines(text: str) -> list[dict[str, Any]]:
@@ -112,3 +117,32 @@ def test_instruments_work_without_a_collector() -> None:
     telemetry.metrics.histogram("atlas.test.time", "s", "For a test.").record(0.5)
     telemetry.metrics.up_down_counter("atlas.test.depth", "1", "For a test.").add(-1)
     telemetry.metrics.gauge("atlas.test.size", "1", "For a test.", lambda: {"a": 1.0})
+
+
+# In a process of its own: OpenTelemetry takes one meter provider and one resource per process.
+EXPORTING = """
+import sys
+from atlas_common import telemetry
+from atlas_common.config import TelemetryConfig
+
+with telemetry.setup("query", TelemetryConfig(otlp_endpoint=sys.argv[1]), instance="query-1"):
+    telemetry.metrics.counter("atlas.test.count", "1", "For a test.").add(1)
+    with telemetry.tracer.start_as_current_span("work"):
+        pass
+"""
+
+
+def test_spans_and_metrics_reach_a_collector_before_the_process_ends() -> None:
+    with collecting() as collector:
+        subprocess.run([sys.executable, "-c", EXPORTING, collector.endpoint], check=True)
+    for exported, name in ((collector.spans, "work"), (collector.metrics, "atlas.test.count")):
+        (resource,) = [resource for resource, exported_name in exported if exported_name == name]
+        assert resource["service.name"] == "query"
+        assert resource["service.namespace"] == "atlas"
+        assert resource["service.instance.id"] == "query-1"
+
+
+def test_a_collector_that_is_away_delays_the_end_by_seconds_at_most() -> None:
+    started = time.monotonic()
+    subprocess.run([sys.executable, "-c", EXPORTING, "http://127.0.0.1:9"], check=True)
+    assert time.monotonic() - started < 10

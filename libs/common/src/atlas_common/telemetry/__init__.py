@@ -15,7 +15,7 @@ __all__ = ["logger", "metrics", "setup", "tracer"]
 def setup(service: str, config: TelemetryConfig, *, instance: str = "") -> Iterator[None]:
     """Send this process's logs to stderr and its spans and metrics where the settings say.
 
-    Once at a time. On exit what is still buffered gets two seconds to leave.
+    Once at a time. On exit what is still buffered gets a few seconds to leave.
     """
     with ExitStack() as stack:
         stack.enter_context(logs.to_stderr(service, instance, config.log_level))

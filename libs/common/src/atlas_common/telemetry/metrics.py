@@ -20,7 +20,7 @@ from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
 
 from atlas_common.config import TelemetryConfig
-from atlas_common.telemetry.tracing import FLUSH_TIMEOUT_MS, resource
+from atlas_common.telemetry.tracing import EXPORT_TIMEOUT_SECONDS, resource
 
 Reading = float | Mapping[str, float]
 
@@ -63,7 +63,7 @@ def exported(service: str, instance: str, config: TelemetryConfig) -> Iterator[N
     exporter = OTLPMetricExporter(
         endpoint=config.otlp_endpoint,
         insecure=not config.otlp_endpoint.startswith("https"),
-        timeout=5,
+        timeout=EXPORT_TIMEOUT_SECONDS,
     )
     reader = PeriodicExportingMetricReader(
         exporter, export_interval_millis=config.metrics_interval_seconds * 1000
@@ -73,4 +73,4 @@ def exported(service: str, instance: str, config: TelemetryConfig) -> Iterator[N
     try:
         yield
     finally:
-        provider.shutdown(timeout_millis=FLUSH_TIMEOUT_MS)
+        provider.shutdown(timeout_millis=EXPORT_TIMEOUT_SECONDS * 1000)

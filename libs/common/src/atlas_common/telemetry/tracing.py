@@ -23,8 +23,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 
 from atlas_common.config import TelemetryConfig
 
-FLUSH_TIMEOUT_MS = 2000
-_EXPORT_TIMEOUT_SECONDS = 5
+EXPORT_TIMEOUT_SECONDS = 2
 
 tracer = trace.get_tracer("atlas")
 propagator: TextMapPropagator = TraceContextTextMapPropagator()
@@ -41,7 +40,7 @@ def exported(service: str, instance: str, config: TelemetryConfig) -> Iterator[N
         exporter = OTLPSpanExporter(
             endpoint=config.otlp_endpoint,
             insecure=not config.otlp_endpoint.startswith("https"),
-            timeout=_EXPORT_TIMEOUT_SECONDS,
+            timeout=EXPORT_TIMEOUT_SECONDS,
         )
         processors.append(BatchSpanProcessor(exporter))  # Bounded: drops beyond 2048 spans.
     _install(resource(service, instance))
@@ -51,8 +50,7 @@ def exported(service: str, instance: str, config: TelemetryConfig) -> Iterator[N
     finally:
         _outlet.processors = ()
         for processor in processors:
-            processor.force_flush(FLUSH_TIMEOUT_MS)
-            processor.shutdown()
+            processor.shutdown()  # Exports what is buffered first.
 
 
 def resource(service: str, instance: str) -> Resource:
