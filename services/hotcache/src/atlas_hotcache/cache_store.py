@@ -1,0 +1,271 @@
+"""The cache in Valkey: keys, scripts, timeouts. All other modules are free of Valkey."""
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from importlib import resources
+from typing import Any, TypeVar
+
+from redis import asyncio as redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from atlas_common.breaker import Breaker, BreakerOpenError, BreakerState
+from atlas_common.token import Position
+from atlas_hotcache import entry
+from atlas_hotcache.config import CacheConfig, ValkeyConfig
+from atlas_hotcache.entry import Entry
+from atlas_hotcache.marks import CacheState, Outcome
+from atlas_hotcache.ports import (
+    CacheUnavailableError,
+    Change,
+    FillResult,
+    Lookup,
+    Reading,
+    ServerStatus,
+)
+
+T = TypeVar("T")
+
+STATE_KEY = "cache:marks"
+_KEYS_PER_SCRIPT_MAX = 500  # A script blocks the server: about 2 ms for this many.
+
+
+@dataclass(frozen=True, slots=True)
+class _Script:
+    """Its text goes to the server once, its digest each time."""
+
+    text: str
+    digest: str
+
+    @classmethod
+    def load(cls, name: str) -> "_Script":
+        text = (
+            resources.files("atlas_hotcache")
+            .joinpath("scripts", f"{name}.lua")
+            .read_text(encoding="utf-8")
+        )
+        # Not for security: the protocol names scripts by SHA-1.
+        return cls(text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
+
+
+_FILL = _Script.load("fill")
+_INVALIDATE = _Script.load("invalidate")
+_FORGET = _Script.load("forget")
+
+
+def entity_key(tenant_id: int, entity_id: int) -> str:
+    """The key of an entity's entry. The tenant comes first: no id of one reaches another's."""
+    return f"entity:{tenant_id}:{entity_id}"
+
+
+class ValkeyCache:
+    """Commands with a bound on time and number, behind a breaker.
+
+    Every method raises CacheUnavailableError when the server does not do as asked in time; whether
+    it did the thing is then unknown, and every command may be repeated.
+    """
+
+    def __init__(self, client: "redis.Redis", valkey: ValkeyConfig, cache: CacheConfig) -> None:
+        self._client = client
+        self._call_timeout = valkey.call_timeout_seconds
+        # As many as connections, so that the pool is never asked for more than it has.
+        self._slots = asyncio.Semaphore(valkey.connections_max)
+        self._breaker = Breaker(valkey.failures_max, valkey.open_seconds)
+        self._entry_ttl_ms = round(cache.entry_ttl_seconds * 1000)
+        self._tombstone_ttl_ms = round(cache.tombstone_ttl_seconds * 1000)
+        self._fill_us_max = round(cache.fill_seconds_max * 1e6)
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, valkey: ValkeyConfig, cache: CacheConfig) -> "AsyncIterator[ValkeyCache]":
+        """A cache on the configured server, which need not be there yet."""
+        client = redis.Redis.from_url(
+            valkey.url.get_secret_value(),
+            protocol=2,
+            max_connections=valkey.connections_max,
+            socket_timeout=valkey.call_timeout_seconds,
+            socket_connect_timeout=valkey.connect_timeout_seconds,
+            # Once more at once on a broken connection (after a restart of the server all pooled
+            # ones are), not on a timeout. Every command of ours may be repeated.
+            retry=Retry(NoBackoff(), 1, supported_errors=(RedisConnectionError,)),
+            client_name="atlas-hotcache",
+        )
+        try:
+            yield cls(client, valkey, cache)
+        finally:
+            await client.aclose()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the breaker lets calls pass."""
+        return self._breaker.state is not BreakerState.OPEN
+
+    async def lookup(self, tenant_id: int, entity_ids: Sequence[int]) -> Lookup:
+        """Entries and the state they go with, of one moment.
+
+        A transaction, because the proof in marks.py speaks of one moment: marks read after the
+        entries may have moved past a flush that the entries read before do not reflect.
+        """
+        keys = [entity_key(tenant_id, entity_id) for entity_id in entity_ids]
+
+        async def read() -> Lookup:
+            async with self._client.pipeline(transaction=True) as pipeline:
+                pipeline.hgetall(STATE_KEY)
+                pipeline.time()
+                if keys:
+                    pipeline.mget(keys)
+                fields, (seconds, us), *rest = await pipeline.execute()
+            entries: dict[int, Entry] = {}
+            for entity_id, raw in zip(entity_ids, rest[0] if rest else (), strict=True):
+                found = None if raw is None else entry.decode(raw)
+                if found is not None:
+                    entries[entity_id] = found
+            return Lookup(_state(fields), entries, seconds * 1_000_000 + us)
+
+        return await self._call(read)
+
+    async def fill(
+        self, tenant_id: int, lookup: Lookup, evicted_count: int | None, reading: Reading
+    ) -> FillResult:
+        """Store what was read after the lookup, unless something newer is known."""
+        if lookup.state is None:
+            return FillResult(0, len(reading.entities))
+        generation = lookup.state.generation
+        stored = refused = 0
+        positions: list[str | int] = [len(reading.positions)]
+        for position in reading.positions.values():
+            positions += [position.lane, position.epoch, position.sequence]
+        for batch in _batches(reading.entities):
+            keys = [entity_key(tenant_id, entity.entity_id) for entity in batch]
+            arguments: list[str | int | bytes] = [
+                generation,
+                lookup.server_us + self._fill_us_max,
+                "" if evicted_count is None else evicted_count,
+                self._entry_ttl_ms,
+                *positions,
+                *(entry.encode(Entry(generation, e.version, e.body)) for e in batch),
+            ]
+            counts = await self._run(_FILL, keys, arguments)
+            stored += counts[0]
+            refused += counts[1]
+        return FillResult(stored, refused)
+
+    async def invalidate(self, position: Position, changes: Sequence[Change]) -> Outcome:
+        """Put tombstones for the changes of this flush, then move its lane's mark if it is next."""
+        batches = list(_batches(changes)) or [()]
+        for batch in batches[:-1]:
+            await self._invalidate(position, batch, mark="no")
+        return await self._invalidate(position, batches[-1], mark="mark")
+
+    async def advance(self, position: Position, after: Position) -> Outcome:
+        """Move a lane's mark to a later epoch's position, if it is still at `after`."""
+        return await self._invalidate(position, (), mark="mark", after=_mark_text(after))
+
+    async def forget(
+        self, expected: CacheState | None, run_id: str, source: str, marks: Sequence[Position]
+    ) -> bool:
+        """Begin a new generation with these marks, unless the expected one has ended already."""
+        fields: list[str | int] = []
+        for mark in marks:
+            fields += [mark.lane, _mark_text(mark)]
+        old = "" if expected is None else expected.generation
+        arguments = [old, entry.new_generation(), run_id, source, *fields]
+        return bool(await self._run(_FORGET, [], arguments))
+
+    async def status(self) -> ServerStatus:
+        """The server's identity and memory, and the state."""
+
+        async def read() -> ServerStatus:
+            async with self._client.pipeline(transaction=True) as pipeline:
+                pipeline.hgetall(STATE_KEY)
+                pipeline.info("server")
+                pipeline.info("stats")
+                fields, server, stats = await pipeline.execute()
+            return ServerStatus(_state(fields), str(server["run_id"]), int(stats["evicted_keys"]))
+
+        return await self._call(read)
+
+    async def _invalidate(
+        self, position: Position, batch: Sequence[Change], *, mark: str, after: str = ""
+    ) -> Outcome:
+        keys = [entity_key(change.tenant_id, change.entity_id) for change in batch]
+        arguments: list[str | int | bytes] = [
+            self._tombstone_ttl_ms,
+            mark,
+            position.lane,
+            position.epoch,
+            position.sequence,
+            after,
+            *(entry.version_text(change.version) for change in batch),
+        ]
+        outcome, _ = await self._run(_INVALIDATE, keys, arguments)
+        return Outcome(outcome.decode())
+
+    async def _run(
+        self, script: _Script, keys: Sequence[str], arguments: Sequence[str | int | bytes]
+    ) -> Any:
+        parts = (len(keys) + 1, STATE_KEY, *keys, *arguments)
+
+        async def run() -> Any:
+            client: Any = self._client  # Its commands are typed for both of its kinds at once.
+            try:
+                return await client.evalsha(script.digest, *parts)
+            except NoScriptError:  # A server that was started anew.
+                return await client.eval(script.text, *parts)
+
+        return await self._call(run)
+
+    async def _call(self, command: Callable[[], Awaitable[T]]) -> T:
+        await self._take_slot()
+        try:
+            # The time limit inside the breaker's block: there it is a failure, outside it would
+            # look like a cancellation.
+            with self._breaker.call(RedisConnectionError, RedisTimeoutError, OSError):
+                async with asyncio.timeout(self._call_timeout):
+                    return await command()
+        except BreakerOpenError as error:
+            raise CacheUnavailableError("the cache has failed repeatedly") from error
+        except TimeoutError as error:
+            raise CacheUnavailableError("the cache does not answer in time") from error
+        except (RedisError, OSError) as error:
+            raise CacheUnavailableError("the cache is unreachable") from error
+        finally:
+            self._slots.release()
+
+    async def _take_slot(self) -> None:
+        try:
+            async with asyncio.timeout(self._call_timeout):
+                await self._slots.acquire()
+        except TimeoutError as error:  # Our own queue: says nothing about the server.
+            raise CacheUnavailableError("the cache is busy") from error
+
+
+def _batches(items: Sequence[T]) -> Iterator[Sequence[T]]:
+    for start in range(0, len(items), _KEYS_PER_SCRIPT_MAX):
+        yield items[start : start + _KEYS_PER_SCRIPT_MAX]
+
+
+def _mark_text(mark: Position) -> str:
+    return f"{mark.epoch}:{mark.sequence}"
+
+
+def _state(fields: dict[bytes, bytes]) -> CacheState | None:
+    """The state, or None if it is missing or not whole: then nothing is believed."""
+    text = {name.decode(): value.decode() for name, value in fields.items()}
+    try:
+        generation, run_id, source = text.pop("generation"), text.pop("run_id"), text.pop("source")
+        marks: dict[int, Position] = {}
+        seen: dict[int, Position] = {}
+        for name, value in text.items():
+            into = seen if name.startswith("s") else marks
+            lane, (epoch, sequence) = int(name.removeprefix("s")), value.split(":")
+            into[lane] = Position(lane, int(epoch), int(sequence))
+    except (KeyError, ValueError):
+        return None
+    return CacheState(generation, run_id, source, marks, seen)

@@ -1,0 +1,76 @@
+"""What the hotcache service can be told."""
+
+from pydantic import Field, SecretStr, model_validator
+
+from atlas_common.config import DatabaseConfig, Section, ServiceConfig, TokenConfig
+
+
+class ValkeyConfig(Section):
+    """The Valkey (or Redis) server that holds the cache."""
+
+    url: SecretStr = Field(description="As redis://:password@host:port/0, or rediss:// for TLS.")
+    connect_timeout_seconds: float = Field(
+        default=0.1, gt=0, description="How long connecting may take."
+    )
+    call_timeout_seconds: float = Field(
+        default=0.1,
+        gt=0,
+        description="How long one command or script may take; Postgres answers when it takes more.",
+    )
+    connections_max: int = Field(default=32, ge=1, description="Most connections, and commands.")
+    failures_max: int = Field(
+        default=5, ge=1, description="Failures in a row after which the server is left alone."
+    )
+    open_seconds: float = Field(
+        default=1.0, gt=0, description="For how long it is left alone before it is tried again."
+    )
+
+
+class CacheConfig(Section):
+    """How entries live, and when they are distrusted."""
+
+    entry_ttl_seconds: float = Field(default=300.0, gt=0, description="Life of an entry.")
+    tombstone_ttl_seconds: float = Field(
+        default=60.0,
+        gt=0,
+        description="Life of the mark an invalidation leaves, against fills that began before it.",
+    )
+    fill_seconds_max: float = Field(
+        default=10.0, gt=0, description="A fill that began longer ago than this is refused."
+    )
+    poll_interval_seconds: float = Field(
+        default=0.15, gt=0, description="How often the primary is asked how far it is."
+    )
+    patience_seconds: float = Field(
+        default=1.0,
+        gt=0,
+        description="How long a flush may be missing here before everything is forgotten.",
+    )
+    max_staleness_default_seconds: float = Field(
+        default=3.0, gt=0, description="What a call accepts that names no max_staleness."
+    )
+    primary_reads_max: int = Field(
+        default=64, ge=1, description="Reads of the primary at a time; more are refused."
+    )
+    invalidated_entities_max: int = Field(
+        default=100_000,
+        ge=1,
+        description="A flush that changed more entities than this makes the cache forget all.",
+    )
+
+    @model_validator(mode="after")
+    def _tombstones_outlive_fills(self) -> "CacheConfig":
+        if self.tombstone_ttl_seconds < 2 * self.fill_seconds_max:
+            raise ValueError("tombstone_ttl_seconds is less than twice fill_seconds_max")
+        return self
+
+
+class Config(ServiceConfig):
+    """Settings of the hotcache service."""
+
+    primary: DatabaseConfig = Field(description="The primary, through a pooler if there is one.")
+    token: TokenConfig = Field(description="Keys of freshness tokens.")
+    valkey: ValkeyConfig = Field(description="The server that holds the cache.")
+    cache: CacheConfig = Field(
+        default_factory=CacheConfig, description="How entries live, and when they are distrusted."
+    )

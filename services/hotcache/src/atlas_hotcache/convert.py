@@ -1,0 +1,150 @@
+"""Between messages and the domain; the only place that knows both."""
+
+import math
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from google.protobuf.duration_pb2 import Duration
+
+from atlas.hotcache.v1 import hotcache_service_pb2 as pb
+from atlas.type.v1 import consistency_pb2
+from atlas_common import errors, values
+from atlas_common.limits import check_bytes, check_items
+from atlas_common.tenant import TENANT_ID_MAX
+from atlas_common.token import MalformedTokenError, Position, TokenSigner
+from atlas_hotcache.entry import VERSION_MAX
+from atlas_hotcache.lag import Proof
+from atlas_hotcache.metrics import Counts
+from atlas_hotcache.ports import Change, HotRow
+from atlas_hotcache.reader import Answer, Demand
+
+
+@dataclass(frozen=True, slots=True)
+class EntitiesQuery:
+    """A checked GetEntitiesRequest. No attributes means all."""
+
+    entity_ids: tuple[int, ...]
+    attributes: tuple[str, ...]
+    demand: Demand
+
+
+def entities_query(
+    request: pb.GetEntitiesRequest, signer: TokenSigner, tenant_id: int, default_staleness: float
+) -> EntitiesQuery:
+    """The request, checked. Raises ServiceError INVALID_ARGUMENT naming the field."""
+    check_items(request, "entity_ids")
+    check_items(request, "attributes")
+    check_bytes(request, "token")
+    staleness = default_staleness
+    if request.HasField("max_staleness"):
+        staleness = request.max_staleness.ToNanoseconds() / 1e9
+        if staleness < 0:
+            raise errors.invalid_argument(
+                "INVALID_FIELD", "max_staleness is negative", field="max_staleness"
+            )
+    positions = signer.open(request.token, tenant_id)
+    return EntitiesQuery(
+        tuple(request.entity_ids), tuple(request.attributes), Demand(staleness, positions)
+    )
+
+
+def body(row: HotRow) -> bytes:
+    """The values of a row as the cache keeps them: a HotEntity with nothing else set."""
+    message = pb.HotEntity()
+    for hot_value in row.values:
+        message.values.add(
+            attribute=hot_value.attribute,
+            value=values.to_proto(hot_value.data_type, hot_value.value),
+            event_time_us=hot_value.event_time_us,
+        )
+    return message.SerializeToString()
+
+
+def entities_response(
+    answer: Answer, only: Collection[str] | None, never: Collection[str]
+) -> pb.GetEntitiesResponse:
+    """The answer with these attributes (None: all) and without those."""
+    response = pb.GetEntitiesResponse(
+        lag=duration(answer.proof.lag_seconds),
+        hit_count=answer.hit_count,
+        miss_count=answer.miss_count,
+        bypass_reason=answer.bypass_reason,
+    )
+    if answer.entities:
+        response.as_of.CopyFrom(values.us_to_timestamp(answer.proof.as_of_us))
+    for entity in answer.entities:
+        message = response.entities.add()
+        message.MergeFromString(entity.body)
+        message.entity_id, message.version = entity.entity_id, entity.version
+        message.source = (
+            consistency_pb2.SOURCE_CACHE if entity.is_cached else consistency_pb2.SOURCE_PRIMARY
+        )
+        if only is not None or never:
+            _keep(message, only, never)
+    return response
+
+
+def invalidation(request: pb.InvalidateEntitiesRequest) -> tuple[Position, list[Change]]:
+    """The flush's position and changes. Raises ServiceError INVALID_ARGUMENT naming the field."""
+    try:
+        position = Position(request.lane, request.epoch, request.sequence)
+    except MalformedTokenError as error:
+        raise errors.invalid_argument("INVALID_FIELD", str(error), field="lane") from None
+    changes: list[Change] = []
+    for group in request.changes:
+        if len(group.entity_ids) != len(group.versions):
+            raise errors.invalid_argument(
+                "INVALID_FIELD",
+                f"{len(group.entity_ids)} entity_ids and {len(group.versions)} versions",
+                field="changes.versions",
+            )
+        if not 0 < group.tenant_id <= TENANT_ID_MAX:
+            raise errors.invalid_argument(
+                "INVALID_FIELD", f"{group.tenant_id} is no tenant_id", field="changes.tenant_id"
+            )
+        if group.versions and min(group.versions) < 0:
+            raise errors.invalid_argument(
+                "INVALID_FIELD", f"a version is in 0..{VERSION_MAX}", field="changes.versions"
+            )
+        tenant_id = group.tenant_id
+        changes += [
+            Change(tenant_id, entity_id, version)
+            for entity_id, version in zip(group.entity_ids, group.versions, strict=True)
+        ]
+    return position, changes
+
+
+def status_response(
+    counts: Counts, *, is_connected: bool, proof: Proof
+) -> pb.GetCacheStatusResponse:
+    """The counters, and the lag if it is known."""
+    response = pb.GetCacheStatusResponse(
+        connected=is_connected,
+        hits_total=counts.hits,
+        misses_total=counts.misses,
+        invalidations_total=counts.invalidations,
+        fills_refused_total=counts.fills_refused,
+        generations_total=counts.generations,
+    )
+    if math.isfinite(proof.lag_seconds):
+        response.lag.CopyFrom(duration(proof.lag_seconds))
+    return response
+
+
+def duration(seconds: float) -> Duration:
+    """The message of a time span given in seconds."""
+    message = Duration()
+    message.FromNanoseconds(round(seconds * 1e9))
+    return message
+
+
+def _keep(message: pb.HotEntity, only: Collection[str] | None, never: Collection[str]) -> None:
+    kept = [
+        value
+        for value in message.values
+        if (only is None or value.attribute in only) and value.attribute not in never
+    ]
+    if len(kept) != len(message.values):
+        copies = [pb.HotValue.FromString(value.SerializeToString()) for value in kept]
+        del message.values[:]
+        message.values.extend(copies)

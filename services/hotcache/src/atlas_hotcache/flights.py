@@ -1,0 +1,88 @@
+"""Reads of several keys at once, each key read once however many ask for it at the same time."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+K = TypeVar("K", bound=Hashable)
+V = TypeVar("V")
+
+
+@dataclass(eq=False, slots=True)
+class _Flight(Generic[K, V]):
+    started: float
+    task: "asyncio.Task[Mapping[K, V]]"
+    waiters: int = 0
+
+
+class Flights(Generic[K, V]):
+    """Joins callers to reads under way. Bounded by its callers: no flight outlives its last one."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._flights: dict[K, _Flight[K, V]] = {}
+
+    def __len__(self) -> int:
+        return len(self._flights)
+
+    async def run(
+        self,
+        keys: Sequence[K],
+        make: Callable[[Sequence[K]], Awaitable[Mapping[K, V]]],
+        *,
+        join_seconds_max: float,
+    ) -> dict[K, V]:
+        """The values of all keys: from flights that began at most so long ago, the rest by `make`.
+
+        0 joins none: what is read must not be older than the question. A cancelled caller leaves
+        the others alone; a flight is cancelled with its last caller. Raises what `make` raises, to
+        every caller of that flight.
+        """
+        oldest = self._clock() - join_seconds_max
+        needed: set[_Flight[K, V]] = set()
+        own: list[K] = []
+        for key in keys:
+            flight = self._flights.get(key)
+            if flight is None or flight.started <= oldest or flight.task.done():
+                own.append(key)
+            else:
+                needed.add(flight)
+        if own:
+            needed.add(self._start(own, make))
+        return await _outcome(needed, keys)
+
+    def _start(
+        self, keys: Sequence[K], make: Callable[[Sequence[K]], Awaitable[Mapping[K, V]]]
+    ) -> "_Flight[K, V]":
+        async def fly() -> Mapping[K, V]:
+            return await make(keys)
+
+        flight = _Flight[K, V](self._clock(), asyncio.create_task(fly()))
+        for key in keys:
+            self._flights[key] = flight
+        flight.task.add_done_callback(lambda _: self._land(keys, flight))
+        return flight
+
+    def _land(self, keys: Sequence[K], flight: "_Flight[K, V]") -> None:
+        for key in keys:
+            if self._flights.get(key) is flight:
+                del self._flights[key]
+        if not flight.task.cancelled():
+            flight.task.exception()  # Seen: nobody may be left to await it.
+
+
+async def _outcome(needed: "set[_Flight[K, V]]", keys: Sequence[K]) -> dict[K, V]:
+    for flight in needed:
+        flight.waiters += 1
+    values: dict[K, V] = {}
+    try:
+        for flight in needed:
+            # Shielded: this caller's cancellation is not the others'.
+            values.update(await asyncio.shield(flight.task))
+    finally:
+        for flight in needed:
+            flight.waiters -= 1
+            if flight.waiters == 0 and not flight.task.done():
+                flight.task.cancel()
+    return {key: values[key] for key in keys}

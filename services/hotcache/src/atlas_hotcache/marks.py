@@ -1,0 +1,143 @@
+"""How far the cache has followed the primary, and what that proves. Pure.
+
+A mark is the position up to which a lane's invalidations have been applied, without a gap. All
+marks live in Valkey in one hash, with the generation of the entries they speak for. They prove:
+
+    An entry of the generation reflects every flush at or before the marks read in the same moment.
+
+Why it holds, for a flush F of a lane whose mark has passed F, and an entry E read with that mark:
+
+- F was applied as an invalidation in this generation. Its tombstone was written before the mark. If
+  E was there before, it was replaced, unless its version was F's or later: versions of a row rise
+  in the order of its commits, so then E has seen F. If E came later, the fill was let in for one of
+  two reasons. Either its snapshot's positions were at or beyond all marks: it has seen F. Or no
+  newer tombstone was there: then F was not applied after the fill began (tombstones outlive fills,
+  and none was evicted meanwhile), so it was before, and F had committed before it was applied.
+- F was at or before the positions a new generation began with. They were read from the primary
+  before the generation came to be, and E's fill looked up the generation before it took its
+  snapshot: primary's positions read, generation changed, fill looked it up, snapshot taken. A fill
+  that began under the former generation still names it, and is refused.
+
+A lane without a mark counts as being at sequence 0, where every lane begins: sequences are
+continuous over epochs, so nothing of the lane has been flushed if that is where the primary is.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from atlas_common.token import Position
+
+Marks = Mapping[int, Position]
+
+
+@dataclass(frozen=True, slots=True)
+class CacheState:
+    """What Valkey holds beside the entries. Read in the same moment as the entries it is used for.
+
+    `source` names the primary's history (system and timeline) and `run_id` the Valkey server that
+    the marks were measured on. `seen`: positions ahead of their lane's mark that entries may
+    reflect, because their snapshots had them.
+    """
+
+    generation: str
+    run_id: str
+    source: str
+    marks: Marks
+    seen: Marks
+
+
+class Claims:
+    """The claims of lanes: tells whether a later epoch kept a position of an earlier one."""
+
+    def __init__(self, first_sequences: Mapping[int, Mapping[int, int]]) -> None:
+        """`first_sequences`: lane -> epoch -> the first sequence under it."""
+        self._claims = {
+            lane: tuple(sorted(epochs.items())) for lane, epochs in first_sequences.items()
+        }
+
+    def keep(self, position: Position) -> bool:
+        """Whether the first claim after the position's own is known and begins after it.
+
+        False also when the position's own claim is not known: then one between might be missing.
+        """
+        claims = self._claims.get(position.lane, ())
+        if not any(epoch == position.epoch for epoch, _ in claims):
+            return False
+        later = [first for epoch, first in claims if epoch > position.epoch]
+        return bool(later) and later[0] > position.sequence
+
+    def lose(self, position: Position) -> bool:
+        """Whether a later claim began at or before the position: a failover lost it."""
+        later = [
+            first for epoch, first in self._claims.get(position.lane, ()) if epoch > position.epoch
+        ]
+        return bool(later) and later[0] <= position.sequence
+
+
+NO_CLAIMS = Claims({})
+
+
+def reached(marks: Marks, position: Position, claims: Claims) -> bool:
+    """Whether entries that go with these marks are proven to reflect the position."""
+    mark = marks.get(position.lane)
+    if mark is None:
+        return position.sequence == 0
+    if mark.sequence < position.sequence:
+        return False
+    if mark.epoch == position.epoch:
+        return True
+    # Sequences of different epochs compare only if no claim in between fell back.
+    return claims.keep(min(mark, position))
+
+
+def first_unreached(
+    marks: Marks, positions: Mapping[int, Position], claims: Claims
+) -> Position | None:
+    """A position that the marks do not reach, or None when they reach all."""
+    for position in positions.values():
+        if not reached(marks, position, claims):
+            return position
+    return None
+
+
+def lost(state: CacheState, positions: Mapping[int, Position], claims: Claims) -> Position | None:
+    """A position that entries reflect and the primary does not have, or None.
+
+    The state was read before the primary's positions, so while the primary keeps what it has this
+    cannot happen. But flushes commit asynchronously: a crash, or a failover, loses the newest. They
+    may have been read here before. `seen` is why it is noticed: flush 13 commits, a fill reads it,
+    the primary crashes without it, the lane is claimed anew, another flush 13 follows the mark 12
+    without a gap, and the entry would stay, of a flush that never happened.
+    """
+    for held in (*state.marks.values(), *state.seen.values()):
+        position = positions.get(held.lane)
+        if position is None:
+            if held.sequence > 0:
+                return held
+        elif position.sequence < held.sequence or position.epoch < held.epoch or claims.lose(held):
+            return held
+    return None
+
+
+class Outcome(StrEnum):
+    """What an invalidation did to its lane's mark."""
+
+    ADVANCED = "advanced"
+    DUPLICATE = "duplicate"
+    """The mark was there already; the call was repeated, or everything was forgotten meanwhile."""
+    CLAIMED = "claimed"
+    """A later epoch than the mark's: the primary must say whether anything lies between."""
+    GAP = "gap"
+    """An invalidation is missing."""
+    EMPTY = "empty"
+    """There is no generation, so there are no entries to invalidate."""
+
+
+def follows(state: CacheState, position: Position, claims: Claims) -> bool:
+    """Whether nothing lies between a lane's mark and a position of a later epoch, nor is lost."""
+    mark = state.marks.get(position.lane)
+    if mark is None or position.sequence != mark.sequence + 1 or not claims.keep(mark):
+        return False
+    seen = state.seen.get(position.lane)
+    return seen is None or not claims.lose(seen)

@@ -1,0 +1,40 @@
+-- name: hot_values
+-- Hot values of entities, one row per value; one row without a value for an entity that has none left.
+-- The catalog is joined in the same snapshot: an attribute that stopped being hot is not followed by
+-- the projection any more, so what is left of it there is no current value. JSON keeps its JSON form
+-- (quotes, null), everything else comes as bare text.
+SELECT e.entity_id, e.version, a.name, a.data_type,
+    CASE WHEN a.data_type = 'json' THEN v.value::text ELSE v.value #>> '{}' END AS value_text,
+    (e.attr_times ->> v.key)::bigint AS event_us
+FROM entity_jsonb AS e
+LEFT JOIN LATERAL jsonb_each(e.attrs) AS v ON true
+LEFT JOIN attributes AS a
+    ON a.tenant_id = e.tenant_id AND a.attribute_id = v.key::integer AND a.is_hot
+WHERE e.tenant_id = %(tenant_id)s AND e.entity_id = ANY (%(entity_ids)s)
+ORDER BY e.entity_id, a.name
+
+-- name: snapshot_positions
+-- How far the lanes are in this snapshot, and when it was begun: what committed before is in it.
+SELECT (extract(epoch FROM transaction_timestamp()) * 1000000)::bigint AS as_of_us,
+    f.lane, f.epoch, f.sequence
+FROM (VALUES (1)) AS one
+LEFT JOIN flush_positions AS f ON true
+
+-- name: primary_view
+-- The same, with the history this server is on: the system, and the timeline, which a promotion changes.
+-- Fails on a server in recovery, which is no primary.
+SELECT (extract(epoch FROM statement_timestamp()) * 1000000)::bigint AS as_of_us,
+    c.system_identifier || ':' || left(pg_walfile_name(pg_current_wal_insert_lsn()), 8) AS source,
+    f.lane, f.epoch, f.sequence
+FROM pg_control_system() AS c
+LEFT JOIN flush_positions AS f ON true
+
+-- name: lane_claims
+-- The newest claims of each lane.
+SELECT lane, epoch, first_sequence
+FROM (
+    SELECT lane, epoch, first_sequence,
+        row_number() OVER (PARTITION BY lane ORDER BY epoch DESC) AS claim_rank
+    FROM lane_epochs
+) AS claims
+WHERE claim_rank <= 64

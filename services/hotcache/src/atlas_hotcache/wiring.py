@@ -1,0 +1,58 @@
+"""How the parts are put together; tests put theirs together the same way."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from atlas_common.catalog import Catalog
+from atlas_common.token import TokenSigner
+from atlas_hotcache import convert
+from atlas_hotcache.config import Config
+from atlas_hotcache.invalidator import Invalidator
+from atlas_hotcache.metrics import Counts
+from atlas_hotcache.ports import Cache, Primary
+from atlas_hotcache.reader import Reader
+from atlas_hotcache.servicer import HotCacheServicer
+from atlas_hotcache.watcher import Watcher
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What is served, and what runs beside it."""
+
+    servicer: HotCacheServicer
+    watcher: Watcher
+
+
+def wire(
+    config: Config, primary: Primary, cache: Cache, catalog: Catalog, clock: Callable[[], float]
+) -> Parts:
+    """The service's parts over these stores. `clock`: monotonic seconds."""
+    counts = Counts()
+    watcher = Watcher(
+        primary,
+        cache,
+        interval_seconds=config.cache.poll_interval_seconds,
+        patience_seconds=config.cache.patience_seconds,
+        clock=clock,
+        counts=counts,
+    )
+    reader = Reader(
+        primary,
+        cache,
+        watcher,
+        encode=convert.body,
+        reads_max=config.cache.primary_reads_max,
+        clock=clock,
+        counts=counts,
+    )
+    invalidator = Invalidator(cache, watcher, counts, config.cache.invalidated_entities_max)
+    servicer = HotCacheServicer(
+        reader=reader,
+        invalidator=invalidator,
+        watcher=watcher,
+        catalog=catalog,
+        signer=TokenSigner.from_config(config.token),
+        counts=counts,
+        default_staleness=config.cache.max_staleness_default_seconds,
+    )
+    return Parts(servicer, watcher)
