@@ -1,0 +1,78 @@
+"""The settings of the query service."""
+
+from pydantic import Field, model_validator
+
+from atlas_common.config import (
+    DatabaseConfig,
+    PeerConfig,
+    ReplicaConfig,
+    Section,
+    ServiceConfig,
+    TokenConfig,
+)
+
+
+class RouterConfig(Section):
+    """How reads are routed."""
+
+    poll_interval_seconds: float = Field(
+        default=0.2, gt=0, le=10, description="How often each tier is asked how far it is."
+    )
+    waiting_poll_interval_seconds: float = Field(
+        default=0.025, gt=0, le=10, description="The same while a read waits for a tier."
+    )
+    poll_timeout_seconds: float = Field(
+        default=0.5, gt=0, description="How long one such question may take."
+    )
+    replica_open_timeout_seconds: float = Field(
+        default=0.25, gt=0, description="How long opening a snapshot on a replica may take."
+    )
+    primary_reads_max: int = Field(
+        default=4,
+        ge=1,
+        description="EVENTUAL and token reads at work on the primary at a time.",
+    )
+    primary_reads_waiting_max: int = Field(
+        default=64, ge=0, description="Such reads waiting for their turn; more are refused."
+    )
+    primary_reads_wait_seconds: float = Field(
+        default=0.25, gt=0, description="How long such a read waits for its turn."
+    )
+    breaker_failures_max: int = Field(
+        default=5, ge=1, description="Failures in a row after which an endpoint is left alone."
+    )
+    breaker_open_seconds: float = Field(
+        default=1.0, gt=0, description="For how long, before one call probes it."
+    )
+    hotcache_timeout_seconds: float = Field(
+        default=0.1, gt=0, description="How long hotcache may take before Postgres is read."
+    )
+    status_timeout_seconds: float = Field(
+        default=0.5, gt=0, description="How long ListTiers waits for a peer's status."
+    )
+
+
+class Config(ServiceConfig):
+    """Settings of the query service: reads at the consistency the caller asks for."""
+
+    primary: DatabaseConfig = Field(
+        description="The primary, with the role atlas_query; perhaps through a pooler."
+    )
+    replicas: tuple[ReplicaConfig, ...] = Field(
+        default=(), description='Streaming replicas: [{"name": "replica-1", "dsn": "..."}, ...].'
+    )
+    hotcache: PeerConfig | None = Field(
+        default=None, description="The hotcache service; unset: hot reads go to Postgres."
+    )
+    reconciler: PeerConfig | None = Field(
+        default=None, description="The cdc-reconciler service; unset: there is no Aggregate."
+    )
+    token: TokenConfig = Field(description="Keys of freshness tokens and page tokens.")
+    router: RouterConfig = Field(default_factory=RouterConfig, description="How reads are routed.")
+
+    @model_validator(mode="after")
+    def _names_differ(self) -> "Config":
+        names = [replica.name for replica in self.replicas]
+        if len(set(names)) < len(names) or "primary" in names:
+            raise ValueError("replicas need names that differ, and from 'primary'")
+        return self

@@ -1,0 +1,178 @@
+"""A Postgres server to read from: its breaker, its snapshots, and what its errors mean."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TypeVar
+
+import psycopg
+
+from atlas.type.freshness import Position
+from atlas_common import errors, sqlstate
+from atlas_common.breaker import Breaker, BreakerState, Permit
+from atlas_common.db import Beat, BehindError, Freshness, ReadConnection, tenant_snapshot
+from atlas_common.errors import ServiceError
+from atlas_common.tenant import Tenant
+from atlas_query import store
+from atlas_query.policy import Miss
+from atlas_query.watched import WatchedDatabase, broken
+
+T = TypeVar("T")
+_RECOVERY_CONFLICT = "40001"
+
+
+class MissedError(Exception):
+    """This endpoint did not serve the read; another one, or a later try, may."""
+
+    def __init__(self, miss: Miss, error: ServiceError) -> None:
+        super().__init__(str(error))
+        self.miss = miss
+        self.error = error
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """One view of a tenant's data on one endpoint, proven fresh enough by the guard."""
+
+    endpoint: str
+    connection: ReadConnection
+    beat: Beat
+    begun_at: datetime
+    """The server's clock when the transaction began."""
+    positions: tuple[Position, ...]
+    """What the view holds."""
+
+
+class Endpoint:
+    """One server. `open_timeout_seconds` bounds how long a snapshot may take to open."""
+
+    def __init__(
+        self, database: WatchedDatabase, breaker: Breaker, open_timeout_seconds: float | None = None
+    ) -> None:
+        self.name = database.name
+        self.database = database
+        self.breaker = breaker
+        database.breaker = breaker
+        self.reads_running = 0
+        self.is_answering = True
+        """Whether the last poll was answered."""
+        self._open_timeout_seconds = open_timeout_seconds
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether the breaker lets calls through, if only one to probe with."""
+        return self.breaker.state is not BreakerState.OPEN
+
+    @asynccontextmanager
+    async def open(self, tenant: Tenant, fresh: Freshness) -> AsyncIterator[Serving]:
+        """A guarded snapshot. Raises MissedError, also when the block fails for the server's sake.
+
+        PositionLostError and errors that are the caller's own pass through.
+        """
+        permit = self.breaker.allow()
+        if permit is None:
+            raise MissedError(Miss.AWAY, broken(self.name, self.breaker))
+        self.reads_running += 1
+        try:
+            async with AsyncExitStack() as stack:
+                serving = await self._opened(stack, tenant, fresh)
+                yield serving
+            self.breaker.success(permit)
+        except BehindError as error:
+            self.breaker.success(permit)  # It answered.
+            raise MissedError(Miss.BEHIND, error) from error
+        except (psycopg.Error, ServiceError) as error:
+            missed = self._missed(error)
+            self._report(permit, missed)
+            if missed is None:
+                raise
+            raise missed from error
+        finally:
+            self.reads_running -= 1
+            self.breaker.cancelled(permit)  # Of no effect where an outcome was reported.
+
+    async def polled(self, ask: Callable[[], Awaitable[T]], timeout_seconds: float) -> T:
+        """The answer to a question asked in the background. Raises MissedError.
+
+        A failure counts for the breaker: a dead server is found out before reads run into it. A
+        success closes a breaker that waits for a probe, but does not make up for failed reads:
+        such questions are easier to answer than they are.
+        """
+        is_probe = self.breaker.state is not BreakerState.CLOSED
+        permit = self.breaker.allow()
+        if permit is None:
+            raise MissedError(Miss.AWAY, broken(self.name, self.breaker))
+        try:
+            async with asyncio.timeout(timeout_seconds):
+                answer = await ask()
+        except TimeoutError as error:
+            raise self._poll_failed(permit, self._slow()) from error
+        except (psycopg.Error, ServiceError) as error:
+            raise self._poll_failed(permit, error) from error
+        else:
+            self.is_answering = True
+            if is_probe:
+                self.breaker.success(permit)
+        finally:
+            self.breaker.cancelled(permit)
+        return answer
+
+    def _poll_failed(self, permit: Permit, error: psycopg.Error | ServiceError) -> MissedError:
+        missed = self._missed(error)
+        self._report(permit, missed)
+        if missed is not None:
+            self.is_answering = missed.miss is Miss.BUSY
+            return missed
+        self.is_answering = False
+        # Not the server's health, but no answer either: for example a missing grant.
+        failure = error if isinstance(error, ServiceError) else sqlstate.to_service_error(error)
+        assert failure is not None
+        return MissedError(Miss.AWAY, failure)
+
+    async def _opened(self, stack: AsyncExitStack, tenant: Tenant, fresh: Freshness) -> Serving:
+        try:
+            async with asyncio.timeout(self._open_timeout_seconds):
+                snapshot = await stack.enter_async_context(
+                    tenant_snapshot(self.database, tenant, fresh=fresh)
+                )
+                held = await store.held_positions(snapshot.connection)
+        except TimeoutError as error:
+            raise self._slow() from error
+        return Serving(self.name, snapshot.connection, snapshot.beat, *held)
+
+    def _missed(self, error: psycopg.Error | ServiceError) -> MissedError | None:
+        """What an error says of the endpoint; None if it says nothing: it is the caller's own."""
+        failure = error if isinstance(error, ServiceError) else sqlstate.to_service_error(error)
+        assert failure is not None
+        if getattr(error, "sqlstate", None) == _RECOVERY_CONFLICT:
+            return MissedError(Miss.CONFLICT, failure)
+        if failure.reason == "DEPENDENCY_UNAVAILABLE":
+            return MissedError(Miss.AWAY, failure)
+        if failure.reason == "OVERLOADED":
+            return MissedError(Miss.BUSY, failure)
+        return None
+
+    def _report(self, permit: Permit, missed: MissedError | None) -> None:
+        if missed is not None and missed.miss is Miss.AWAY:
+            self.breaker.failure(permit)
+        elif missed is None:
+            self.breaker.success(permit)  # It answered, if only with the caller's mistake.
+        # Busy, or in conflict with recovery: no word on the server's health either way.
+
+    def _slow(self) -> ServiceError:
+        stats = self.database.stats()
+        if stats.in_use >= stats.size_max:
+            return errors.resource_exhausted(
+                "OVERLOADED",
+                "all database connections are busy",
+                retry_after=0.25,
+                database=self.name,
+            )
+        return errors.unavailable(
+            "DEPENDENCY_UNAVAILABLE",
+            "the database does not answer in time",
+            retry_after=0.5,
+            database=self.name,
+        )

@@ -1,0 +1,31 @@
+"""What the query service counts."""
+
+from atlas_common.telemetry import metrics
+from atlas_query.consistency import Level
+from atlas_query.policy import Miss
+from atlas_query.proof import Proof
+
+_reads = metrics.counter("atlas.query.reads", "{reads}", "Reads served, by source and level.")
+_misses = metrics.counter(
+    "atlas.query.misses", "{reads}", "Endpoints that did not serve a read, by why."
+)
+_unmet = metrics.counter("atlas.query.unmet", "{reads}", "Reads refused as FRESHNESS_UNMET.")
+_lag = metrics.histogram("atlas.query.lag", "s", "Measured lag of what was served.")
+
+
+def served(proof: Proof) -> None:
+    """A read was served."""
+    labels = {"source": proof.source.value, "endpoint": proof.endpoint, "level": proof.level.value}
+    _reads.add(1, labels)
+    if proof.lag_seconds != float("inf"):
+        _lag.record(proof.lag_seconds, labels)
+
+
+def missed(endpoint: str, miss: Miss) -> None:
+    """An endpoint did not serve a read that was sent to it."""
+    _misses.add(1, {"endpoint": endpoint, "why": miss.name.lower()})
+
+
+def unmet(level: Level) -> None:
+    """No tier met the freshness a read asked for."""
+    _unmet.add(1, {"level": level.value})

@@ -1,0 +1,238 @@
+"""Takes a read to the endpoint that its consistency asks for, and from there to the next.
+
+What to try in which order is the policy's (`policy.Route`); whether a replica is fresh enough is
+judged by the guard inside the snapshot that is read. This module only goes where it is sent.
+"""
+
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from atlas_common import errors
+from atlas_common.breaker import BreakerState
+from atlas_common.db import Freshness
+from atlas_common.errors import ServiceError
+from atlas_common.tenant import Tenant
+from atlas_query import metrics
+from atlas_query.admission import Admission
+from atlas_query.consistency import Consistency, Source, staleness_bound
+from atlas_query.endpoint import Endpoint, MissedError, Serving
+from atlas_query.freshness import FreshnessTracker
+from atlas_query.policy import (
+    PRIMARY,
+    Miss,
+    Read,
+    Refusal,
+    Refuse,
+    ReplicaState,
+    Route,
+    Wait,
+    lag_text,
+)
+from atlas_query.proof import Proof, budget_warnings
+
+T = TypeVar("T")
+RETRY_AFTER_SECONDS = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Answer(Generic[T]):
+    """What was read, and the proof of what it is."""
+
+    value: T
+    proof: Proof
+
+
+class QueryRouter:
+    """Routes reads over a primary and its replicas."""
+
+    def __init__(
+        self,
+        primary: Endpoint,
+        replicas: Sequence[Endpoint],
+        tracker: FreshnessTracker,
+        admission: Admission,
+        monotonic: Callable[[], float],
+    ) -> None:
+        self._primary = primary
+        self._replicas: Mapping[str, Endpoint] = {replica.name: replica for replica in replicas}
+        self._tracker = tracker
+        self._admission = admission
+        self._monotonic = monotonic
+
+    async def execute_query(
+        self,
+        tenant: Tenant,
+        consistency: Consistency,
+        wait_seconds: float,
+        read: Callable[[Serving], Awaitable[T]],
+    ) -> Answer[T]:
+        """The answer of `read` in a snapshot that meets the consistency.
+
+        `read` runs again elsewhere when its endpoint fails. Raises ServiceError: FRESHNESS_UNMET,
+        POSITION_LOST, OVERLOADED, DEPENDENCY_UNAVAILABLE; and what `read` raises.
+        """
+
+        async def once(serving: Serving) -> AsyncGenerator[T, None]:
+            yield await read(serving)
+
+        # To the end, not to the first answer: only then has the endpoint done its part.
+        answers = [
+            answer async for answer in self.stream_query(tenant, consistency, wait_seconds, once)
+        ]
+        return answers[0]
+
+    async def stream_query(
+        self,
+        tenant: Tenant,
+        consistency: Consistency,
+        wait_seconds: float,
+        read: Callable[[Serving], AsyncGenerator[T, None]],
+    ) -> AsyncGenerator[Answer[T], None]:
+        """The same for a read of many parts, all from one snapshot.
+
+        It runs again elsewhere only as long as nothing was yielded: two snapshots are no answer.
+        """
+        route = Route(consistency, self._monotonic(), wait_seconds)
+        last: MissedError | None = None
+        while True:
+            step = route.next(self.replica_states(), self._monotonic())
+            match step:
+                case Wait(seconds):
+                    await self._tracker.wait_progress(seconds)
+                case Refuse():
+                    raise self._refused(consistency, step, last)
+                case Read():
+                    is_begun = False
+                    try:
+                        async with self._conn(tenant, consistency, step) as serving:
+                            proof = self._proof(consistency, step, serving)
+                            async with aclosing(read(serving)) as parts:
+                                async for part in parts:
+                                    is_begun = True
+                                    yield Answer(part, proof)
+                    except MissedError as missed:
+                        if is_begun:
+                            raise missed.error from missed
+                        last = missed
+                        route.missed(step, missed.miss)
+                        metrics.missed(step.endpoint, missed.miss)
+                    else:
+                        metrics.served(proof)
+                        return
+
+    def get_replica_conn(
+        self, tenant: Tenant, consistency: Consistency, name: str
+    ) -> AbstractAsyncContextManager[Serving]:
+        """A snapshot on one replica, guarded by what the consistency asks for.
+
+        Raises MissedError when the replica cannot serve it, PositionLostError when nothing can.
+        """
+        return self._replicas[name].open(tenant, self._demand(consistency))
+
+    def get_primary_conn(
+        self, tenant: Tenant, consistency: Consistency, *, is_admitted: bool
+    ) -> AbstractAsyncContextManager[Serving]:
+        """A snapshot on the primary; within the cap unless the read is admitted by its nature."""
+        return self._primary_conn(tenant, consistency, is_admitted=is_admitted)
+
+    def replica_states(self) -> list[ReplicaState]:
+        """The replicas as they are known now."""
+        return [self._state(replica) for replica in self._replicas.values()]
+
+    def primary_state(self) -> tuple[ReplicaState, BreakerState]:
+        """The primary as it is known now: never behind, perhaps away."""
+        known = self._primary.breaker.state
+        is_available = self._primary.is_closed and self._primary.is_answering
+        return ReplicaState(PRIMARY, 0.0, is_available), known
+
+    def breaker_state(self, replica: str) -> BreakerState:
+        """Whether calls to the replica pass."""
+        return self._replicas[replica].breaker.state
+
+    @asynccontextmanager
+    async def _primary_conn(
+        self, tenant: Tenant, consistency: Consistency, *, is_admitted: bool
+    ) -> AsyncIterator[Serving]:
+        turn = nullcontext() if is_admitted else self._admission.admitted()
+        # The primary holds what is newest: only the positions can be missing there, or lost.
+        fresh = Freshness(positions=consistency.positions)
+        async with turn, self._primary.open(tenant, fresh) as serving:
+            yield serving
+
+    def _conn(
+        self, tenant: Tenant, consistency: Consistency, step: Read
+    ) -> AbstractAsyncContextManager[Serving]:
+        if step.endpoint == PRIMARY:
+            return self.get_primary_conn(tenant, consistency, is_admitted=step.is_admitted)
+        return self.get_replica_conn(tenant, consistency, step.endpoint)
+
+    def _demand(self, consistency: Consistency) -> Freshness:
+        bound = staleness_bound(consistency.requirement)
+        if bound is None:
+            return Freshness(positions=consistency.positions)
+        not_before = self._tracker.not_before(bound)
+        if not_before is None:
+            raise MissedError(Miss.BEHIND, _unprovable())
+        return Freshness(not_before, consistency.positions)
+
+    def _state(self, replica: Endpoint) -> ReplicaState:
+        sighting = self._tracker.sighting(replica.name)
+        return ReplicaState(
+            replica.name,
+            self._tracker.lag_of(sighting.beat),
+            is_available=sighting.is_reachable and replica.is_closed,
+            progress=sighting.progress,
+            reads_running=replica.reads_running,
+        )
+
+    def _proof(self, consistency: Consistency, step: Read, serving: Serving) -> Proof:
+        if step.endpoint == PRIMARY:
+            source, lag, as_of = Source.PRIMARY, 0.0, serving.begun_at
+        else:
+            # By the heartbeat in the snapshot itself: the poller's is from another moment.
+            source, lag, as_of = (
+                Source.REPLICA,
+                self._tracker.lag_of(serving.beat),
+                serving.beat.beaten_at,
+            )
+        return Proof(
+            source,
+            step.endpoint,
+            consistency.level,
+            lag,
+            as_of,
+            serving.positions,
+            step.reason,
+            budget_warnings(source, lag),
+        )
+
+    def _refused(
+        self, consistency: Consistency, step: Refuse, last: MissedError | None
+    ) -> ServiceError:
+        if step.refusal is Refusal.LAST_MISS and last is not None:
+            return last.error
+        metrics.unmet(consistency.level)
+        states = {state.name: self._state_text(state) for state in self.replica_states()}
+        return errors.unavailable(
+            "FRESHNESS_UNMET",
+            f"{step.summary}, and on_unmet is {consistency.on_unmet.name}",
+            field="consistency",
+            retry_after=RETRY_AFTER_SECONDS,
+            **states,
+        )
+
+    def _state_text(self, state: ReplicaState) -> str:
+        """For ErrorInfo: how far a replica is, by time and by lane."""
+        held = ", ".join(
+            f"{p.lane}:{p.epoch}:{p.sequence}" for p in self._tracker.sighting(state.name).positions
+        )
+        away = "" if state.is_available else ", away"
+        return f"{lag_text(state.lag_seconds)}{away}, at {held or 'no position'}"
+
+
+def _unprovable() -> ServiceError:
+    return errors.unavailable(
+        "FRESHNESS_UNMET", "the primary's clock is not known", retry_after=RETRY_AFTER_SECONDS
+    )

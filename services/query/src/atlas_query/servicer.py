@@ -1,0 +1,189 @@
+"""The calls: messages in, reads, messages out."""
+
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from typing import TypeVar
+
+from atlas.query.v1 import query_service_pb2 as pb
+from atlas.query.v1 import query_service_pb2_grpc
+from atlas.type.v1 import consistency_pb2
+from atlas_common import errors
+from atlas_common.limits import check_bytes, check_items
+from atlas_common.rpc import deadline
+from atlas_common.rpc.scope import Context
+from atlas_common.tenant import Tenant, current_tenant
+from atlas_common.token import TokenSigner
+from atlas_query import convert
+from atlas_query.analytics import Aggregates
+from atlas_query.consistency import wait_seconds
+from atlas_query.proof import Proof
+from atlas_query.reads import ReadOptions, Reads
+from atlas_query.requests import Page
+from atlas_query.tiers import Tiers
+
+_DEADLINE_RESERVE_SECONDS = 0.02
+"""Left of the deadline after a wait, to say that it was in vain."""
+
+MessageT = TypeVar("MessageT", pb.GetEntitiesResponse, pb.FindEntitiesResponse)
+
+
+class QueryServicer(query_service_pb2_grpc.QueryServiceServicer):
+    """Answers reads at the freshness that is asked for."""
+
+    def __init__(
+        self,
+        reads: Reads,
+        aggregates: Aggregates,
+        tiers: Tiers,
+        signer: TokenSigner,
+        message_bytes_max: int,
+    ) -> None:
+        self._reads = reads
+        self._aggregates = aggregates
+        self._tiers = tiers
+        self._signer = signer
+        self._message_bytes_max = message_bytes_max
+
+    async def GetEntities(  # noqa: N802
+        self, request: pb.GetEntitiesRequest, context: Context
+    ) -> pb.GetEntitiesResponse:
+        """Latest values of one or many entities."""
+        tenant = current_tenant()
+        check_items(request, "entity_keys")
+        check_items(request, "attributes")
+        if not request.entity_keys:
+            raise errors.invalid_argument(
+                "INVALID_FIELD", "name at least one entity", field="entity_keys"
+            )
+        options = self._options(tenant, request.consistency)
+        keys = convert.entity_keys(request.entity_keys, "entity_keys")
+        is_all = request.scope == pb.ATTRIBUTE_SCOPE_ALL
+        mask = await self._reads.mask(tenant, request.attributes, is_all=is_all)
+        answer = await self._reads.get_entities(tenant, keys, mask, options)
+        context.set_trailing_metadata(convert.trailers(answer.proof))
+        return self._fitting(
+            pb.GetEntitiesResponse(
+                entities=convert.entity_states(answer.value.entities),
+                not_found_keys=answer.value.not_found_keys,
+                metadata=self._metadata(tenant, answer.proof),
+            ),
+            "entity_keys",
+        )
+
+    async def FindEntities(  # noqa: N802
+        self, request: pb.FindEntitiesRequest, context: Context
+    ) -> pb.FindEntitiesResponse:
+        """One page of the entities whose hot attributes match a filter."""
+        tenant = current_tenant()
+        check_items(request, "attributes")
+        check_bytes(request, "page_token")
+        options = self._options(tenant, request.consistency)
+        query = convert.page_query(request)
+        cursor = self._signer.open_page(request.page_token, tenant.id, query)
+        page = Page(
+            tuple(convert.conditions(request.filter)),
+            convert.cursor_after(cursor),
+            convert.page_size(request),
+        )
+        mask = await self._reads.mask(tenant, request.attributes, is_all=False)
+        answer = await self._reads.find_entities(tenant, page, mask, options)
+        entities, after = answer.value
+        token = (
+            ""
+            if after is None
+            else self._signer.seal_page(tenant.id, query, convert.cursor_of(after))
+        )
+        context.set_trailing_metadata(convert.trailers(answer.proof))
+        return self._fitting(
+            pb.FindEntitiesResponse(
+                entities=convert.entity_states(entities),
+                next_page_token=token,
+                metadata=self._metadata(tenant, answer.proof),
+            ),
+            "page_size",
+        )
+
+    async def GetHistory(  # noqa: N802
+        self, request: pb.GetHistoryRequest, context: Context
+    ) -> AsyncIterator[pb.GetHistoryResponse]:
+        """The points of one entity in a range of event time, oldest first."""
+        tenant = current_tenant()
+        check_items(request, "attributes")
+        options = self._options(tenant, request.consistency)
+        key = convert.entity_key(request.entity_key, "entity_key")
+        wanted = convert.history_range(request)
+        mask = await self._reads.mask(tenant, request.attributes, is_all=True)
+        is_first = True
+        parts = self._reads.get_history(tenant, key, mask, wanted, options)
+        async with aclosing(parts):
+            async for part in parts:
+                chunks = list(convert.reading_chunks(part.value.readings))
+                last = part.value.next_start_us
+                if not chunks and (is_first or last is not None):
+                    chunks = [[]]  # The metadata, or where to go on, is an answer in itself.
+                for index, chunk in enumerate(chunks):
+                    message = pb.GetHistoryResponse(readings=chunk)
+                    if is_first:
+                        is_first = False
+                        context.set_trailing_metadata(convert.trailers(part.proof))
+                        message.metadata.CopyFrom(self._metadata(tenant, part.proof))
+                    if last is not None and index == len(chunks) - 1:
+                        message.next_start_time.CopyFrom(convert.moment_of(last))
+                    yield message
+
+    async def Aggregate(  # noqa: N802
+        self, request: pb.AggregateRequest, context: Context
+    ) -> AsyncIterator[pb.AggregateResponse]:
+        """Aggregates over the warehouse."""
+        tenant = current_tenant()
+        for field in ("entity_keys", "attributes", "functions"):
+            check_items(request, field)
+        wanted = convert.warehouse_consistency(request.consistency, tenant.id, self._signer)
+        query = convert.aggregate_query(request)
+        keys = convert.entity_keys(request.entity_keys, "entity_keys")
+        if not request.attributes:
+            raise errors.invalid_argument(
+                "INVALID_FIELD", "name at least one attribute", field="attributes"
+            )
+        parts = self._aggregates.rows(tenant, query, keys, request.attributes, wanted)
+        async with aclosing(parts):
+            async for part in parts:
+                message = pb.AggregateResponse(
+                    rows=[convert.aggregate_row(*named) for named in part.rows]
+                )
+                if part.proof is not None:
+                    context.set_trailing_metadata(convert.trailers(part.proof.proof))
+                    proof = convert.warehouse_metadata(part.proof, tenant.id, self._signer)
+                    message.metadata.CopyFrom(proof)
+                yield message
+
+    async def ListTiers(  # noqa: N802
+        self,
+        request: pb.ListTiersRequest,  # noqa: ARG002
+        context: Context,  # noqa: ARG002
+    ) -> pb.ListTiersResponse:
+        """The tiers this process routes to, and how far each is behind."""
+        tiers = await self._tiers.known()
+        return pb.ListTiersResponse(tiers=[convert.tier(tier) for tier in tiers])
+
+    def _options(self, tenant: Tenant, message: consistency_pb2.Consistency) -> ReadOptions:
+        """The read's consistency. First of all checks: a token of another tenant gets nothing."""
+        wanted = convert.consistency(message, tenant.id, self._signer)
+        waits = wait_seconds(wanted, deadline.remaining(), _DEADLINE_RESERVE_SECONDS)
+        return ReadOptions(wanted, waits)
+
+    def _metadata(self, tenant: Tenant, proof: Proof) -> consistency_pb2.ReadMetadata:
+        return convert.metadata(proof, tenant.id, self._signer)
+
+    def _fitting(self, message: MessageT, field: str) -> MessageT:
+        size = message.ByteSize()
+        if size > self._message_bytes_max:
+            raise errors.invalid_argument(
+                "BATCH_TOO_LARGE",
+                f"the answer has {size} bytes, at most {self._message_bytes_max} are sent:"
+                " ask for fewer entities or attributes at a time",
+                field=field,
+                bytes=size,
+                bytes_max=self._message_bytes_max,
+            )
+        return message

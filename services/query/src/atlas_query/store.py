@@ -1,0 +1,211 @@
+"""The query service's reads of Postgres. Every function runs in the snapshot that it is given."""
+
+import json
+from collections.abc import AsyncGenerator, Sequence
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from atlas.type.freshness import Position
+from atlas_common import errors
+from atlas_common.catalog import AttributeDef
+from atlas_common.db import NO_BEAT, Beat, Database, ReadConnection, load_queries
+from atlas_common.values import DataType, Scalar, from_hot_text
+from atlas_query.filters import Match
+from atlas_query.readings import Reading
+from atlas_query.requests import HistoryRange
+
+Q = load_queries("atlas_query")
+
+READINGS_MAX = 200_000
+"""Most readings one unary answer may have; a bound for memory here and on the server."""
+
+CHUNK_ROWS = 1_000
+_VALUE_INDEX = {
+    data_type: index
+    for index, data_type in enumerate(
+        (
+            DataType.BOOL,
+            DataType.INT,
+            DataType.DOUBLE,
+            DataType.DECIMAL,
+            DataType.TEXT,
+            DataType.TIME,
+            DataType.JSON,
+        )
+    )
+}
+
+
+class Held(NamedTuple):
+    """What a snapshot holds; `begun_at` is the server's clock."""
+
+    begun_at: datetime
+    positions: tuple[Position, ...]
+
+
+class Progress(NamedTuple):
+    """How far a server has replayed."""
+
+    beat: Beat
+    positions: tuple[Position, ...]
+
+
+class HotRow(NamedTuple):
+    """An entry of the projection, its value as JSON text."""
+
+    entity_id: int
+    attribute_id: int
+    text: str
+    event_us: int
+
+
+class PointRow(NamedTuple):
+    """A point, its value in the column of its attribute's type."""
+
+    entity_id: int
+    attribute_id: int
+    event_us: int
+    quality: int
+    values: tuple[Any, ...]
+
+
+async def held_positions(connection: ReadConnection) -> Held:
+    """How far each lane is flushed in this snapshot."""
+    cursor = await connection.execute(Q["held_positions"], {})
+    row = await cursor.fetchone()
+    assert row is not None
+    return Held(row[0], _positions(*row[1:]))
+
+
+async def tier_progress(database: Database) -> Progress:
+    """How far a server is. Raises ServiceError, psycopg.Error."""
+    async with database.transaction(read_only=True) as connection:
+        cursor = await connection.execute(Q["tier_progress"], {})
+        row = await cursor.fetchone()
+    if row is None:
+        return Progress(NO_BEAT, ())
+    return Progress(Beat(row[0], row[1]), _positions(*row[2:]))
+
+
+async def hot_values(
+    connection: ReadConnection,
+    tenant_id: int,
+    entity_ids: Sequence[int],
+    attribute_ids: Sequence[int] | None,
+) -> list[HotRow]:
+    """The projection of these entities; `attribute_ids=None`: all of it."""
+    cursor = await connection.execute(
+        Q["hot_values"],
+        {
+            "tenant_id": tenant_id,
+            "entity_ids": list(entity_ids),
+            "attribute_ids": attribute_ids,
+            "rows_max": READINGS_MAX + 1,
+        },
+    )
+    return [HotRow(*row) for row in _bounded(await cursor.fetchall())]
+
+
+async def latest_values(
+    connection: ReadConnection,
+    tenant_id: int,
+    entity_ids: Sequence[int],
+    attribute_ids: Sequence[int] | None,
+) -> list[PointRow]:
+    """The newest points of these entities; `attribute_ids=None`: of every attribute they have."""
+    query = "latest_of_all" if attribute_ids is None else "latest_values"
+    cursor = await connection.execute(
+        Q[query],
+        {
+            "tenant_id": tenant_id,
+            "entity_ids": list(entity_ids),
+            **({} if attribute_ids is None else {"attribute_ids": list(attribute_ids)}),
+            "rows_max": READINGS_MAX + 1,
+        },
+    )
+    return [PointRow._make((*row[:4], row[4:])) for row in _bounded(await cursor.fetchall())]
+
+
+async def find_entities(
+    connection: ReadConnection, tenant_id: int, match: Match, after: int, page_size: int
+) -> list[tuple[int, str]]:
+    """Ids and keys of the next entities whose projection matches, by id."""
+    cursor = await connection.execute(
+        Q["find_entities"],
+        {
+            "tenant_id": tenant_id,
+            "containment": match.containment,
+            "exact": match.exact,
+            "after": after,
+            "page_size": page_size,
+        },
+    )
+    return [(row[0], row[1]) for row in await cursor.fetchall()]
+
+
+async def history(
+    connection: ReadConnection,
+    tenant_id: int,
+    entity_id: int,
+    *,
+    attribute_ids: Sequence[int] | None,
+    wanted: HistoryRange,
+    rows_max: int,
+) -> AsyncGenerator[list[PointRow], None]:
+    """The points of an entity by event time, in chunks; at most `rows_max` of them."""
+    async with connection.cursor(name="history") as cursor:
+        await cursor.execute(
+            Q["history"],
+            {
+                "tenant_id": tenant_id,
+                "entity_id": entity_id,
+                "attribute_ids": attribute_ids,
+                "start_time": wanted.start_time or "-infinity",
+                "end_time": wanted.end_time or "infinity",
+                "rows_max": rows_max,
+            },
+        )
+        while rows := await cursor.fetchmany(CHUNK_ROWS):
+            yield [PointRow._make((entity_id, *row[:3], row[3:])) for row in rows]
+
+
+def hot_reading(row: HotRow, attribute: AttributeDef) -> Reading:
+    """A row with its attribute's definition. The projection keeps no qualities: all are 0."""
+    value = from_projection(attribute.data_type, row.text)
+    return Reading(attribute.name, attribute.data_type, value, row.event_us, 0)
+
+
+def point_reading(row: PointRow, attribute: AttributeDef) -> Reading:
+    """A row with its attribute's definition."""
+    value: Scalar = row.values[_VALUE_INDEX[attribute.data_type]]
+    return Reading(attribute.name, attribute.data_type, value, row.event_us, row.quality)
+
+
+def from_projection(data_type: DataType, text: str) -> Scalar:
+    """A value from its JSON text, as hot_value() in db writes it."""
+    if data_type is DataType.JSON:
+        return text  # With its quotes, if it is a string: they are part of the document.
+    if data_type is DataType.TEXT:
+        bare: str = json.loads(text)
+        return bare
+    return from_hot_text(data_type, text.strip('"'))
+
+
+def _positions(
+    lanes: Sequence[int], epochs: Sequence[int], sequences: Sequence[int]
+) -> tuple[Position, ...]:
+    return tuple(
+        Position(lane, epoch, sequence)
+        for lane, epoch, sequence in zip(lanes, epochs, sequences, strict=True)
+    )
+
+
+def _bounded(rows: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+    if len(rows) > READINGS_MAX:
+        raise errors.invalid_argument(
+            "BATCH_TOO_LARGE",
+            f"the answer has more than {READINGS_MAX} readings:"
+            " ask for fewer entities or attributes at a time",
+            readings_max=READINGS_MAX,
+        )
+    return rows
