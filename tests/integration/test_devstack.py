@@ -13,10 +13,12 @@ from typing import Any
 import psutil
 import psycopg
 import pytest
+import redis
 
 import atlas_db
 from atlas_devstack.account import server_account
 from atlas_devstack.component import Component
+from atlas_devstack.containers import engine_problem, missing_images
 from atlas_devstack.database import Database
 from atlas_devstack.errors import AlreadyRunningError, CancelledError, DevstackError
 from atlas_devstack.identity import ProcessIdentity
@@ -353,3 +355,41 @@ def test_supervision_starts_a_killed_server_again(state: Path, atlas_up: AtlasUp
         return bool(found["ready"] and found["components"]["valkey"]["restarts"] == 1)
 
     wait_until(is_healed, "valkey again", patience=PATIENCE)
+
+
+def skip_without_engine() -> None:
+    problem = engine_problem()
+    if problem:
+        pytest.skip(problem)
+    missing = missing_images()
+    if missing:
+        pytest.skip(f"the engine has no image {', '.join(missing)}")
+
+
+def test_servers_come_from_containers_where_there_is_an_engine(state: Path) -> None:
+    skip_without_engine()
+    servers = ServerOptions(containers=True)
+    with Stack.start(state, StackOptions(services=(), servers=servers)) as stack:
+        for role in ROLES:
+            with psycopg.connect(stack.database.dsn(role)) as connection:
+                assert connection.execute("SHOW wal_level").fetchone() == ("logical",)
+        assert stack.endpoints.valkey is not None
+        with redis.Redis.from_url(stack.endpoints.valkey) as cache:
+            assert cache.ping()
+        assert stack.endpoints.replicas == []
+        assert processes_of(state) == []
+    with pytest.raises(psycopg.OperationalError):
+        psycopg.connect(stack.database.admin_dsn)
+
+
+def test_containers_of_a_killed_supervisor_are_removed_by_down(state: Path) -> None:
+    skip_without_engine()
+    command = atlas("up", "--state", str(state), "--services", "", "--containers", "--json")
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as supervisor:
+        assert supervisor.stdout is not None
+        primary = json.loads(supervisor.stdout.readline())["postgres"]["primary"]
+        supervisor.kill()
+    psycopg.connect(primary).close()
+    assert call("down", "--state", str(state)).returncode == 0
+    with pytest.raises(psycopg.OperationalError):
+        psycopg.connect(primary)

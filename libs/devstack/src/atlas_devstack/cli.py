@@ -66,6 +66,9 @@ def up(  # noqa: PLR0917 - typer makes options of them.
     pg_bin_dir: Annotated[
         Path | None, typer.Option(help="Postgres' programs, instead of the wheel's.")
     ] = None,
+    containers: Annotated[
+        bool, typer.Option("--containers", help="Take the servers from a Docker engine.")
+    ] = False,
     spans: Annotated[
         bool, typer.Option("--spans", help="Let services write spans to logs/*.spans.jsonl.")
     ] = False,
@@ -82,6 +85,7 @@ def up(  # noqa: PLR0917 - typer makes options of them.
         replica_dsns=tuple(replica_dsn or ()),
         valkey_url=valkey_url,
         pg_bin_dir=str(pg_bin_dir.absolute()) if pg_bin_dir else None,
+        containers=containers,
         fresh=fresh,
         spans=spans,
     )

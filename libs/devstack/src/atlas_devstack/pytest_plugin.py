@@ -26,6 +26,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--pg-dsn", help="administrator's DSN of a Postgres primary that runs already")
     group.addoption("--replica-dsn", action="append", default=[], help="a replica of it (repeat)")
     group.addoption("--valkey-url", help="URL of a Valkey or Redis that runs already")
+    group.addoption(
+        "--containers", action="store_true", help="take the servers from a Docker engine"
+    )
     group.addoption("--pg-bin-dir", type=Path, help="Postgres' programs, instead of the wheel's")
 
 
@@ -47,6 +50,7 @@ def server_options(
         pg_dsn=request.config.getoption("--pg-dsn"),
         replica_dsns=tuple(request.config.getoption("--replica-dsn")),
         valkey_url=request.config.getoption("--valkey-url"),
+        containers=request.config.getoption("--containers"),
     )
 
 

@@ -30,6 +30,8 @@ class ServerOptions:
     """Its replicas."""
     valkey_url: str | None = None
     """A Valkey or Redis that runs already."""
+    containers: bool = False
+    """Take what is not given by DSN or URL from a Docker engine (see containers)."""
 
     def __post_init__(self) -> None:
         if self.replica_dsns and self.pg_dsn is None:

@@ -3,6 +3,7 @@
 import signal
 from pathlib import Path
 
+from atlas_devstack.containers import remove_leftovers
 from atlas_devstack.identity import ProcessIdentity
 from atlas_devstack.process import end_all
 from atlas_devstack.state import StateDirectory, is_state_directory
@@ -23,5 +24,7 @@ def shut_down(path: Path, *, purge: bool) -> bool:
     if supervisor is not None and was_running:
         supervisor.send(signal.SIGTERM)
         end_all([supervisor], grace_seconds=_STOP_SECONDS_MAX)
-    StateDirectory.open(path).close(remove=purge)  # Opening ends leftovers.
+    with StateDirectory.open(path) as state:  # Opening ends leftovers.
+        remove_leftovers(state.path)
+        state.remove_on_close = purge
     return was_running

@@ -4,19 +4,21 @@ import logging
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 
 import psycopg
 
 from atlas_devstack.component import Component
+from atlas_devstack.containers import container_servers
+from atlas_devstack.credentials import Credentials
 from atlas_devstack.database import Database
 from atlas_devstack.endpoints import Endpoints
 from atlas_devstack.errors import DevstackError
-from atlas_devstack.platform import SERVICES, check_names
+from atlas_devstack.platform import ROLES, SERVICES, check_names
 from atlas_devstack.postgres import PostgresCluster
 from atlas_devstack.process import rotate
 from atlas_devstack.servers import ServerOptions, Servers
@@ -55,16 +57,13 @@ class StackOptions:
 class Stack:
     """A running platform. Made by start(); a context manager that stops it."""
 
-    def __init__(
-        self, state: StateDirectory, options: StackOptions, cancelled: threading.Event
-    ) -> None:
+    def __init__(self, state: StateDirectory, options: StackOptions, patience: Patience) -> None:
         self.state = state
         self._options = options
-        self._patience = Patience(options.ready_seconds_max, cancelled)
-        self._servers = Servers(state, options.servers, self._patience)
-        self.services = self._make_services()
+        self._patience = patience
         self._undo = ExitStack()
-        self._is_doomed = False
+        self._servers = Servers(state, options.servers, patience)
+        self.services = self._make_services()
         self._supervision = Supervision(self._healed(), state.supervision_file)
 
     @classmethod
@@ -81,15 +80,18 @@ class Stack:
         log of the component that failed.
         """
         options = options or StackOptions()
+        patience = Patience(options.ready_seconds_max, cancelled or threading.Event())
         check_names(options.services)
-        state = StateDirectory.open(state_directory, fresh=options.fresh)
         with ExitStack() as undo:
-            undo.callback(state.close)
-            stack = cls(state, options, cancelled or threading.Event())
-            undo.pop_all()
-        with stack._undo:
-            stack._begin()
-            stack._undo = stack._undo.pop_all()
+            state = undo.enter_context(StateDirectory.open(state_directory, fresh=options.fresh))
+            undo.enter_context(_logged_to(state.logs / "supervisor.log"))
+            if options.servers.containers:
+                servers = undo.enter_context(_in_containers(state, options.servers, patience))
+                options = replace(options, servers=servers)
+            stack = cls(state, options, patience)
+            undo.callback(stack._stop_processes)
+            stack._start()
+            stack._undo = undo.pop_all()
         return stack
 
     @property
@@ -138,7 +140,7 @@ class Stack:
 
     def remove(self) -> None:
         """Stop everything and delete the state directory."""
-        self._is_doomed = True
+        self.state.remove_on_close = True
         self._undo.close()
 
     def __enter__(self) -> "Stack":
@@ -152,21 +154,12 @@ class Stack:
     ) -> None:
         self.stop()
 
-    def _begin(self) -> None:
-        self._undo.callback(lambda: self.state.close(remove=self._is_doomed))
-        self._undo.enter_context(_logged_to(self.state.logs / "supervisor.log"))
-        self._undo.callback(self._stop_processes)
-        try:
-            self._start()
-        except psycopg.Error as error:
-            raise DevstackError(f"the database could not be prepared: {error}") from error
-
     def _start(self) -> None:
         began = time.monotonic()
         components = len(self._servers.components) + len(self.services)
         with ThreadPoolExecutor(components + 1, "atlas-start") as pool:
             # Services need no replica and no cache to start; their imports overlap with both.
-            pending = self._servers.start(pool)
+            pending = self._start_servers(pool)
             log.info("the primary is ready and migrated (%.1f s)", time.monotonic() - began)
             for service in self.services.values():
                 service.launch()
@@ -178,6 +171,12 @@ class Stack:
             create_tenants(self.services["ingest"].target, self._options.tenants)
         self.state.write_endpoints(self.endpoints.to_json() + "\n")
         log.info("ready after %.1f s", time.monotonic() - began)
+
+    def _start_servers(self, pool: ThreadPoolExecutor) -> "list[Future[None]]":
+        try:
+            return self._servers.start(pool)
+        except psycopg.Error as error:
+            raise DevstackError(f"the database could not be prepared: {error}") from error
 
     def _stop_processes(self) -> None:
         self._supervision.stop()
@@ -229,3 +228,22 @@ def _logged_to(path: Path) -> Iterator[None]:
         logger.setLevel(level)
         logger.removeHandler(handler)
         handler.close()
+
+
+@contextmanager
+def _in_containers(
+    state: StateDirectory, options: ServerOptions, patience: Patience
+) -> Iterator[ServerOptions]:
+    """Run the servers in containers, and say where they are, as if they had run already."""
+    ports = state.ports(["container-postgres", "container-valkey"])
+    with container_servers(
+        state.path,
+        (ports["container-postgres"], ports["container-valkey"]),
+        Credentials.load_or_make(state.secrets_file, ROLES),
+        patience,
+    ) as servers:
+        yield replace(
+            options,
+            pg_dsn=options.pg_dsn or servers.pg_dsn,
+            valkey_url=options.valkey_url or servers.valkey_url,
+        )

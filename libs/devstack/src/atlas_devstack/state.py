@@ -23,6 +23,7 @@ class StateDirectory:
 
     def __init__(self, path: Path, lock_descriptor: int) -> None:
         self.path = path
+        self.remove_on_close = False
         self._lock_descriptor = lock_descriptor
 
     @classmethod
@@ -63,9 +64,9 @@ class StateDirectory:
     ) -> None:
         self.close()
 
-    def close(self, *, remove: bool = False) -> None:
-        """Let go of it. `remove` deletes it first, with the server data it may have elsewhere."""
-        if remove:
+    def close(self) -> None:
+        """Let go of it; with `remove_on_close`, delete it first, and server data elsewhere."""
+        if self.remove_on_close:
             self._clear()
             shutil.rmtree(self.path, ignore_errors=True)
         else:
