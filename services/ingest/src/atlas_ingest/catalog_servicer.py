@@ -1,0 +1,248 @@
+"""CatalogService over gRPC: tenants, entities, attributes."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import grpc.aio
+from typing_extensions import override
+
+from atlas.catalog.v1 import catalog_service_pb2 as pb
+from atlas.catalog.v1 import catalog_service_pb2_grpc
+from atlas_common import errors
+from atlas_common.db import PostgresTenants
+from atlas_common.errors import ServiceError
+from atlas_common.limits import check_bytes, check_items
+from atlas_common.tenant import TENANT_KEY_BYTES_MAX, check_tenant_key, current_tenant
+from atlas_common.token import TokenSigner
+from atlas_ingest import catalog_convert as convert
+from atlas_ingest.config import CatalogConfig
+from atlas_ingest.resolver import Resolver
+from atlas_ingest.store import AttributeConflictError, AttributeDraft, Store, TenantRow
+from atlas_ingest.validate import entity_key_problem
+
+Context = grpc.aio.ServicerContext[Any, Any]
+_PAGE_SIZE_DEFAULT = 1_000
+_TENANTS_PAGE_MAX = 1_000
+_PAGE_MAX = 10_000
+_NO_TENANT = 0  # In page tokens of lists that belong to no tenant.
+
+
+class CatalogServicer(catalog_service_pb2_grpc.CatalogServiceServicer):
+    """Keeps the catalog."""
+
+    def __init__(
+        self,
+        store: Store,
+        resolver: Resolver,
+        tenants: PostgresTenants,
+        signer: TokenSigner,
+        config: CatalogConfig,
+    ) -> None:
+        self._store = store
+        self._resolver = resolver
+        self._tenants = tenants
+        self._pages = _Pages(signer)
+        self._config = config
+
+    @override
+    async def CreateTenant(
+        self, request: pb.CreateTenantRequest, context: Context
+    ) -> pb.CreateTenantResponse:
+        """Make a tenant, or answer the one that is there."""
+        _check_tenant(request)
+        policy = convert.policy_of(request)
+        row, created = await self._store.create_tenant(request.key, request.display_name, policy)
+        if not created:
+            _check_same(request, policy, row)
+        self._tenants.forget(request.key)
+        return pb.CreateTenantResponse(tenant=convert.tenant_message(row), created=created)
+
+    @override
+    async def ListTenants(
+        self, request: pb.ListTenantsRequest, context: Context
+    ) -> pb.ListTenantsResponse:
+        """A page of all tenants."""
+        size = _page_size(request.page_size, _TENANTS_PAGE_MAX)
+        after = self._pages.open(request.page_token, _NO_TENANT, "tenants")
+        rows = await self._store.list_tenants(after, size + 1)
+        ids = [row.tenant_id for row in rows]
+        return pb.ListTenantsResponse(
+            tenants=map(convert.tenant_message, rows[:size]),
+            next_page_token=self._pages.next(ids, size, _NO_TENANT, "tenants"),
+        )
+
+    @override
+    async def BatchCreateEntities(
+        self, request: pb.BatchCreateEntitiesRequest, context: Context
+    ) -> pb.BatchCreateEntitiesResponse:
+        """Make the entities that are missing."""
+        check_items(request, "keys")
+        for index, key in enumerate(request.keys):
+            problem = entity_key_problem(key)
+            if problem is not None:
+                raise errors.invalid_argument(
+                    "ENTITY_KEY_INVALID",
+                    f"keys[{index}] {problem}",
+                    field=f"keys[{index}]",
+                    index=index,
+                )
+        if not request.keys:
+            return pb.BatchCreateEntitiesResponse()
+        tenant = current_tenant()
+        rows, created_count = await self._store.create_entities(tenant, list(request.keys))
+        self._resolver.remember_entities(tenant, rows)
+        by_key = {row.key: convert.entity_message(row) for row in rows}
+        return pb.BatchCreateEntitiesResponse(
+            entities=[by_key[key] for key in request.keys], created_count=created_count
+        )
+
+    @override
+    async def ListEntities(
+        self, request: pb.ListEntitiesRequest, context: Context
+    ) -> pb.ListEntitiesResponse:
+        """A page of the tenant's entities."""
+        tenant = current_tenant()
+        size = _page_size(request.page_size, _PAGE_MAX)
+        after = self._pages.open(request.page_token, tenant.id, "entities")
+        rows = await self._store.list_entities(tenant, after, size + 1)
+        ids = [row.entity_id for row in rows]
+        return pb.ListEntitiesResponse(
+            entities=map(convert.entity_message, rows[:size]),
+            next_page_token=self._pages.next(ids, size, tenant.id, "entities"),
+        )
+
+    @override
+    async def BatchUpsertAttributes(
+        self, request: pb.BatchUpsertAttributesRequest, context: Context
+    ) -> pb.BatchUpsertAttributesResponse:
+        """Make or change attributes, all or none."""
+        check_items(request, "attributes")
+        drafts = _drafts(request)
+        if not drafts:
+            return pb.BatchUpsertAttributesResponse()
+        tenant = current_tenant()
+        try:
+            rows = await self._store.upsert_attributes(
+                tenant, drafts, self._config.attributes_per_tenant_max
+            )
+        except AttributeConflictError as error:
+            raise _conflict(drafts, error) from None
+        finally:
+            self._resolver.forget_attributes(tenant)
+        by_name = {row.name: convert.attribute_message(row) for row in rows}
+        return pb.BatchUpsertAttributesResponse(
+            attributes=[by_name[draft.name] for draft in drafts],
+            created_count=sum(row.created for row in rows),
+        )
+
+    @override
+    async def ListAttributes(
+        self, request: pb.ListAttributesRequest, context: Context
+    ) -> pb.ListAttributesResponse:
+        """A page of the tenant's attributes."""
+        tenant = current_tenant()
+        size = _page_size(request.page_size, _PAGE_MAX)
+        after = self._pages.open(request.page_token, tenant.id, "attributes")
+        rows = await self._store.list_attributes(tenant, after, size + 1)
+        ids = [row.attribute_id for row in rows]
+        return pb.ListAttributesResponse(
+            attributes=map(convert.attribute_message, rows[:size]),
+            next_page_token=self._pages.next(ids, size, tenant.id, "attributes"),
+        )
+
+
+class _Pages:
+    """Page tokens of lists in the order of an id: the cursor is the last id of the page before."""
+
+    def __init__(self, signer: TokenSigner) -> None:
+        self._signer = signer
+
+    def open(self, token: str, tenant_id: int, name: str) -> int:
+        cursor = self._signer.open_page(token, tenant_id, name.encode())
+        return int(cursor) if cursor else 0
+
+    def next(self, ids: Sequence[int], size: int, tenant_id: int, name: str) -> str:
+        """The token of the page after; "" when the row beyond this page was not found."""
+        if len(ids) <= size:
+            return ""
+        return self._signer.seal_page(tenant_id, name.encode(), str(ids[size - 1]).encode())
+
+
+def _page_size(asked: int, most: int) -> int:
+    if asked < 0:
+        raise errors.invalid_argument(
+            "INVALID_FIELD", f"page_size {asked} is negative", field="page_size"
+        )
+    return min(asked or _PAGE_SIZE_DEFAULT, most)
+
+
+def _check_tenant(request: pb.CreateTenantRequest) -> None:
+    if len(request.key) > TENANT_KEY_BYTES_MAX:
+        check_bytes(request, "key")
+    try:
+        check_tenant_key(request.key)
+    except ServiceError as error:
+        raise errors.invalid_argument(error.reason, error.message, field="key") from None
+    check_bytes(request, "display_name")
+    if "\0" in request.display_name:
+        raise errors.invalid_argument(
+            "TEXT_HAS_NUL", "display_name holds U+0000: remove it", field="display_name"
+        )
+
+
+def _check_same(request: pb.CreateTenantRequest, policy: str, row: TenantRow) -> None:
+    """What the caller asked for expressly must be what is there; what it left open may be any."""
+    different = ""
+    if request.display_name and request.display_name != row.display_name:
+        different = "display_name"
+    elif request.unknown_attribute_policy and policy != row.unknown_attribute_policy:
+        different = "unknown_attribute_policy"
+    if different:
+        raise errors.already_exists(
+            "INVALID_FIELD",
+            f"the tenant {row.key!r} exists with another {different}: leave it out or choose"
+            " another key",
+            field=different,
+            tenant=row.key,
+        )
+
+
+def _drafts(request: pb.BatchUpsertAttributesRequest) -> list[AttributeDraft]:
+    drafts: list[AttributeDraft] = []
+    seen: dict[str, int] = {}
+    for index, attribute in enumerate(request.attributes):
+        draft = convert.attribute_draft(index, attribute)
+        if draft.name in seen:
+            raise errors.invalid_argument(
+                "INVALID_FIELD",
+                f"attributes[{index}]: name {draft.name!r} is that of"
+                f" attributes[{seen[draft.name]}] already",
+                field=f"attributes[{index}].name",
+                index=index,
+            )
+        seen[draft.name] = index
+        drafts.append(draft)
+    return drafts
+
+
+def _conflict(drafts: Sequence[AttributeDraft], error: AttributeConflictError) -> ServiceError:
+    existing = {row.name: row for row in error.existing}
+    for index, draft in enumerate(drafts):
+        row = existing.get(draft.name)
+        if row is None:
+            continue
+        if row.data_type != draft.data_type:
+            field, was, asked = "data_type", row.data_type.upper(), draft.data_type.upper()
+        else:
+            field, was, asked = "hot", str(row.is_hot).lower(), str(draft.is_hot).lower()
+        return errors.failed_precondition(
+            "ATTRIBUTE_CONFLICT",
+            f"attributes[{index}]: {draft.name!r} exists with {field} {was} and cannot become"
+            f" {asked}; nothing was changed",
+            field=f"attributes[{index}].{field}",
+            index=index,
+            attribute=draft.name[:64],
+        )
+    return errors.aborted(
+        "ATTRIBUTE_CONFLICT", "an attribute was defined by another call just now", retry_after=0.1
+    )

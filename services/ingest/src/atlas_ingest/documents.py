@@ -1,0 +1,96 @@
+"""JSON values: what Postgres' jsonb would refuse, or blow up on, is found before it is sent."""
+
+import json
+import re
+from typing import Any
+
+DEPTH_MAX = 64
+# A jsonb number is stored with all its digits: "1e131071" is 8 bytes here and 64 kB there. Beyond
+# a double's range no reader could use it either.
+NUMBER_EXPONENT_MAX = 400
+NUMBER_DIGITS_MAX = 400
+
+_NUMBER = re.compile(r"-?(?P<whole>[0-9]+)(?:\.(?P<fraction>[0-9]+))?(?:[eE](?P<exp>[+-]?[0-9]+))?")
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+class DocumentError(ValueError):
+    """The text is no JSON document that can be stored; `reason` is a name of ErrorReason."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+def check(text: str) -> None:
+    """Return if jsonb can hold the document. Raises DocumentError."""
+    try:
+        document = _DECODER.decode(text)
+    except json.JSONDecodeError as error:
+        raise DocumentError(
+            "JSON_INVALID", f"does not parse: {error.msg} at character {error.pos}"
+        ) from None
+    except RecursionError:
+        raise _too_deep() from None
+    # Brackets are an upper bound of the depth, and escapes are the only way to write what a text
+    # cannot hold: most documents need no walk.
+    may_be_deep = text.count("[") + text.count("{") > DEPTH_MAX
+    if may_be_deep or "\\u" in text:
+        _walk(document)
+
+
+def _walk(document: Any) -> None:
+    level: list[Any] = [document]
+    depth = 0
+    while level:
+        below: list[Any] = []
+        for node in level:
+            if isinstance(node, dict):
+                for key in node:
+                    _check_text(key)
+                below.extend(node.values())
+            elif isinstance(node, list):
+                below.extend(node)
+            elif isinstance(node, str):
+                _check_text(node)
+        if any(isinstance(node, dict | list) for node in level):
+            depth += 1
+        if depth > DEPTH_MAX:
+            raise _too_deep()
+        level = below
+
+
+def _check_text(text: str) -> None:
+    if "\0" in text:
+        raise DocumentError("TEXT_HAS_NUL", "holds \\u0000, which cannot be stored: remove it")
+    if _SURROGATE.search(text):
+        raise DocumentError("JSON_INVALID", "holds half of a surrogate pair")
+
+
+def _too_deep() -> DocumentError:
+    return DocumentError("JSON_INVALID", f"is nested deeper than {DEPTH_MAX} levels")
+
+
+def _number(text: str) -> None:
+    match = _NUMBER.fullmatch(text)
+    assert match is not None  # The decoder hands over numbers alone.
+    whole, fraction, exponent = match["whole"], match["fraction"] or "", match["exp"] or "0"
+    if len(whole) + len(fraction) > NUMBER_DIGITS_MAX or len(exponent) > len("-0000400"):
+        raise _number_refused()
+    if abs(int(exponent)) > NUMBER_EXPONENT_MAX:
+        raise _number_refused()
+
+
+def _number_refused() -> DocumentError:
+    return DocumentError(
+        "VALUE_OUT_OF_RANGE",
+        f"holds a number of more than {NUMBER_DIGITS_MAX} digits, or with an exponent beyond"
+        f" {NUMBER_EXPONENT_MAX}",
+    )
+
+
+def _constant(name: str) -> None:
+    raise DocumentError("VALUE_NOT_FINITE", f"holds {name}, which JSON does not have: use null")
+
+
+_DECODER = json.JSONDecoder(parse_float=_number, parse_int=_number, parse_constant=_constant)

@@ -1,0 +1,187 @@
+"""Rows of staging tables in the binary form of COPY, column by column.
+
+See "Binary Format" of COPY in Postgres' documentation: a row is its number of fields as int16, then
+for each its length as int32 (-1: null) and its bytes, all big-endian.
+"""
+
+import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from atlas_common.values import VALUE_COLUMNS, DataType
+
+HEADER = b"PGCOPY\n\xff\r\n\0" + struct.pack(">ii", 0, 0)
+TRAILER = struct.pack(">h", -1)
+POINT_COLUMNS = (
+    "batch_no",
+    "tenant_id",
+    "entity_id",
+    "attribute_id",
+    "event_time",
+    "quality",
+    *VALUE_COLUMNS.values(),
+)
+BATCH_COLUMNS = ("batch_no", "tenant_id", "request_id", "body_hash", "answer")
+
+_PG_EPOCH_US = 946_684_800_000_000  # 2000-01-01T00:00:00Z, from which Postgres counts.
+_NULL = struct.pack(">i", -1)
+_JSONB_VERSION = b"\x01"
+_LENGTH = struct.Struct(">i")
+_KEY_SIZES = {
+    "batch_no": 4,
+    "tenant_id": 4,
+    "entity_id": 8,
+    "attribute_id": 4,
+    "event_time": 8,
+    "quality": 2,
+}
+_KEY_FIELDS: list[Any] = [("field_count", ">i2")]
+for _name, _size in _KEY_SIZES.items():
+    _KEY_FIELDS += [(f"{_name}_size", ">i4"), (_name, f">i{_size}")]
+_FIXED_TYPES = {
+    DataType.BOOL: ">i1",
+    DataType.INT: ">i8",
+    DataType.DOUBLE: ">f8",
+    DataType.TIME: ">i8",
+}
+_ORDER = tuple(DataType)
+
+
+@dataclass(frozen=True, slots=True)
+class PointRows:
+    """Points of one type, column by column, all lists of one length."""
+
+    data_type: DataType
+    entity_ids: Sequence[int]
+    attribute_ids: Sequence[int]
+    event_times_us: Sequence[int]
+    qualities: Sequence[int]
+    values: Sequence[Any]
+
+
+def point_rows(batch_no: int, tenant_id: int, rows: PointRows) -> bytes:
+    """The rows of a points table, in POINT_COLUMNS, in their order; without header and trailer."""
+    if rows.data_type in _FIXED_TYPES:
+        return _fixed_rows(batch_no, tenant_id, rows)
+    return _varying_rows(batch_no, tenant_id, rows)
+
+
+def batch_row(
+    batch_no: int, tenant_id: int, request_id: str, body_hash: bytes, answer: bytes
+) -> bytes:
+    """A row of a batches table, in BATCH_COLUMNS."""
+    head = struct.pack(">hiiii", len(BATCH_COLUMNS), 4, batch_no, 4, tenant_id)
+    return head + b"".join(map(_sized, (request_id.encode(), body_hash, answer)))
+
+
+def numeric(value: Decimal) -> bytes:
+    """A finite decimal in the binary form of numeric: base-10,000 digits with weight and scale."""
+    sign, digits, exponent = value.as_tuple()
+    assert isinstance(exponent, int)
+    scale = max(0, -exponent)
+    # To a whole number of base-10,000 digits after the point.
+    fraction_groups = -(-scale // 4)
+    number = int("".join(map(str, digits)) or "0") * 10 ** (exponent + 4 * fraction_groups)
+    groups: list[int] = []
+    while number:
+        number, group = divmod(number, 10_000)
+        groups.append(group)
+    weight = len(groups) - fraction_groups - 1
+    groups.reverse()
+    while groups and groups[-1] == 0:
+        groups.pop()
+    if not groups:
+        sign = weight = 0
+    return struct.pack(
+        f">hhHh{len(groups)}h", len(groups), weight, 0x4000 if sign else 0, scale, *groups
+    )
+
+
+def _fixed_rows(batch_no: int, tenant_id: int, rows: PointRows) -> bytes:
+    """All rows have one layout: an array of records is filled by column and is the answer."""
+    value_type = np.dtype(_FIXED_TYPES[rows.data_type])
+    before = _ORDER.index(rows.data_type)
+    after = len(_ORDER) - before - 1
+    layout = np.dtype(
+        [
+            *_KEY_FIELDS,
+            ("nulls_before", f"V{len(_NULL) * before}"),
+            ("value_size", ">i4"),
+            ("value", value_type),
+            ("nulls_after", f"V{len(_NULL) * after}"),
+        ]
+    )
+    records = _with_keys(layout, batch_no, tenant_id, rows)
+    if before:
+        records["nulls_before"] = np.void(_NULL * before)
+    if after:
+        records["nulls_after"] = np.void(_NULL * after)
+    records["value_size"] = value_type.itemsize
+    if rows.data_type is DataType.TIME:
+        records["value"] = np.asarray(rows.values, dtype=np.int64) - _PG_EPOCH_US
+    else:
+        records["value"] = np.asarray(rows.values, dtype=value_type.newbyteorder("="))
+    return records.tobytes()
+
+
+def _varying_rows(batch_no: int, tenant_id: int, rows: PointRows) -> bytes:
+    """The part before the value has one layout; the value of each row is put in between."""
+    before = _ORDER.index(rows.data_type)
+    nulls_before = _NULL * before
+    nulls_after = _NULL * (len(_ORDER) - before - 1)
+    layout = np.dtype(_KEY_FIELDS)
+    heads = _with_keys(layout, batch_no, tenant_id, rows).tobytes()
+    size = layout.itemsize
+    encode = _ENCODERS[rows.data_type]
+    pack = _LENGTH.pack
+    parts: list[bytes] = []
+    for index, value in enumerate(rows.values):
+        encoded = encode(value)
+        parts += (
+            heads[index * size : (index + 1) * size],
+            nulls_before,
+            pack(len(encoded)),
+            encoded,
+            nulls_after,
+        )
+    return b"".join(parts)
+
+
+def _with_keys(
+    layout: np.dtype[Any], batch_no: int, tenant_id: int, rows: PointRows
+) -> npt.NDArray[Any]:
+    records = np.empty(len(rows.values), dtype=layout)
+    records["field_count"] = len(POINT_COLUMNS)
+    for name, size in _KEY_SIZES.items():
+        records[f"{name}_size"] = size
+    records["batch_no"] = batch_no
+    records["tenant_id"] = tenant_id
+    records["entity_id"] = np.asarray(rows.entity_ids, dtype=np.int64)
+    records["attribute_id"] = np.asarray(rows.attribute_ids, dtype=np.int64)
+    records["event_time"] = np.asarray(rows.event_times_us, dtype=np.int64) - _PG_EPOCH_US
+    records["quality"] = np.asarray(rows.qualities, dtype=np.int64)
+    return records
+
+
+def _sized(field: bytes) -> bytes:
+    return _LENGTH.pack(len(field)) + field
+
+
+def _text(value: str) -> bytes:
+    return value.encode()
+
+
+def _jsonb(value: str) -> bytes:
+    return _JSONB_VERSION + value.encode()
+
+
+_ENCODERS: Mapping[DataType, Any] = {
+    DataType.DECIMAL: numeric,
+    DataType.TEXT: _text,
+    DataType.JSON: _jsonb,
+}

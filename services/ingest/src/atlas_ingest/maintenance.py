@@ -1,0 +1,97 @@
+"""What the database needs done now and then: partitions ahead, lanes without an owner emptied."""
+
+import asyncio
+import time
+
+import psycopg
+
+from atlas_common import errors, telemetry
+from atlas_common.config import DatabaseConfig
+from atlas_common.db import Database
+from atlas_common.errors import ServiceError
+from atlas_ingest import metrics
+from atlas_ingest.config import MaintenanceConfig
+from atlas_ingest.flush import Announce
+from atlas_ingest.lane import HALVES, LaneLostError, claimed
+from atlas_ingest.staging import StagingMonitor
+from atlas_ingest.store import Q
+
+_RETRY_SECONDS = 2.0
+_log = telemetry.logger(__name__)
+
+
+class Partitions:
+    """Makes partitions ahead, moves the ledger to its next bucket, drops expired ones."""
+
+    def __init__(self, primary: Database, config: MaintenanceConfig) -> None:
+        self._primary = primary
+        self._interval_seconds = config.partitions_interval_seconds
+        self._maintained = False
+
+    async def run(self) -> None:
+        """Maintain now, and then every interval, through outages."""
+        while True:
+            try:
+                await self.maintain()
+            except (ServiceError, psycopg.Error) as error:
+                _log.warning("partitions not maintained", error=str(error))
+                await asyncio.sleep(_RETRY_SECONDS)
+            else:
+                await asyncio.sleep(self._interval_seconds)
+
+    async def maintain(self) -> None:
+        """Once. Safe beside other processes. Raises ServiceError, psycopg.Error."""
+        async with self._primary.transaction() as connection:
+            row = await (await connection.execute(Q["maintain_partitions"])).fetchone()
+        self._maintained = True
+        if row is not None and row[0]:
+            _log.info("partitions maintained", done=row[0])
+
+    async def check(self) -> None:
+        """Return once there are partitions to write to; a readiness check."""
+        if not self._maintained:
+            raise errors.unavailable(
+                "DEPENDENCY_UNAVAILABLE", "the partitions are not made yet", retry_after=1.0
+            )
+
+
+class Adoption:
+    """Flushes what ingest processes left behind that died and were not replaced."""
+
+    def __init__(
+        self,
+        monitor: StagingMonitor,
+        direct: DatabaseConfig,
+        config: MaintenanceConfig,
+        announce: Announce,
+    ) -> None:
+        self._monitor = monitor
+        self._direct = direct
+        self._interval_seconds = config.adoption_interval_seconds
+        self._announce = announce
+
+    async def run(self) -> None:
+        """Look every interval, through outages."""
+        while True:
+            await asyncio.sleep(self._interval_seconds)
+            try:
+                await self.adopt()
+            except (ServiceError, psycopg.Error, LaneLostError) as error:
+                _log.warning("adoption failed", error=str(error))
+
+    async def adopt(self) -> None:
+        """Empty all lanes that hold points and have no owner."""
+        for row in await self._monitor.lanes():
+            if row.staged_points and not row.owned:
+                await self._empty(row.lane)
+
+    async def _empty(self, number: int) -> None:
+        started = time.monotonic()
+        points = 0
+        async with claimed(self._direct, name="ingest adoption", lanes=[number]) as lane:
+            for half in HALVES:
+                flushed = await lane.flush(half, durable=True)
+                points += flushed.point_count
+                await self._announce(flushed)
+        metrics.lanes_adopted.add(1)
+        _log.info("lane adopted", lane=number, points=points, seconds=time.monotonic() - started)

@@ -1,0 +1,88 @@
+"""IngestService over gRPC."""
+
+import time
+from typing import Any
+
+import grpc.aio
+from typing_extensions import override
+
+from atlas.ingest.v1 import ingest_service_pb2 as pb
+from atlas.ingest.v1 import ingest_service_pb2_grpc
+from atlas_common import errors
+from atlas_common.limits import check_bytes, check_items
+from atlas_common.tenant import current_tenant
+from atlas_common.token import TokenSigner
+from atlas_ingest import convert, metrics
+from atlas_ingest.optimizer import WriteOptimizer
+from atlas_ingest.staging import StagingMonitor
+from atlas_ingest.validate import entity_key_problem
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class IngestServicer(ingest_service_pb2_grpc.IngestServiceServicer):
+    """Takes telemetry in."""
+
+    def __init__(
+        self, optimizer: WriteOptimizer, signer: TokenSigner, monitor: StagingMonitor
+    ) -> None:
+        self._optimizer = optimizer
+        self._signer = signer
+        self._monitor = monitor
+
+    @override
+    async def Write(self, request: pb.WriteRequest, context: Context) -> pb.WriteResponse:
+        """Store a batch of points."""
+        started = time.monotonic()
+        ack = convert.ack_of(request)
+        if ack is None:
+            raise errors.invalid_argument(
+                "INVALID_FIELD", f"ack {request.ack} is no level known here", field="ack"
+            )
+        _check(request)
+        tenant = current_tenant()
+        with self._optimizer.admit(len(request.points), request.ByteSize()) as admission:
+            now_us = time.time_ns() // 1_000
+            write = convert.write_of(request, ack, now_us)
+            ingested = await self._optimizer.ingest_telemetry(tenant, write, admission, now_us)
+        positions = [] if ingested.position is None else [ingested.position]
+        if not ingested.duplicate and not write.validate_only:
+            metrics.points_accepted.add(ingested.answer.accepted_count)
+            metrics.points_rejected.add(ingested.answer.rejected_count)
+            self._monitor.rejected_points += ingested.answer.rejected_count
+        metrics.ack_seconds.record(time.monotonic() - started, {"ack": ack.value})
+        return convert.write_response(
+            ingested.answer,
+            token=self._signer.seal(tenant.id, positions),
+            ack=ack,
+            duplicate=ingested.duplicate,
+        )
+
+    @override
+    async def GetStagingStatus(
+        self, request: pb.GetStagingStatusRequest, context: Context
+    ) -> pb.GetStagingStatusResponse:
+        """How far each lane is flushed."""
+        return convert.staging_response(await self._monitor.status())
+
+
+def _check(request: pb.WriteRequest) -> None:
+    """The bounds of the call itself; those of each point are checked with it."""
+    check_items(request, "points")
+    check_bytes(request, "request_id")
+    if not request.request_id.isprintable():
+        raise errors.invalid_argument(
+            "INVALID_FIELD", "request_id has control characters", field="request_id"
+        )
+    if not request.points:
+        raise errors.invalid_argument(
+            "INVALID_FIELD", "points is empty: send one at least", field="points"
+        )
+    if request.default_entity_key:
+        problem = entity_key_problem(request.default_entity_key)
+        if problem is not None:
+            raise errors.invalid_argument(
+                "ENTITY_KEY_INVALID",
+                f"default_entity_key {problem}",
+                field="default_entity_key",
+            )
