@@ -1,0 +1,90 @@
+"""`python -m atlas_cdc_reconciler`: the cdc-reconciler service."""
+
+from contextlib import AsyncExitStack
+
+from atlas.reconciler.v1 import reconciler_service_pb2_grpc
+from atlas_cdc_reconciler.aggregate import Aggregator
+from atlas_cdc_reconciler.config import Config
+from atlas_cdc_reconciler.pipeline import Pipeline
+from atlas_cdc_reconciler.progress import Progress
+from atlas_cdc_reconciler.reconcile import Reconciler
+from atlas_cdc_reconciler.seal import Sealer
+from atlas_cdc_reconciler.servicer import SERVICE, TENANTLESS, ReconcilerServicer
+from atlas_cdc_reconciler.sink.duckdb import DuckDbWarehouse
+from atlas_cdc_reconciler.source.slot import SlotSource
+from atlas_cdc_reconciler.source_digests import SourceDigests
+from atlas_cdc_reconciler.status import StatusReporter
+from atlas_cdc_reconciler.verification_store import VerificationStore
+from atlas_common import telemetry
+from atlas_common.config import load
+from atlas_common.db import (
+    Database,
+    Heartbeat,
+    PostgresTenants,
+    PrimaryClock,
+    PrimaryClockPoller,
+    rights,
+)
+from atlas_common.rpc import authenticator, interceptors, new_server, run, serve
+from atlas_common.token import TokenSigner
+
+
+async def main() -> None:
+    """Serve until told to stop."""
+    config = load(Config)  # The environment is read here and nowhere else.
+    async with AsyncExitStack() as stack:
+        stack.enter_context(
+            telemetry.setup("cdc-reconciler", config.telemetry, instance=config.instance)
+        )
+        primary = await stack.enter_async_context(Database.open(config.primary, name="primary"))
+        warehouse = await stack.enter_async_context(DuckDbWarehouse.open(config.warehouse))
+        clock, progress = PrimaryClock(), Progress()
+        source = SlotSource(config.slot, config.direct, primary)
+        pipeline = Pipeline(source, warehouse, progress, config.slot.backoff_seconds_max)
+        verifications = VerificationStore(warehouse)
+        await verifications.use_width(config.reconcile.window_us)
+        reconciler = Reconciler(
+            SourceDigests(primary, config.reconcile.statement_timeout_seconds),
+            verifications,
+            Sealer(primary, progress, config.reconcile.seal_timeout_seconds),
+            progress,
+            window_us=config.reconcile.window_us,
+            windows_per_statement=config.reconcile.windows_per_statement,
+        )
+        servicer = ReconcilerServicer(
+            Aggregator(warehouse, progress, config.warehouse.aggregate_rows_max),
+            reconciler,
+            verifications,
+            StatusReporter(warehouse, source, progress, clock),
+            TokenSigner.from_config(config.token),
+        )
+        chain = interceptors(
+            config.rpc,
+            authenticator=authenticator(config.environment),
+            tenants=PostgresTenants(primary),
+            tenantless=TENANTLESS,
+        )
+        server = new_server(config.rpc, chain)
+        reconciler_service_pb2_grpc.add_ReconcilerServiceServicer_to_server(servicer, server)
+        background = {
+            "pipeline": pipeline.run,
+            "heartbeat": Heartbeat(primary).run,
+            "primary clock": PrimaryClockPoller(primary, clock).run,
+        }
+        if config.reconcile.interval_seconds:
+            background["reconcile"] = lambda: reconciler.run(config.reconcile.interval_seconds)
+        await serve(
+            server,
+            config.rpc,
+            services=[SERVICE],
+            readiness={
+                "primary": primary.check,
+                "rights": rights.guard(primary, replication=True),
+                "pipeline": pipeline.check,
+            },
+            background=background,
+        )
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,103 @@
+"""What the cdc-reconciler can be told."""
+
+from pathlib import Path
+
+from pydantic import Field
+
+from atlas_common.config import DatabaseConfig, Section, ServiceConfig, TokenConfig
+
+
+class SlotConfig(Section):
+    """The logical replication slot that feeds the warehouse."""
+
+    name: str = Field(
+        default="atlas_warehouse", pattern=r"^[a-z0-9_]{1,63}$", description="The slot's name."
+    )
+    publication: str = Field(
+        default="atlas_warehouse", min_length=1, description="The publication that is read."
+    )
+    batch_changes_max: int = Field(
+        default=50_000, ge=1, description="Changes after which a batch is applied at once."
+    )
+    batch_bytes_max: int = Field(
+        default=32 * 2**20, ge=1024, description="Bytes after which a batch is applied at once."
+    )
+    linger_ms: float = Field(
+        default=100.0, ge=0, description="How long a batch waits for more changes."
+    )
+    transaction_bytes_max: int = Field(
+        default=2**30,
+        ge=2**20,
+        description="Largest transaction held in memory; a larger one stops the pipeline.",
+    )
+    snapshot_rows_max: int = Field(
+        default=100_000, ge=1, description="Rows in memory while the first copy is made."
+    )
+    status_interval_seconds: float = Field(
+        default=1.0, gt=0, le=5, description="How often the server hears how far we are."
+    )
+    backoff_seconds_max: float = Field(
+        default=5.0, gt=0, description="Longest pause before the source is tried again."
+    )
+
+
+class WarehouseConfig(Section):
+    """The warehouse in its file."""
+
+    path: Path = Field(description="The DuckDB file; this process owns it alone.")
+    memory_limit_mb: int = Field(
+        default=512, ge=64, description="Memory for queries and for rows being written."
+    )
+    threads: int = Field(default=2, ge=1, description="Threads that one query may use.")
+    concurrent_reads_max: int = Field(
+        default=4, ge=1, description="Reads at work at a time; more of them wait."
+    )
+    waiting_reads_max: int = Field(
+        default=64, ge=0, description="Reads that may wait; more are refused as OVERLOADED."
+    )
+    aggregate_rows_max: int = Field(
+        default=1_000_000, ge=1, description="Most rows that one Aggregate answers."
+    )
+    dead_letters_per_batch_max: int = Field(
+        default=1_000, ge=1, description="More of them in one batch stop the pipeline."
+    )
+
+
+class ReconcileConfig(Section):
+    """The proof that source and warehouse are equal."""
+
+    window_seconds: int = Field(
+        default=60, ge=1, le=86_400, description="Width of a window of ingested_at."
+    )
+    interval_seconds: float = Field(
+        default=30.0, ge=0, description="How often all tenants are compared by itself; 0: never."
+    )
+    windows_per_statement: int = Field(
+        default=240, ge=1, le=10_000, description="Windows that one statement digests."
+    )
+    statement_timeout_seconds: float = Field(
+        default=120.0, gt=0, description="Longest digest of one statement's windows."
+    )
+    seal_timeout_seconds: float = Field(
+        default=30.0, gt=0, description="Longest wait for flushes and for the warehouse."
+    )
+
+    @property
+    def window_us(self) -> int:
+        """Width of a window in microseconds."""
+        return self.window_seconds * 1_000_000
+
+
+class Config(ServiceConfig):
+    """Settings of the cdc-reconciler service."""
+
+    primary: DatabaseConfig = Field(description="The primary, through a pooler if there is one.")
+    direct: DatabaseConfig = Field(
+        description="The same server without a pooler: the replication connection."
+    )
+    token: TokenConfig = Field(description="Keys of freshness tokens.")
+    warehouse: WarehouseConfig = Field(description="The warehouse in its file.")
+    slot: SlotConfig = Field(default_factory=SlotConfig, description="The source of changes.")
+    reconcile: ReconcileConfig = Field(
+        default_factory=ReconcileConfig, description="The proof of equality."
+    )

@@ -1,0 +1,215 @@
+"""Between protos and the domain; the only place that does it."""
+
+import math
+from datetime import timedelta
+
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from atlas.reconciler.v1 import reconciler_service_pb2 as pb
+from atlas.type.v1 import consistency_pb2
+from atlas_cdc_reconciler.aggregate import AggregateRow, Demand, Served
+from atlas_cdc_reconciler.aggregate_sql import AggregateQuery, Function
+from atlas_cdc_reconciler.digest import Digest
+from atlas_cdc_reconciler.reconcile import Outcome
+from atlas_cdc_reconciler.status import PipelineStatus
+from atlas_cdc_reconciler.verification_store import Verification
+from atlas_cdc_reconciler.windows import WindowComparison
+from atlas_common import errors
+from atlas_common.limits import check_bytes, check_items
+from atlas_common.tenant import Tenant
+from atlas_common.token import TokenSigner
+from atlas_common.values import timestamp_to_us, us_to_timestamp
+
+# Of microseconds that both Python's dates and the warehouse's timestamps can hold.
+_US_MIN, _US_MAX = -62_135_596_800_000_000, 253_402_300_799_999_999
+_WAIT_SECONDS_MAX = 300.0
+_LAG_BUDGET_SECONDS = 300.0
+_FUNCTIONS = {
+    pb.AGGREGATION_COUNT: Function.COUNT,
+    pb.AGGREGATION_SUM: Function.SUM,
+    pb.AGGREGATION_AVG: Function.AVG,
+    pb.AGGREGATION_MIN: Function.MIN,
+    pb.AGGREGATION_MAX: Function.MAX,
+}
+
+
+def aggregate_query(tenant: Tenant, request: pb.AggregateRequest) -> AggregateQuery:
+    """The query asked for. Raises ServiceError INVALID_ARGUMENT naming the field."""
+    for field in ("entity_ids", "attribute_ids", "aggregations"):
+        check_items(request, field)
+    if not request.attribute_ids:
+        raise _invalid("attribute_ids", "name at least one attribute")
+    if not request.aggregations:
+        raise _invalid("aggregations", "name at least one aggregation")
+    functions = []
+    for aggregation in request.aggregations:
+        if aggregation not in _FUNCTIONS:
+            raise _invalid("aggregations", f"aggregation {aggregation} is not known here")
+        functions.append(_FUNCTIONS[aggregation])
+    if not 0 <= request.bucket_us <= _US_MAX:
+        raise _invalid("bucket_us", "a bucket is at least 1 us wide; 0 is one bucket")
+    start = _moment(request, "start_time_us")
+    end = _moment(request, "end_time_us")
+    if start is not None and end is not None and end < start:
+        raise _invalid("end_time_us", "end_time_us is before start_time_us")
+    return AggregateQuery(
+        tenant.id,
+        tuple(request.attribute_ids),
+        tuple(request.entity_ids),
+        start,
+        end,
+        request.bucket_us,
+        tuple(functions),
+        request.group_by_entity,
+    )
+
+
+def demand(tenant: Tenant, request: pb.AggregateRequest, signer: TokenSigner) -> Demand:
+    """The freshness asked for. Raises ServiceError INVALID_ARGUMENT naming the field."""
+    check_bytes(request, "token")
+    wait = 0.0
+    if request.HasField("wait_timeout"):
+        wait = request.wait_timeout.ToNanoseconds() / 1e9
+        if wait < 0:
+            raise _invalid("wait_timeout", "wait_timeout is negative")
+    verified = None
+    if request.HasField("min_verified_through"):
+        verified = timestamp_to_us(request.min_verified_through)
+    return Demand(signer.open(request.token, tenant.id), verified, min(wait, _WAIT_SECONDS_MAX))
+
+
+def aggregate_response(rows: list[AggregateRow]) -> pb.AggregateResponse:
+    """One message of rows. A group without a number (all NULL) shows as NaN."""
+    return pb.AggregateResponse(
+        rows=[
+            pb.AggregateRow(
+                entity_id=entity,
+                attribute_id=attribute,
+                bucket_time_us=bucket,
+                results=[math.nan if result is None else result for result in results],
+            )
+            for entity, attribute, bucket, *results in rows
+        ]
+    )
+
+
+def read_metadata(
+    tenant: Tenant, served: Served, lag_seconds: float, signer: TokenSigner
+) -> consistency_pb2.ReadMetadata:
+    """The proof of what was served. An unknown lag is left out, and said so in the warnings."""
+    as_of = Timestamp()
+    as_of.FromDatetime(served.beat.beaten_at)
+    metadata = consistency_pb2.ReadMetadata(
+        source=consistency_pb2.SOURCE_WAREHOUSE,
+        endpoint="warehouse",
+        consistency=consistency_pb2.CONSISTENCY_LEVEL_ANALYTICS,
+        lag=duration(lag_seconds),
+        as_of=as_of,
+        token=signer.seal(tenant.id, served.lanes.flushed.values()),
+        route_reason="aggregates are answered by the warehouse",
+    )
+    if served.verified_through_us is not None:
+        metadata.verified_through.CopyFrom(us_to_timestamp(served.verified_through_us))
+    if not math.isfinite(lag_seconds):
+        metadata.warnings.append("the warehouse's lag is not known: the primary gives no heartbeat")
+    elif lag_seconds > _LAG_BUDGET_SECONDS:
+        metadata.warnings.append(
+            f"warehouse lag {lag_seconds:.1f} s exceeds the budget of {_LAG_BUDGET_SECONDS:.0f} s"
+        )
+    return metadata
+
+
+def through_us(request: pb.ReconcileRequest) -> int | None:
+    """The moment up to which to compare; None: now."""
+    if not request.HasField("through_time"):
+        return None
+    moment = timestamp_to_us(request.through_time)
+    if not 0 <= moment <= _US_MAX:
+        raise _invalid("through_time", "through_time is not between 1970 and 9999")
+    return moment
+
+
+def reconcile_response(event: WindowComparison | Outcome) -> pb.ReconcileResponse:
+    """One message of a reconciliation."""
+    if isinstance(event, WindowComparison):
+        return pb.ReconcileResponse(
+            window=pb.WindowResult(
+                start_time=us_to_timestamp(event.span.start_us),
+                end_time=us_to_timestamp(event.span.stop_us),
+                source=_digest(event.source),
+                warehouse=_digest(event.warehouse),
+                matched=event.is_matched,
+            )
+        )
+    return pb.ReconcileResponse(
+        summary=pb.ReconcileSummary(
+            windows_compared=event.windows_compared,
+            windows_mismatched=event.windows_mismatched,
+            source=_digest(event.source),
+            warehouse=_digest(event.warehouse),
+            verified_through=_timestamp(event.verified_through_us),
+        )
+    )
+
+
+def verification_response(found: Verification | None) -> pb.GetVerificationResponse:
+    """What is known of a tenant."""
+    if found is None:
+        return pb.GetVerificationResponse()
+    return pb.GetVerificationResponse(
+        verified_through=us_to_timestamp(found.verified_through_us),
+        check_time=us_to_timestamp(found.checked_at_us),
+        windows_mismatched=found.mismatched,
+    )
+
+
+def pipeline_status_response(status: PipelineStatus) -> pb.GetPipelineStatusResponse:
+    """How far the warehouse is."""
+    standing, counts = status.standing, status.counts
+    response = pb.GetPipelineStatusResponse(
+        phase=standing.phase.value,
+        lag=duration(status.lag_seconds),
+        read_total=counts.read,
+        applied_total=counts.applied,
+        dead_lettered_total=counts.dead_lettered,
+        skipped_total=counts.skipped,
+        warehouse_rows=status.warehouse_rows,
+        slot_retained_bytes=status.retained_bytes,
+        reason=standing.reason,
+    )
+    if standing.sink.position is not None:
+        response.applied_lsn = str(standing.sink.position.lsn)
+    if standing.sink.beat.beat_id:
+        response.as_of.FromDatetime(standing.sink.beat.beaten_at)
+    return response
+
+
+def duration(seconds: float) -> Duration | None:
+    """A Duration; None for an unknown (infinite) one."""
+    if not math.isfinite(seconds):
+        return None
+    message = Duration()
+    message.FromTimedelta(timedelta(seconds=seconds))
+    return message
+
+
+def _digest(digest: Digest) -> pb.Digest:
+    return pb.Digest(row_count=digest.rows, checksum=digest.checksum)
+
+
+def _timestamp(us: int | None) -> Timestamp | None:
+    return None if us is None else us_to_timestamp(us)
+
+
+def _moment(request: pb.AggregateRequest, field: str) -> int | None:
+    if not request.HasField(field):  # type: ignore[arg-type]
+        return None
+    moment: int = getattr(request, field)
+    if not _US_MIN <= moment <= _US_MAX:
+        raise _invalid(field, f"{field} is not between the years 1 and 9999")
+    return moment
+
+
+def _invalid(field: str, message: str) -> errors.ServiceError:
+    return errors.invalid_argument("INVALID_FIELD", message, field=field)

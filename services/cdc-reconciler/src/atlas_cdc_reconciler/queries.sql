@@ -1,0 +1,43 @@
+-- Named queries on the primary, as role atlas_reconciler. Those of the warehouse are in warehouse.sql.
+
+-- name: slot
+-- What the server knows of our slot. No row: there is none.
+SELECT
+    plugin, database = current_database() AS is_here, active, wal_status,
+    (confirmed_flush_lsn - '0/0'::pg_lsn)::bigint AS confirmed_position
+FROM pg_replication_slots
+WHERE slot_name = %(slot)s;
+
+-- name: slot_retained_bytes
+-- How much log the server keeps for the slot.
+SELECT coalesce((pg_current_wal_lsn() - restart_lsn)::bigint, 0)
+FROM pg_replication_slots
+WHERE slot_name = %(slot)s;
+
+-- name: drop_slot
+-- Only ever a slot that no warehouse stands on.
+SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = %(slot)s;
+
+-- name: list_tenants
+SELECT tenant_id, key FROM tenants ORDER BY tenant_id;
+
+-- name: announce_seal
+-- Answers the moment before which no flush that begins from now on stores anything.
+SELECT announce_seal(coalesce(%(until)s::timestamptz, 'infinity'));
+
+-- name: primary_now
+SELECT clock_timestamp();
+
+-- name: flushes_in_flight
+SELECT flushes_in_flight();
+
+-- name: beat_now
+-- Beats whatever the age of the newest beat.
+SELECT beat_heart('0 seconds');
+
+-- name: newest_beat
+SELECT beat_id FROM replication_heartbeat WHERE id = 1;
+
+-- name: first_ingested
+-- When the tenant's first row was ingested.
+SELECT min(ingested_at) FROM entity_values_ts WHERE tenant_id = %(tenant_id)s;

@@ -1,0 +1,195 @@
+"""Proves source and warehouse equal: sealed window by sealed window, tenant by tenant."""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import AsyncGenerator, Iterable, Iterator
+from dataclasses import dataclass
+
+import psycopg
+
+from atlas_cdc_reconciler.digest import Digest
+from atlas_cdc_reconciler.progress import Progress
+from atlas_cdc_reconciler.seal import Sealer
+from atlas_cdc_reconciler.sink import WarehouseError
+from atlas_cdc_reconciler.source_digests import SourceDigests
+from atlas_cdc_reconciler.verification_store import Verification, VerificationStore
+from atlas_cdc_reconciler.windows import Span, WindowComparison, align_down, cut, joined, paired
+from atlas_common.errors import ServiceError
+from atlas_common.telemetry import logger
+from atlas_common.tenant import Tenant
+
+# Mismatches of earlier runs that are compared again; the first of them decides verified_through.
+_RECHECKED_WINDOWS_MAX = 1_000
+_log = logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a run found."""
+
+    windows_compared: int
+    windows_mismatched: int
+    source: Digest
+    """Of all the tenant's rows before the moment asked for."""
+    warehouse: Digest
+    verified_through_us: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """What a run compares: what is new, old mismatches again, a cut window for the answer."""
+
+    first_us: int | None
+    again: tuple[int, ...]
+    fresh: Span
+    partial: Span
+    """A part of a window that is remembered whole: compared, and not remembered."""
+
+    def spans(self, width_us: int, windows_max: int) -> Iterator[Span]:
+        yield from joined(self.again, width_us, windows_max)
+        yield from cut(self.fresh, width_us, windows_max)
+
+
+class Reconciler:
+    """Compares on demand and, while `run` runs, by itself."""
+
+    def __init__(
+        self,
+        source: SourceDigests,
+        store: VerificationStore,
+        sealer: Sealer,
+        progress: Progress,
+        *,
+        window_us: int,
+        windows_per_statement: int,
+    ) -> None:
+        self._source = source
+        self._store = store
+        self._sealer = sealer
+        self._progress = progress
+        self._window_us = window_us
+        self._windows_per_statement = windows_per_statement
+        # Two runs of one tenant would take each other's remembered windows away.
+        self._busy: defaultdict[int, asyncio.Lock] = defaultdict(asyncio.Lock)
+
+    async def reconcile(
+        self, tenant: Tenant, through_us: int | None, *, from_start: bool
+    ) -> AsyncGenerator[WindowComparison | Outcome, None]:
+        """Compare everything ingested before `through_us`, or before now; the Outcome comes last.
+
+        Shows the windows that have rows on either side. What agreed in an earlier run is not
+        compared again unless `from_start`. Raises as Sealer.seal, and psycopg.Error.
+        """
+        sealed_us = await self._sealer.seal(through_us)
+        async with self._busy[tenant.id]:
+            async for event in self._compare(tenant, sealed_us, from_start=from_start):
+                yield event
+
+    async def run(self, interval_seconds: float) -> None:
+        """Compare all tenants' whole windows, again and again, through outages."""
+        while True:
+            await asyncio.sleep(interval_seconds)
+            try:
+                await self._sweep()
+            except (ServiceError, psycopg.Error, WarehouseError, TimeoutError) as error:
+                _log.warning("not reconciled", error=str(error))
+
+    async def _sweep(self) -> None:
+        sealed_us = align_down(await self._sealer.seal(None), self._window_us)
+        for tenant in await self._source.tenants():
+            async with self._busy[tenant.id]:
+                known = await self._store.verification(tenant)
+                if known is not None and known.compared_through_us > sealed_us:
+                    sealed_us_here = known.compared_through_us  # A call compared further.
+                else:
+                    sealed_us_here = sealed_us
+                async for event in self._compare(tenant, sealed_us_here, from_start=False):
+                    if isinstance(event, Outcome):
+                        _log.info(
+                            "reconciled",
+                            tenant=tenant.key,
+                            windows=event.windows_compared,
+                            mismatched=event.windows_mismatched,
+                            rows=event.warehouse.rows,
+                        )
+
+    async def _compare(
+        self, tenant: Tenant, through_us: int, *, from_start: bool
+    ) -> AsyncGenerator[WindowComparison | Outcome, None]:
+        width_us = self._window_us
+        known = await self._store.verification(tenant)
+        plan = await self._plan(tenant, through_us, known, from_start=from_start)
+        compared = mismatched = 0
+        through = 0 if known is None else known.compared_through_us
+        for span in plan.spans(width_us, self._windows_per_statement):
+            comparisons = await self._compare_span(tenant, span)
+            through = max(through, span.stop_us)
+            await self._store.keep(
+                tenant, span, comparisons, Verification(plan.first_us, through, through_us, None, 0)
+            )
+            await self._progress.move()  # verified_through may be what somebody waits for.
+            for comparison in comparisons:
+                compared += 1
+                mismatched += not comparison.is_matched
+                yield comparison
+        cut_short = await self._compare_span(tenant, plan.partial)
+        for comparison in cut_short:
+            compared += 1
+            mismatched += not comparison.is_matched
+            yield comparison
+        whole_before = plan.partial.start_us if not plan.partial.is_empty else through_us
+        source, warehouse = await self._store.totals(tenant, whole_before)
+        found = await self._store.verification(tenant)
+        yield Outcome(
+            compared,
+            mismatched,
+            _sum(source, (comparison.source for comparison in cut_short)),
+            _sum(warehouse, (comparison.warehouse for comparison in cut_short)),
+            None if found is None else found.verified_through_us,
+        )
+
+    async def _plan(
+        self, tenant: Tenant, through_us: int, known: Verification | None, *, from_start: bool
+    ) -> _Plan:
+        width_us = self._window_us
+        compared_through = None if known is None else known.compared_through_us
+        partial = Span(through_us, through_us)
+        stop = through_us
+        if compared_through is not None and through_us < compared_through:
+            # The window around the moment is remembered whole; a part must not take its place.
+            stop = align_down(through_us, width_us)
+            partial = Span(stop, through_us)
+        if from_start or known is None:
+            first = await self._first_us(tenant, None if known is None else known.compared_from_us)
+            start = through_us if first is None else first
+            # Beginning at a window's edge, also if there is no row yet.
+            fresh = Span(align_down(start, width_us), stop)
+            return _Plan(first, (), fresh, partial)
+        start = align_down(known.compared_through_us, width_us)
+        again = await self._store.mismatched_starts(
+            tenant, min(start, stop), _RECHECKED_WINDOWS_MAX
+        )
+        fresh = Span(start, stop)
+        first = known.compared_from_us
+        return _Plan(first, tuple(again), fresh, partial)
+
+    async def _first_us(self, tenant: Tenant, known_us: int | None) -> int | None:
+        """Start of the first window that has rows, or ever had, on either side."""
+        found = await asyncio.gather(
+            self._source.first_ingested_us(tenant), self._store.first_ingested_us(tenant)
+        )
+        moments = [moment for moment in (*found, known_us) if moment is not None]
+        return align_down(min(moments), self._window_us) if moments else None
+
+    async def _compare_span(self, tenant: Tenant, span: Span) -> list[WindowComparison]:
+        if span.is_empty:
+            return []
+        source, warehouse = await asyncio.gather(
+            self._source.digests(tenant, span, self._window_us),
+            self._store.digests(tenant, span, self._window_us),
+        )
+        return paired(source, warehouse, span, self._window_us)
+
+
+def _sum(total: Digest, digests: Iterable[Digest]) -> Digest:
+    return sum(digests, total)

@@ -1,0 +1,96 @@
+"""The ReconcilerService: checks, hands over to the domain, converts."""
+# ruff: noqa: N802, ARG002 - names and arguments of gRPC.
+
+import math
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from typing import Any
+
+import grpc.aio
+
+from atlas.reconciler.v1 import reconciler_service_pb2 as pb
+from atlas.reconciler.v1 import reconciler_service_pb2_grpc as pb_grpc
+from atlas_cdc_reconciler import convert
+from atlas_cdc_reconciler.aggregate import Aggregator
+from atlas_cdc_reconciler.reconcile import Reconciler
+from atlas_cdc_reconciler.status import StatusReporter
+from atlas_cdc_reconciler.verification_store import VerificationStore
+from atlas_common.tenant import current_tenant
+from atlas_common.token import TokenSigner
+
+Context = grpc.aio.ServicerContext[Any, Any]
+SERVICE = pb.DESCRIPTOR.services_by_name["ReconcilerService"].full_name
+TENANTLESS = frozenset({f"/{SERVICE}/GetPipelineStatus"})
+
+
+class ReconcilerServicer(pb_grpc.ReconcilerServiceServicer):
+    """See reconciler_service.proto for what the calls promise."""
+
+    def __init__(
+        self,
+        aggregator: Aggregator,
+        reconciler: Reconciler,
+        verifications: VerificationStore,
+        reporter: StatusReporter,
+        signer: TokenSigner,
+    ) -> None:
+        self._aggregator = aggregator
+        self._reconciler = reconciler
+        self._verifications = verifications
+        self._reporter = reporter
+        self._signer = signer
+
+    async def Aggregate(
+        self, request: pb.AggregateRequest, context: Context
+    ) -> AsyncIterator[pb.AggregateResponse]:
+        """At least one message, so that there is always metadata."""
+        tenant = current_tenant()
+        query = convert.aggregate_query(tenant, request)
+        demand = convert.demand(tenant, request, self._signer)
+        async with self._aggregator.answer(query, demand) as answer:
+            lag_seconds = self._reporter.lag_seconds(answer.served.beat)
+            context.set_trailing_metadata(_trailers(lag_seconds))
+            metadata = convert.read_metadata(tenant, answer.served, lag_seconds, self._signer)
+            first = True
+            async for rows in answer.pieces:
+                response = convert.aggregate_response(rows)
+                if first:
+                    response.metadata.CopyFrom(metadata)
+                    first = False
+                yield response
+            if first:
+                yield pb.AggregateResponse(metadata=metadata)
+
+    async def Reconcile(
+        self, request: pb.ReconcileRequest, context: Context
+    ) -> AsyncIterator[pb.ReconcileResponse]:
+        """Windows as they are compared, then the summary."""
+        tenant = current_tenant()
+        through_us = convert.through_us(request)
+        events = self._reconciler.reconcile(tenant, through_us, from_start=request.from_start)
+        async with aclosing(events):  # A caller that goes away must not leave its lock behind.
+            async for event in events:
+                yield convert.reconcile_response(event)
+
+    async def GetVerification(
+        self, request: pb.GetVerificationRequest, context: Context
+    ) -> pb.GetVerificationResponse:
+        """Up to where the caller's tenant is proven equal."""
+        return convert.verification_response(
+            await self._verifications.verification(current_tenant())
+        )
+
+    async def GetPipelineStatus(
+        self, request: pb.GetPipelineStatusRequest, context: Context
+    ) -> pb.GetPipelineStatusResponse:
+        """How far the warehouse is."""
+        return convert.pipeline_status_response(await self._reporter.status())
+
+
+def _trailers(lag_seconds: float) -> tuple[tuple[str, str], ...]:
+    lag = f"{lag_seconds:.3f}" if math.isfinite(lag_seconds) else "inf"
+    return (
+        ("x-data-source", "warehouse"),
+        ("x-data-lag-seconds", lag),
+        ("x-consistency", "analytics"),
+    )

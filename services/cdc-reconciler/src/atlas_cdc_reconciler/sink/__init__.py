@@ -1,0 +1,84 @@
+"""Where changes go. Sinks know nothing of sources; the pipeline joins them."""
+
+from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Protocol
+
+import pyarrow as pa
+
+from atlas_cdc_reconciler.changes import Batch
+from atlas_cdc_reconciler.source import SourcePosition
+from atlas_cdc_reconciler.tables import Table
+from atlas_common.db import Beat
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """The books; since they commit with the rows: read = applied + dead_lettered + skipped."""
+
+    read: int = 0
+    applied: int = 0
+    dead_lettered: int = 0
+    skipped: int = 0
+
+    @property
+    def are_conserved(self) -> bool:
+        """Whether nothing got lost on the way."""
+        return self.read == self.applied + self.dead_lettered + self.skipped
+
+
+@dataclass(frozen=True, slots=True)
+class SinkState:
+    """Where a sink stands."""
+
+    position: SourcePosition | None
+    """None: nothing was ever stored."""
+    beat: Beat
+    """The newest heartbeat that it holds."""
+
+
+class SchemaChangedError(Exception):
+    """The source's table no longer fits the warehouse's: a person has to decide."""
+
+
+class TooManyDeadLettersError(Exception):
+    """So much cannot be applied that something else must be wrong than the changes."""
+
+
+class Load(Protocol):
+    """The first copy under way; stored as a whole, together with its position, or not at all."""
+
+    async def append(self, table: Table, rows: pa.Table) -> None:
+        """Take in rows of a table, in the warehouse's columns."""
+        ...
+
+
+class Sink(Protocol):
+    """A copy of the source's tables that knows how far it is."""
+
+    async def state(self) -> SinkState:
+        """Where the sink stands."""
+        ...
+
+    def load(self, position: SourcePosition) -> AbstractAsyncContextManager[Load]:
+        """Store the first copy. Leaving the block commits it, an exception drops all of it."""
+        ...
+
+    async def apply(self, batch: Batch) -> SinkState:
+        """Store a batch: its rows, dead letters, counts and position in one transaction.
+
+        A change that cannot be applied becomes a dead letter, the rest of the batch is applied.
+        Idempotent: a batch up to a position that the sink has is not applied again.
+        Raises SchemaChangedError, TooManyDeadLettersError; WarehouseError when the sink itself
+        fails, after which nothing of the batch is stored and it can be applied again.
+        """
+        ...
+
+    async def counts(self) -> Mapping[str, Counts]:
+        """The books per table."""
+        ...
+
+
+class WarehouseError(Exception):
+    """The warehouse itself failed (disk, memory), not what was asked of it."""

@@ -1,0 +1,101 @@
+"""Reading the warehouse: consistent snapshots, bounded in number, interrupted when nobody waits."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from typing import TypeVar
+
+import duckdb
+
+from atlas_common import errors
+
+T = TypeVar("T")
+Row = tuple[object, ...]
+_RETRY_AFTER_SECONDS = 0.25
+
+
+class Reader:
+    """One read-only transaction: all its queries see the same state of the warehouse."""
+
+    def __init__(self, cursor: duckdb.DuckDBPyConnection, threads: ThreadPoolExecutor) -> None:
+        self._cursor = cursor
+        self._threads = threads
+
+    async def all(self, sql: str, parameters: Mapping[str, object] | None = None) -> list[tuple]:  # type: ignore[type-arg]
+        """All rows of a query that is known to have few. Raises as `_run`."""
+        given = dict(parameters or {})
+        return await self._run(lambda: self._cursor.execute(sql, given).fetchall())
+
+    async def pieces(
+        self, sql: str, parameters: Mapping[str, object], piece_rows: int
+    ) -> AsyncIterator[list[tuple]]:  # type: ignore[type-arg]
+        """The rows of a query in pieces; the next one is made when it is asked for."""
+        given = dict(parameters)
+        await self._run(lambda: self._cursor.execute(sql, given))
+        while rows := await self._run(lambda: self._cursor.fetchmany(piece_rows)):
+            yield rows
+
+    async def _run(self, work: Callable[[], T]) -> T:
+        """Run in a thread; a cancelled caller interrupts the query and waits for its end.
+
+        Raises ServiceError RESOURCE_EXHAUSTED / OVERLOADED when the query needs too much memory.
+        """
+        future = asyncio.get_running_loop().run_in_executor(self._threads, work)
+        try:
+            return await asyncio.shield(future)
+        except asyncio.CancelledError:
+            # The cursor is closed next, and must not be while a thread is inside it.
+            self._cursor.interrupt()
+            await asyncio.wait({future})
+            if not future.cancelled():
+                future.exception()  # Seen.
+            raise
+        except duckdb.OutOfMemoryException as error:
+            raise errors.resource_exhausted(
+                "OVERLOADED",
+                "the query needs more memory than the warehouse has: ask for less at a time",
+            ) from error
+
+
+class ReadGate:
+    """Lets a bounded number of readers in at a time."""
+
+    def __init__(self, concurrent_max: int, waiting_max: int) -> None:
+        self._slots = asyncio.Semaphore(concurrent_max)
+        self._threads = ThreadPoolExecutor(concurrent_max, "warehouse-reader")
+        self._waiting = 0
+        self._waiting_max = waiting_max
+
+    @asynccontextmanager
+    async def snapshot(self, connection: duckdb.DuckDBPyConnection) -> AsyncIterator[Reader]:
+        """A view that stands still; it begins with its first query.
+
+        Raises ServiceError RESOURCE_EXHAUSTED / OVERLOADED when too many wait already.
+        """
+        await self._enter()
+        try:
+            cursor = connection.cursor()
+            reader = Reader(cursor, self._threads)
+            try:
+                await reader.all("BEGIN TRANSACTION READ ONLY")
+                yield reader
+            finally:
+                cursor.close()  # Ends the transaction too.
+        finally:
+            self._slots.release()
+
+    async def close(self) -> None:
+        """Wait for the readers' threads."""
+        await asyncio.to_thread(self._threads.shutdown)
+
+    async def _enter(self) -> None:
+        if self._slots.locked() and self._waiting >= self._waiting_max:
+            raise errors.resource_exhausted(
+                "OVERLOADED", "too many reads of the warehouse", retry_after=_RETRY_AFTER_SECONDS
+            )
+        self._waiting += 1
+        try:
+            await self._slots.acquire()
+        finally:
+            self._waiting -= 1

@@ -1,0 +1,64 @@
+"""The warehouse's own schema, made and brought up to date by the process that owns the file."""
+
+import duckdb
+
+from atlas_cdc_reconciler.tables import TABLES, Table
+
+VERSION = 1
+
+# No keys and indexes: DuckDB checks them too eagerly for "delete and insert the same key in one
+# transaction", and every key here is kept unique by the one writer.
+_BOOKS = """
+CREATE TABLE cdc_position (source_id VARCHAR NOT NULL, lsn UBIGINT NOT NULL);
+CREATE TABLE cdc_counters (
+    table_name VARCHAR NOT NULL, read_count BIGINT NOT NULL, applied_count BIGINT NOT NULL,
+    dead_lettered_count BIGINT NOT NULL, skipped_count BIGINT NOT NULL);
+CREATE TABLE cdc_dead_letters (
+    commit_lsn UBIGINT NOT NULL, table_name VARCHAR NOT NULL, kind VARCHAR NOT NULL,
+    source_columns VARCHAR NOT NULL, raw BLOB NOT NULL, reason VARCHAR NOT NULL,
+    buried_at TIMESTAMPTZ NOT NULL);
+CREATE TABLE cdc_windows (
+    tenant_id INTEGER NOT NULL, start_us BIGINT NOT NULL, end_us BIGINT NOT NULL,
+    source_rows BIGINT NOT NULL, source_high HUGEINT NOT NULL, source_low HUGEINT NOT NULL,
+    warehouse_rows BIGINT NOT NULL, warehouse_high HUGEINT NOT NULL, warehouse_low HUGEINT NOT NULL,
+    is_matched BOOLEAN NOT NULL, checked_at BIGINT NOT NULL);
+CREATE TABLE cdc_verifications (
+    tenant_id INTEGER PRIMARY KEY, compared_from BIGINT, compared_through BIGINT NOT NULL,
+    checked_at BIGINT NOT NULL);
+CREATE TABLE cdc_window_width (window_us BIGINT NOT NULL);
+CREATE TABLE cdc_schema (version INTEGER NOT NULL);
+"""
+
+
+class SchemaVersionError(Exception):
+    """The file was made by a newer release."""
+
+
+def migrate(connection: duckdb.DuckDBPyConnection) -> None:
+    """Make the tables in an empty file. Raises SchemaVersionError for a file of the future."""
+    connection.execute("BEGIN")
+    known = connection.execute(
+        "SELECT count(*) FROM information_schema.tables WHERE table_name = 'cdc_schema'"
+    ).fetchone()
+    if known == (0,):
+        for table in TABLES.values():
+            connection.execute(_create(table))
+        connection.execute(_BOOKS)
+        connection.execute("INSERT INTO cdc_schema VALUES (?)", [VERSION])
+        for name in TABLES:
+            connection.execute("INSERT INTO cdc_counters VALUES (?, 0, 0, 0, 0)", [name])
+    row = connection.execute("SELECT max(version) FROM cdc_schema").fetchone()
+    if row is None or row[0] != VERSION:
+        connection.execute("ROLLBACK")
+        raise SchemaVersionError(
+            f"the file has schema {row and row[0]}, this release knows {VERSION}"
+        )
+    connection.execute("COMMIT")
+
+
+def _create(table: Table) -> str:
+    columns = ", ".join(
+        f"{column.name} {column.type.warehouse_type}{' NOT NULL' if column.not_null else ''}"
+        for column in table.columns
+    )
+    return f"CREATE TABLE {table.name} ({columns})"

@@ -1,0 +1,98 @@
+-- Named queries of the warehouse (DuckDB). Times leave it as microseconds since the epoch.
+
+-- name: position
+SELECT source_id, lsn FROM cdc_position;
+
+-- name: begin_position
+INSERT INTO cdc_position (source_id, lsn) VALUES ($source_id, $lsn);
+
+-- name: set_position
+UPDATE cdc_position SET lsn = $lsn;
+
+-- name: newest_beat
+SELECT beat_id, epoch_us(beaten_at) FROM replication_heartbeat WHERE id = 1;
+
+-- name: count_changes
+UPDATE cdc_counters SET
+    read_count = read_count + $read,
+    applied_count = applied_count + $applied,
+    dead_lettered_count = dead_lettered_count + $dead_lettered,
+    skipped_count = skipped_count + $skipped
+WHERE table_name = $table_name;
+
+-- name: counts
+SELECT table_name, read_count, applied_count, dead_lettered_count, skipped_count FROM cdc_counters;
+
+-- name: bury
+-- A dead letter: enough to replay it, even after the table has changed its columns.
+INSERT INTO cdc_dead_letters (commit_lsn, table_name, kind, source_columns, raw, reason, buried_at)
+VALUES ($commit_lsn, $table_name, $kind, $source_columns, $raw, $reason, current_timestamp);
+
+-- name: row_count
+SELECT count(*) FROM entity_values_ts;
+
+-- name: lanes
+SELECT lane, epoch, sequence FROM flush_positions;
+
+-- name: claims
+SELECT lane, epoch, first_sequence FROM lane_epochs;
+
+-- name: attribute_types
+SELECT attribute_id, data_type FROM attributes
+WHERE tenant_id = $tenant_id AND list_contains($attribute_ids, attribute_id);
+
+-- name: first_ingested
+SELECT epoch_us(min(ingested_at)) FROM entity_values_ts WHERE tenant_id = $tenant_id;
+
+-- name: verification
+-- A mismatch ends the verified run; without one it reaches as far as was compared.
+SELECT
+    v.compared_from, v.compared_through, v.checked_at,
+    (SELECT min(start_us) FROM cdc_windows AS w
+     WHERE w.tenant_id = v.tenant_id AND NOT w.is_matched) AS first_mismatch,
+    (SELECT count(*) FROM cdc_windows AS w
+     WHERE w.tenant_id = v.tenant_id AND NOT w.is_matched) AS mismatched
+FROM cdc_verifications AS v WHERE v.tenant_id = $tenant_id;
+
+-- name: set_verification
+INSERT OR REPLACE INTO cdc_verifications (tenant_id, compared_from, compared_through, checked_at)
+VALUES ($tenant_id, $compared_from, $compared_through, $checked_at);
+
+-- name: mismatched_windows
+SELECT start_us FROM cdc_windows
+WHERE tenant_id = $tenant_id AND NOT is_matched AND start_us < $before
+ORDER BY start_us LIMIT $windows_max;
+
+-- name: window_totals
+-- Sums of the digests of whole windows.
+SELECT
+    coalesce(sum(source_rows), 0), coalesce(sum(source_high), 0), coalesce(sum(source_low), 0),
+    coalesce(sum(warehouse_rows), 0), coalesce(sum(warehouse_high), 0), coalesce(sum(warehouse_low), 0)
+FROM cdc_windows
+WHERE tenant_id = $tenant_id AND start_us < $before;
+
+-- name: drop_windows
+DELETE FROM cdc_windows
+WHERE tenant_id = $tenant_id AND start_us >= $start AND start_us < $stop;
+
+-- name: keep_window
+INSERT INTO cdc_windows (tenant_id, start_us, end_us, source_rows, source_high, source_low,
+    warehouse_rows, warehouse_high, warehouse_low, is_matched, checked_at)
+VALUES ($tenant_id, $start, $end, $source_rows, $source_high, $source_low,
+    $warehouse_rows, $warehouse_high, $warehouse_low, $is_matched, $checked_at);
+
+-- name: window_width
+SELECT window_us FROM cdc_window_width;
+
+-- name: set_window_width
+INSERT INTO cdc_window_width (window_us) VALUES ($window_us);
+
+-- name: forget_verifications
+-- Windows of another width cannot be continued.
+DELETE FROM cdc_verifications;
+
+-- name: forget_windows
+DELETE FROM cdc_windows;
+
+-- name: forget_window_width
+DELETE FROM cdc_window_width;
