@@ -1,0 +1,116 @@
+"""Rows in the binary form of COPY. That Postgres reads them so is an integration test."""
+
+import struct
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from psycopg.types.numeric import NumericBinaryLoader
+
+from atlas_common.values import DataType
+from atlas_ingest import encode
+
+_VALUES: dict[DataType, Any] = {
+    DataType.BOOL: True,
+    DataType.INT: -5,
+    DataType.DOUBLE: 1.5,
+    DataType.DECIMAL: Decimal("12.5"),
+    DataType.TEXT: "grün",
+    DataType.TIME: 946_684_800_000_001,
+    DataType.JSON: '{"a": 1}',
+}
+
+
+def fields_of(rows: bytes) -> list[list[bytes | None]]:
+    """Take rows apart by the format's own rules."""
+    result = []
+    at = 0
+    while at < len(rows):
+        (count,) = struct.unpack_from(">h", rows, at)
+        at += 2
+        row: list[bytes | None] = []
+        for _ in range(count):
+            (size,) = struct.unpack_from(">i", rows, at)
+            at += 4
+            row.append(None if size < 0 else rows[at : at + size])
+            at += max(0, size)
+        result.append(row)
+    return result
+
+
+@settings(derandomize=True)
+@given(
+    st.integers(-(10**38) + 1, 10**38 - 1),
+    st.integers(-18, 0),
+    st.integers(0, 10),
+)
+def test_numeric_is_read_back_by_psycopg(digits: int, exponent: int, shift: int) -> None:
+    value = Decimal(digits).scaleb(exponent + shift).normalize()
+    loaded = NumericBinaryLoader(1700).load(encode.numeric(value))
+    assert loaded == value
+
+
+@pytest.mark.parametrize("text", ["0", "-0", "1E+19", "1e-18", "-99999999999999999999.5"])
+def test_numeric_at_the_edges(text: str) -> None:
+    assert NumericBinaryLoader(1700).load(encode.numeric(Decimal(text))) == Decimal(text)
+
+
+@pytest.mark.parametrize("data_type", list(DataType))
+def test_a_row_has_its_keys_and_one_value(data_type: DataType) -> None:
+    rows = encode.PointRows(data_type, [7, 8], [3, 4], [0, 1], [0, 255], [_VALUES[data_type]] * 2)
+    first, second = fields_of(encode.point_rows(11, 2, rows))
+    assert first[:6] == [
+        struct.pack(">i", 11),
+        struct.pack(">i", 2),
+        struct.pack(">q", 7),
+        struct.pack(">i", 3),
+        struct.pack(">q", -946_684_800_000_000),
+        struct.pack(">h", 0),
+    ]
+    assert second[2:6] == [
+        struct.pack(">q", 8),
+        struct.pack(">i", 4),
+        struct.pack(">q", -946_684_800_000_000 + 1),
+        struct.pack(">h", 255),
+    ]
+    filled = [
+        column
+        for column, field in zip(encode.POINT_COLUMNS[6:], first[6:], strict=True)
+        if field is not None
+    ]
+    assert filled == [f"value_{data_type}"]
+
+
+def test_values_in_their_binary_forms() -> None:
+    expected = {
+        DataType.BOOL: b"\x01",
+        DataType.INT: struct.pack(">q", -5),
+        DataType.DOUBLE: struct.pack(">d", 1.5),
+        DataType.TEXT: "grün".encode(),
+        DataType.TIME: struct.pack(">q", 1),
+        DataType.JSON: b'\x01{"a": 1}',
+    }
+    for data_type, binary in expected.items():
+        rows = encode.PointRows(data_type, [1], [1], [0], [0], [_VALUES[data_type]])
+        ((*_keys, _null),) = [[*fields_of(encode.point_rows(1, 1, rows))[0], None]]
+        assert [field for field in _keys[6:] if field is not None] == [binary]
+
+
+def test_doubles_keep_every_bit() -> None:
+    values = [float("nan"), float("inf"), float("-inf"), -0.0, 5e-324, 1.7976931348623157e308]
+    count = len(values)
+    rows = encode.PointRows(
+        DataType.DOUBLE, [1] * count, [1] * count, [0] * count, [0] * count, values
+    )
+    stored = [
+        next(f for f in row[6:] if f is not None)
+        for row in fields_of(encode.point_rows(1, 1, rows))
+    ]
+    assert stored == [struct.pack(">d", value) for value in values]
+
+
+def test_a_ledger_row() -> None:
+    (row,) = fields_of(encode.batch_row(5, 2, "r-ü", b"hash", b""))
+    assert row == [struct.pack(">i", 5), struct.pack(">i", 2), "r-ü".encode(), b"hash", b""]
