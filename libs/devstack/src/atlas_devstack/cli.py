@@ -160,16 +160,16 @@ def _show_endpoints(endpoints: Endpoints, *, as_json: bool) -> None:
     if as_json:
         print(endpoints.to_json(), flush=True)
         return
-    table = Table("part", "address", box=None, header_style="bold")
-    for name, target in endpoints.services.items():
-        table.add_row(name, target)
-    table.add_row("postgres primary", endpoints.primary)
-    for number, dsn in enumerate(endpoints.replicas, 1):
-        table.add_row(f"postgres replica-{number}", dsn)
-    table.add_row("valkey", endpoints.valkey or "-")
-    table.add_row("warehouse", endpoints.warehouse)
-    table.add_row("tenants", ", ".join(endpoints.tenants) or "-")
-    Console(soft_wrap=True).print(table)
+    lines = {
+        **endpoints.services,
+        "postgres primary": endpoints.primary,
+        **{f"replica-{number}": dsn for number, dsn in enumerate(endpoints.replicas, 1)},
+        "valkey": endpoints.valkey or "-",
+        "warehouse": endpoints.warehouse,
+        "tenants": ", ".join(endpoints.tenants) or "-",
+    }
+    for name, address in lines.items():
+        print(f"{name:<18}{address}", flush=True)
 
 
 def _show_status(found: "StackStatus") -> None:

@@ -1,15 +1,16 @@
 """The platform's database on a server: created, migrated, reachable as each role."""
 
+import importlib
 import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from types import ModuleType
 
 import psycopg
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
-import atlas_db
 from atlas_devstack.dsn import dsn_as, with_database
 from atlas_devstack.platform import DATABASE
 
@@ -32,11 +33,17 @@ class Database:
         return str(conninfo_to_dict(self.admin_dsn)["dbname"])
 
 
+def migrations() -> ModuleType:
+    """Return atlas_db. Importing it takes a second (alembic): a start does so while initdb runs."""
+    return importlib.import_module("atlas_db")
+
+
 def migrate(admin_dsn: str, role_passwords: Mapping[str, str]) -> Database:
     """Create the database of this DSN if it is missing, migrate it, and set the roles' passwords.
 
     Raises psycopg.Error when the server refuses.
     """
+    atlas_db = migrations()
     _create_if_missing(admin_dsn)
     atlas_db.upgrade(admin_dsn)
     atlas_db.set_role_passwords(admin_dsn, dict(role_passwords))
@@ -54,7 +61,7 @@ def another(database: Database) -> Iterator[Database]:
     own = Database(with_database(database.admin_dsn, name), database.role_passwords)
     _create_if_missing(own.admin_dsn)
     try:
-        atlas_db.upgrade(own.admin_dsn)
+        migrations().upgrade(own.admin_dsn)
         yield own
     finally:
         drop = sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name))

@@ -8,7 +8,7 @@ from psycopg.conninfo import conninfo_to_dict
 
 from atlas_devstack.component import Component
 from atlas_devstack.credentials import Credentials
-from atlas_devstack.database import Database, migrate
+from atlas_devstack.database import Database, migrate, migrations
 from atlas_devstack.errors import DevstackError
 from atlas_devstack.platform import DATABASE, ROLES
 from atlas_devstack.postgres import PostgresCluster, PostgresOptions, PostgresSite, node_names
@@ -80,6 +80,7 @@ class Servers:
 
     def start(self, pool: ThreadPoolExecutor) -> "list[Future[None]]":
         """Start the primary and migrate it; return what still comes up: replicas and cache."""
+        pool.submit(migrations)
         later: list[Future[None]] = []
         if self.valkey:
             later.append(pool.submit(self.valkey.start))
