@@ -290,6 +290,31 @@ async def test_many_cancelled_callers_leak_no_connection(dsn: str) -> None:
             assert database.stats().in_use == 2
 
 
+async def test_a_caller_cancelled_while_it_returns_a_connection_does_not_lose_it(
+    dsn: str,
+) -> None:
+    settings = config(dsn, pool_size_max=1, acquire_timeout_seconds=1)
+    async with Database.open(settings, name="p") as database:
+        lock = database._pool._lock  # Whoever returns a connection has to wait for it.
+
+        async def work() -> None:
+            async with database.transaction():
+                await lock.acquire()
+
+        task = asyncio.create_task(work())
+
+        async def is_returning() -> bool:
+            return database.stats().in_use == 0 and lock.locked()
+
+        await eventually(is_returning)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        lock.release()
+        await eventually(lambda: answers(database))
+        assert database.stats().size == 1
+
+
 async def test_a_direct_connection_is_a_session_of_its_own(dsn: str) -> None:
     async with (
         direct_connection(config(dsn), name="one") as one,

@@ -187,6 +187,19 @@ async def test_a_snapshot_demands_heartbeat_and_positions(
     await ingest.check()  # The connection that refused is whole.
 
 
+async def test_a_direct_connection_is_free_again_after_a_refusal(
+    fresh_database: Devstack, ingest: Database
+) -> None:
+    settings = DatabaseConfig(dsn=SecretStr(fresh_database.dsn("atlas_ingest")))
+    unmet = Freshness(positions=(Position(200, 1, 1),))
+    async with direct_connection(settings, name="direct") as connection:
+        with pytest.raises(BehindError):
+            async with tenant_snapshot(connection, ACME, fresh=unmet):
+                pytest.fail("the guard let it pass")
+        async with tenant_snapshot(connection, GLOBEX) as snapshot:
+            assert await keys(snapshot.connection) == ["pump of globex"]
+
+
 async def test_tenants_resolve_by_key(fresh_database: Devstack, ingest: Database) -> None:
     tenants = PostgresTenants(ingest)
     assert await tenants.resolve("acme") == ACME

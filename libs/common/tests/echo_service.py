@@ -1,7 +1,8 @@
 """A service of bytes in all four arities, whose requests say what shall happen."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 from typing import Any, cast
 
 import grpc
@@ -30,6 +31,10 @@ class Echo:
         return await self.act(request, context)
 
     async def UnaryStream(self, request: bytes, context: Context) -> AsyncIterator[bytes]:  # noqa: N802
+        if request == b"flood":
+            async with aclosing(self._flood()) as flood:
+                async for message in flood:
+                    yield message
         yield b"first"
         yield await self.act(request, context)
 
@@ -81,6 +86,16 @@ class Echo:
                 tenant = tenant_or_none()
                 return f"{tenant.key if tenant else None} {request_id()}".encode()
         return request
+
+    async def _flood(self) -> AsyncGenerator[bytes, None]:
+        """More than the connection takes: writing waits for the reader."""
+        try:
+            while True:
+                self.started.set()
+                yield bytes(2**20)
+        finally:
+            tenant = tenant_or_none()
+            self.ended.put_nowait(f"closed as {tenant.key if tenant else None}")
 
     async def _wait(self) -> None:
         self.started.set()

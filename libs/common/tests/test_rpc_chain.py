@@ -4,7 +4,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import grpc
 import grpc.aio
@@ -198,6 +198,15 @@ async def test_cancelling_a_call_cancels_its_handler(
     with pytest.raises(asyncio.CancelledError):
         await task
     assert await asyncio.wait_for(echo.ended.get(), 5) == "cancelled"
+
+
+async def test_a_stream_cancelled_while_it_writes_is_closed_within_its_call(
+    channel: grpc.aio.Channel, echo: Echo
+) -> None:
+    stream = cast("Any", channel).unary_stream(f"/{NAME}/UnaryStream")(b"flood", metadata=ACME)
+    await stream.read()  # And no more: the server fills its window and waits.
+    stream.cancel()
+    assert await asyncio.wait_for(echo.ended.get(), 5) == "closed as acme"
 
 
 async def test_calls_beyond_the_bound_are_refused_with_a_delay(echo: Echo) -> None:

@@ -82,13 +82,15 @@ async def test_what_the_caller_sets_itself_is_left_alone(recorder: Recorder, tar
 async def test_a_call_has_no_more_time_than_the_running_call(target: str, arity: str) -> None:
     async with open_channel(PeerConfig(target=target, timeout_seconds=60)) as channel:
         with work_until(asyncio.get_running_loop().time() + 0.1):
-            error, _ = await failure(channel, arity, b"wait", timeout=60)
+            async with asyncio.timeout(20):
+                error, _ = await failure(channel, arity, b"wait", timeout=60)
     assert error.code is grpc.StatusCode.DEADLINE_EXCEEDED
 
 
 async def test_a_unary_call_has_no_more_time_than_its_peer_may_take(target: str) -> None:
     async with open_channel(PeerConfig(target=target, timeout_seconds=0.1)) as channel:
-        error, _ = await failure(channel, "UnaryUnary", b"wait")
+        async with asyncio.timeout(20):
+            error, _ = await failure(channel, "UnaryUnary", b"wait")
     assert error.code is grpc.StatusCode.DEADLINE_EXCEEDED
 
 
