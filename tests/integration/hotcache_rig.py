@@ -27,6 +27,7 @@ from atlas_devstack.valkey import Valkey, ValkeySite
 from atlas_devstack.waiting import Patience
 from atlas_hotcache.cache_store import ValkeyCache
 from atlas_hotcache.config import Config
+from atlas_hotcache.flights import Flights
 from atlas_hotcache.ports import PrimaryRead
 from atlas_hotcache.servicer import TENANTLESS
 from atlas_hotcache.store import PrimaryStore
@@ -81,6 +82,7 @@ class Rig:
     admin: "psycopg.Connection[Any]"
     connect: Callable[[str], "psycopg.Connection[Any]"]
     signer: TokenSigner
+    flights: Flights[tuple[int, int], Any]
     _event_count: int = 0
 
     @property
@@ -235,6 +237,7 @@ async def start_rig(
                     admin=admin,
                     connect=connect,
                     signer=TokenSigner.from_config(config.token),
+                    flights=parts.reader.flights,
                 )
                 watching = asyncio.create_task(parts.watcher.run()) if watch else None
                 try:

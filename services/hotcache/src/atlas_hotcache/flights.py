@@ -26,6 +26,11 @@ class Flights(Generic[K, V]):
     def __len__(self) -> int:
         return len(self._flights)
 
+    def waiter_count(self, key: K) -> int:
+        """How many callers wait for the key's flight."""
+        flight = self._flights.get(key)
+        return 0 if flight is None else flight.waiters
+
     async def run(
         self,
         keys: Sequence[K],

@@ -76,7 +76,7 @@ class Reader:
         self._read_count = 0
         self._clock = clock
         self._counts = counts
-        self._flights: Flights[tuple[int, int], _Fetched] = Flights(clock)
+        self.flights: Flights[tuple[int, int], _Fetched] = Flights(clock)
 
     async def get(self, tenant: Tenant, entity_ids: Sequence[int], demand: Demand) -> Answer:
         """The entities' values, never staler than asked.
@@ -135,7 +135,7 @@ class Reader:
                 for entity in reading.entities
             }
 
-        fetched = await self._flights.run(
+        fetched = await self.flights.run(
             [(tenant.id, entity_id) for entity_id in ids],
             make,
             # A read under way may have begun before the flush that a token speaks of.

@@ -17,10 +17,11 @@ from atlas_hotcache.watcher import Watcher
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What is served, and what runs beside it."""
+    """What is served, what runs beside it, and what is worth looking into."""
 
     servicer: HotCacheServicer
     watcher: Watcher
+    reader: Reader
 
 
 def wire(
@@ -55,4 +56,4 @@ def wire(
         counts=counts,
         default_staleness=config.cache.max_staleness_default_seconds,
     )
-    return Parts(servicer, watcher)
+    return Parts(servicer, watcher, reader)

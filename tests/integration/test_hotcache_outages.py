@@ -1,0 +1,151 @@
+"""What callers get while Valkey is dead, stalled or restarted, and when they give up themselves."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import grpc.aio
+import pytest
+
+from atlas.hotcache.v1 import hotcache_service_pb2 as pb
+from atlas_common.rpc import TENANT_KEY
+from atlas_devstack.database import Database
+
+from .hotcache_rig import ACME, GLOBEX, Rig, eventually, pressure, start_rig
+from .test_hotcache_reads import refusal
+
+
+@pytest.fixture
+async def rig(fresh_database: Database, tmp_path: Path) -> AsyncIterator[Rig]:
+    async with start_rig(fresh_database, tmp_path, watch=True) as rig:
+        yield rig
+
+
+async def is_connected(rig: Rig) -> bool:
+    return (await rig.stub.GetCacheStatus(pb.GetCacheStatusRequest())).connected
+
+
+async def hits_again(rig: Rig) -> bool:
+    return (await rig.get(ACME)).hit_count == 1
+
+
+async def test_the_primary_answers_while_valkey_is_dead(rig: Rig) -> None:
+    lane = rig.lane()
+    await rig.write_through(lane, 1.0)
+    await rig.hit(ACME)
+    rig.valkey.kill()
+    rig.write(lane, 2.0)
+    for _ in range(20):
+        response = await rig.get(ACME)
+        assert (pressure(response), response.hit_count) == (2.0, 0)
+        assert response.bypass_reason.startswith("the cache")
+    assert pressure(await rig.get(GLOBEX)) == -2.0
+    await eventually(lambda: not rig.watcher.is_connected)
+    assert not await is_connected(rig)
+    rig.valkey.start()
+    await eventually(lambda: hits_again(rig))
+    assert pressure(await rig.get(ACME, token=rig.token(ACME, lane))) == 2.0
+    assert pressure(await rig.get(GLOBEX, token=rig.token(GLOBEX, lane))) == -2.0
+    assert await is_connected(rig)
+
+
+async def test_a_stalled_valkey_costs_little_and_leaves_no_old_value_behind(rig: Rig) -> None:
+    lane = rig.lane()
+    await rig.write_through(lane, 1.0)
+    await rig.hit(ACME)
+    rig.valkey.pause()
+    flushed = rig.write(lane, 2.0)
+    refused = await refusal(rig.invalidate(lane, flushed))
+    assert refused.reason == "DEPENDENCY_UNAVAILABLE"
+    began = time.monotonic()
+    for _ in range(30):
+        response = await rig.get(ACME)
+        assert (pressure(response), response.hit_count) == (2.0, 0)
+    # Without the breaker each of them would wait for the time limit.
+    assert time.monotonic() - began < 30 * 0.5 / 2
+    rig.valkey.resume()
+    await eventually(lambda: hits_again(rig))
+    token = rig.token(ACME, lane)
+    assert pressure(await rig.get(ACME, token=token)) == 2.0
+    assert pressure(await rig.get(GLOBEX)) == -2.0
+
+
+async def test_cancelled_calls_leave_pools_and_replies_in_order(rig: Rig) -> None:
+    lane = rig.lane()
+    ids = list(range(1, 41))
+    for entity_id in ids:
+        await rig.write_through(lane, float(entity_id), [entity_id])
+    await rig.get(ACME, [1])
+
+    async def give_up(number: int) -> None:
+        # Some within the look-up, some within the read of the primary, some within the fill.
+        tenant = ACME if number % 2 else GLOBEX
+        request = pb.GetEntitiesRequest(entity_ids=[1 + number % 40, 1_000 + number])
+        call = rig.stub.GetEntities(request, metadata=((TENANT_KEY, tenant),))
+        await asyncio.sleep(number % 50 / 2_000)
+        call.cancel()
+        with contextlib.suppress(asyncio.CancelledError, grpc.aio.AioRpcError):
+            await call
+
+    for start in range(0, 1_000, 100):
+        await asyncio.gather(*(give_up(number) for number in range(start, start + 100)))
+    await eventually(lambda: rig.database.stats().in_use == 0)
+    assert len(rig.flights) == 0
+    for tenant, sign in ((ACME, 1), (GLOBEX, -1)):
+        for _ in range(2):
+            response = await rig.get(tenant, ids)
+            assert [pressure(response, at) for at in range(40)] == [sign * id_ for id_ in ids]
+    assert response.hit_count == 40
+    assert response.bypass_reason == ""
+
+
+async def test_a_cancelled_caller_does_not_take_others_with_it(rig: Rig) -> None:
+    await rig.write_through(rig.lane(), 1.5)
+    await rig.get(ACME, [9])
+    arrived, go = asyncio.Event(), asyncio.Event()
+
+    async def hold() -> None:
+        arrived.set()
+        await go.wait()
+
+    rig.store.after_read = hold
+    reads = rig.store.read_count
+    first = asyncio.create_task(rig.get(ACME))
+    await arrived.wait()
+    second = asyncio.create_task(rig.get(ACME))
+    await eventually(lambda: rig.flights.waiter_count((1, 1)) == 2)
+    first.cancel()
+    await asyncio.wait([first])
+    await eventually(lambda: rig.flights.waiter_count((1, 1)) == 1)
+    go.set()
+    assert pressure(await second) == 1.5
+    assert rig.store.read_count == reads + 1
+    assert pressure(await rig.get(GLOBEX)) == -1.5
+
+
+async def test_reads_of_the_primary_are_bounded(fresh_database: Database, tmp_path: Path) -> None:
+    async with start_rig(fresh_database, tmp_path, primary_reads_max=2) as rig:
+        await rig.write_through(rig.lane(), 1.5, [1, 2, 3])
+        await rig.hit(ACME, 3)
+        held = 0
+        go = asyncio.Event()
+
+        async def hold() -> None:
+            nonlocal held
+            held += 1
+            await go.wait()
+
+        rig.store.after_read = hold
+        running = [
+            asyncio.create_task(rig.get(ACME, [1])),
+            asyncio.create_task(rig.get(GLOBEX, [2])),
+        ]
+        await eventually(lambda: held == 2)
+        refused = await refusal(rig.get(ACME, [2]))
+        assert (refused.code.name, refused.reason) == ("RESOURCE_EXHAUSTED", "OVERLOADED")
+        assert refused.retry_after
+        assert (await rig.get(ACME, [3])).hit_count == 1  # The cache goes on answering.
+        go.set()
+        assert [pressure(await task) for task in running] == [1.5, -1.5]
