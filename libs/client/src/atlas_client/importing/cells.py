@@ -16,6 +16,8 @@ _INT64_MIN, _INT64_MAX = -(2**63), 2**63 - 1
 _INT = re.compile(r"[+-]?[0-9]+")
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 _NOT_FINITE = frozenset({"nan", "inf", "+inf", "-inf", "infinity", "+infinity", "-infinity"})
+_YEAR_1_US = to_us(datetime.min.replace(tzinfo=UTC))
+_YEAR_10000_US = to_us(datetime.max.replace(tzinfo=UTC)) + 1
 _BOOLS = {"true": True, "false": False, "1": True, "0": False}
 
 
@@ -48,11 +50,20 @@ def parse_time(cell: Any, unit: TimeUnit) -> int:
     text = str(cell).strip()
     try:
         if _NUMBER.fullmatch(text):
-            return int(Decimal(text) * _US_PER_UNIT[unit])
+            return _bounded_us(Decimal(text) * _US_PER_UNIT[unit])
         moment = datetime.fromisoformat(text)
     except (ValueError, ArithmeticError):
-        raise CellError("INVALID_FIELD", f"{_shown(text)} is no time in ISO 8601") from None
+        raise CellError(
+            "INVALID_FIELD", f"{_shown(text)} is no time (ISO 8601, or a number)"
+        ) from None
     return to_us(moment if moment.tzinfo else moment.replace(tzinfo=UTC))
+
+
+def _bounded_us(microseconds: Decimal) -> int:
+    # Before int(): "1e999999999" is a short text of a number that would fill the memory.
+    if not _YEAR_1_US <= microseconds < _YEAR_10000_US:
+        raise ValueError("outside the years 1 to 9999")
+    return int(microseconds)
 
 
 def parser(data_type: DataType, unit: TimeUnit) -> Callable[[Any], Value]:
