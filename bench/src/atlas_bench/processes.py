@@ -1,0 +1,75 @@
+"""The benchmark's own helpers: the driver and the echo server, each a process."""
+
+import base64
+import json
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from atlas_bench.errors import BenchError
+from atlas_bench.job import Job
+
+_END_SECONDS_MAX = 10.0
+
+
+class Driver:
+    """The load generator's process."""
+
+    def __init__(self, child: "subprocess.Popen[str]") -> None:
+        self._child = child
+
+    @classmethod
+    @contextmanager
+    def started(cls) -> Iterator["Driver"]:
+        """Run a driver; it ends with this."""
+        with _child("atlas_bench.driver") as child:
+            yield cls(child)
+
+    def run(self, job: Job) -> dict[str, Any]:
+        """Do one run; returns Tally.summary(). Raises BenchError when the driver died."""
+        answer: dict[str, Any] = json.loads(_ask(self._child, job.to_json()))
+        return answer
+
+
+@contextmanager
+def echo_server(answers: Mapping[str, Sequence[bytes]]) -> Iterator[str]:
+    """Run a bare gRPC server with these answers; gives its address."""
+    with _child("atlas_bench.echo") as child:
+        encoded = {
+            name: [base64.b64encode(message).decode() for message in messages]
+            for name, messages in answers.items()
+        }
+        yield _ask(child, json.dumps({"answers": encoded})).strip()
+
+
+@contextmanager
+def _child(module: str) -> Iterator["subprocess.Popen[str]"]:
+    command = [sys.executable, "-m", module]
+    with subprocess.Popen(  # noqa: S603 - ourselves.
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as child:
+        try:
+            yield child
+        finally:
+            assert child.stdin is not None
+            child.stdin.close()
+            try:
+                child.wait(_END_SECONDS_MAX)
+            except subprocess.TimeoutExpired:
+                child.kill()
+
+
+def _ask(child: "subprocess.Popen[str]", line: str) -> str:
+    assert child.stdin is not None
+    assert child.stdout is not None
+    try:
+        child.stdin.write(line + "\n")
+        child.stdin.flush()
+    except BrokenPipeError:
+        raise BenchError("a process of the benchmark has died; see stderr") from None
+    answer = child.stdout.readline()
+    if not answer:
+        raise BenchError("a process of the benchmark has died; see stderr")
+    return answer
