@@ -150,10 +150,10 @@ def test_callers_are_believed_in_development_alone() -> None:
 async def test_work_ends_before_the_deadline_so_that_the_reason_arrives(
     channel: grpc.aio.Channel, echo: Echo, arity: str
 ) -> None:
-    error, _ = await failure(channel, arity, b"wait", metadata=ACME, timeout=0.3)
+    error, _ = await failure(channel, arity, b"wait", metadata=ACME, timeout=0.6)
     assert error.code is grpc.StatusCode.DEADLINE_EXCEEDED
     # gRPC's own expiry has no ErrorInfo: this text is the server's.
-    assert error.message.startswith("not done within 0.2")
+    assert error.message.startswith("not done within 0.")
     assert await asyncio.wait_for(echo.ended.get(), 5) == "cancelled"
 
 
@@ -179,8 +179,8 @@ async def test_a_unary_call_without_a_deadline_gets_the_default(echo: Echo) -> N
 
 
 async def test_the_handler_knows_its_time(channel: grpc.aio.Channel) -> None:
-    (left,) = await call(channel, "UnaryUnary", b"time", metadata=ACME, timeout=2)
-    assert 1.5 < float(left) <= 1.98
+    (left,) = await call(channel, "UnaryUnary", b"time", metadata=ACME, timeout=20)
+    assert 10 < float(left) <= 19.98
 
 
 @pytest.mark.parametrize("arity", STYLES)
