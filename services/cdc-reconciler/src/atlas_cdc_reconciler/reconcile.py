@@ -99,19 +99,13 @@ class Reconciler:
         for tenant in await self._source.tenants():
             async with self._busy[tenant.id]:
                 known = await self._store.verification(tenant)
-                if known is not None and known.compared_through_us > sealed_us:
-                    sealed_us_here = known.compared_through_us  # A call compared further.
-                else:
-                    sealed_us_here = sealed_us
-                async for event in self._compare(tenant, sealed_us_here, from_start=False):
+                # A call may have compared further, into a window.
+                through_us = (
+                    sealed_us if known is None else max(sealed_us, known.compared_through_us)
+                )
+                async for event in self._compare(tenant, through_us, from_start=False):
                     if isinstance(event, Outcome):
-                        _log.info(
-                            "reconciled",
-                            tenant=tenant.key,
-                            windows=event.windows_compared,
-                            mismatched=event.windows_mismatched,
-                            rows=event.warehouse.rows,
-                        )
+                        _report(tenant, event)
 
     async def _compare(
         self, tenant: Tenant, through_us: int, *, from_start: bool
@@ -161,8 +155,8 @@ class Reconciler:
             partial = Span(stop, through_us)
         if from_start or known is None:
             first = await self._first_us(tenant, None if known is None else known.compared_from_us)
-            start = through_us if first is None else first
-            # Beginning at a window's edge, also if there is no row yet.
+            # Without rows the last window stands for all before it: they are empty on both sides.
+            start = through_us - 1 if first is None else first
             fresh = Span(align_down(start, width_us), stop)
             return _Plan(first, (), fresh, partial)
         start = align_down(known.compared_through_us, width_us)
@@ -189,6 +183,20 @@ class Reconciler:
             self._store.digests(tenant, span, self._window_us),
         )
         return paired(source, warehouse, span, self._window_us)
+
+
+def _report(tenant: Tenant, outcome: Outcome) -> None:
+    if outcome.windows_mismatched:
+        level = _log.error
+    else:
+        level = _log.info if outcome.windows_compared else _log.debug
+    level(
+        "reconciled",
+        tenant=tenant.key,
+        windows=outcome.windows_compared,
+        mismatched=outcome.windows_mismatched,
+        rows=outcome.warehouse.rows,
+    )
 
 
 def _sum(total: Digest, digests: Iterable[Digest]) -> Digest:

@@ -158,8 +158,8 @@ class DuckDbWarehouse:
         if batch.position <= state.position.lsn:
             return state
         poison: dict[int, str] = {}
-        while (reason := self._or_rollback(lambda: self._try(batch, poison))) is not None:
-            ordinal = self._or_rollback(lambda: self._find_poison(batch, poison))
+        while not self._or_rollback(lambda: self._try(batch, poison)):
+            ordinal, reason = self._or_rollback(lambda: self._find_poison(batch, poison))
             run, _ = batch.change(ordinal)
             poison[ordinal] = reason
             _log.error(
@@ -176,33 +176,44 @@ class DuckDbWarehouse:
                 )
         return SinkState(SourcePosition(state.position.source_id, batch.position), self._beat())
 
-    def _try(self, batch: Batch, poison: Mapping[int, str]) -> str | None:
-        """Commit the batch less its dead letters; if there are more of them, tell why instead."""
+    def _try(self, batch: Batch, poison: Mapping[int, str]) -> bool:
+        """Commit the batch less its dead letters; False, and nothing stored, if there are more."""
         self._connection.execute("BEGIN")
         try:
             apply_runs(self._connection, batch.part(batch.change_count, poison))
-        except PoisonError as error:
+        except PoisonError:
             self._rollback()
-            return str(error)[:_REASON_CHARS_MAX]
+            return False
         self._keep_books(batch, poison)
         self._query("set_position", {"lsn": batch.position.value})
         self._connection.execute("COMMIT")
-        return None
+        return True
 
-    def _find_poison(self, batch: Batch, poison: Mapping[int, str]) -> int:
-        """The first change that cannot be applied behind those before it: by bisection."""
+    def _find_poison(self, batch: Batch, poison: Mapping[int, str]) -> tuple[int, str]:
+        """A change that cannot be applied behind those before it, and why: by bisection."""
         good, bad = 0, batch.change_count  # `good` first changes can be applied, `bad` cannot.
+        reason = self._fault(batch, bad, poison)
+        if reason is None:
+            raise WarehouseError("a batch could not be applied, and then it could")
         while bad - good > 1:
             middle = (good + bad) // 2
-            self._connection.execute("BEGIN")
-            try:
-                apply_runs(self._connection, batch.part(middle, poison))
-            except PoisonError:
-                bad = middle
-            else:
+            found = self._fault(batch, middle, poison)
+            if found is None:
                 good = middle
+            else:
+                bad, reason = middle, found
+        return bad - 1, reason
+
+    def _fault(self, batch: Batch, stop: int, poison: Mapping[int, str]) -> str | None:
+        """Why the changes before `stop` cannot be applied; None if they can. Stores nothing."""
+        self._connection.execute("BEGIN")
+        try:
+            apply_runs(self._connection, batch.part(stop, poison))
+        except PoisonError as error:
+            return str(error)[:_REASON_CHARS_MAX]
+        finally:
             self._rollback()
-        return bad - 1
+        return None
 
     def _keep_books(self, batch: Batch, poison: Mapping[int, str]) -> None:
         dead: dict[str, int] = {}

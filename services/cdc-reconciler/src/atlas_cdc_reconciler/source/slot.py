@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ import pyarrow as pa
 from psycopg import sql
 
 from atlas_cdc_reconciler.changes import Batch
-from atlas_cdc_reconciler.columns import table_from
+from atlas_cdc_reconciler.columns import FieldError, table_from
 from atlas_cdc_reconciler.config import SlotConfig
 from atlas_cdc_reconciler.lsn import Lsn
 from atlas_cdc_reconciler.source import SourceLostError, SourcePosition
@@ -173,9 +173,14 @@ class SlotSnapshot:
 
         def taken() -> pa.Table:
             fields = rows.take()
-            return table_from(
-                {c.name: (c.type, values) for c, values in zip(table.columns, fields, strict=True)}
-            )
+            try:
+                return table_from(
+                    {c.name: (c.type, f) for c, f in zip(table.columns, fields, strict=True)}
+                )
+            except FieldError as error:
+                raise SourceLostError(
+                    f"a row of {table.name} cannot be copied: {error}; correct it at the source"
+                ) from error
 
         async with connection.cursor() as cursor, cursor.copy(statement) as copy:
             async for data in copy:
@@ -220,9 +225,11 @@ class SlotStream:
 
     async def keep_alive(self) -> None:
         """Tell the server about us, again and again, also while a batch is being applied."""
-        while True:
-            self._walsender.send_status()
-            await asyncio.sleep(self._config.status_interval_seconds)
+        # When the connection is lost, next_batch tells of it.
+        with suppress(psycopg.Error):
+            while True:
+                self._walsender.send_status()
+                await asyncio.sleep(self._config.status_interval_seconds)
 
     def _gather(self) -> bool:
         """Feed what has arrived, a bounded piece of it; says whether there was anything."""

@@ -1,0 +1,49 @@
+"""Windows: what is compared is exactly what was asked for, once."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from atlas_cdc_reconciler.digest import Digest
+from atlas_cdc_reconciler.windows import Span, align_down, cut, joined, paired
+
+WIDTH = 10
+
+
+@given(st.integers(0, 1000), st.integers(0, 500), st.integers(1, 7))
+def test_pieces_cover_the_span_and_end_on_edges(start: int, length: int, windows_max: int) -> None:
+    span = Span(start, start + length)
+    pieces = list(cut(span, WIDTH, windows_max))
+    edges = [span.start_us, *(piece.stop_us for piece in pieces)]
+    assert [piece.start_us for piece in pieces] == edges[:-1]
+    assert edges[-1] == span.stop_us
+    assert all(edge % WIDTH == 0 for edge in edges[1:-1])
+    assert all(
+        piece.stop_us - align_down(piece.start_us, WIDTH) <= windows_max * WIDTH for piece in pieces
+    )
+
+
+@given(st.sets(st.integers(0, 40)), st.integers(1, 5))
+def test_joined_windows_are_those_and_no_others(numbers: set[int], windows_max: int) -> None:
+    spans = list(joined([number * WIDTH for number in numbers], WIDTH, windows_max))
+    covered = [
+        number for span in spans for number in range(span.start_us // WIDTH, span.stop_us // WIDTH)
+    ]
+    assert covered == sorted(numbers)
+    assert all(span.stop_us - span.start_us <= windows_max * WIDTH for span in spans)
+
+
+def test_windows_with_rows_on_either_side_are_paired() -> None:
+    one, two = Digest(1, 5, 6), Digest(2, 7, 8)
+    windows = paired({3: one, 4: one}, {4: one, 5: two}, Span(30, 57), WIDTH)
+    assert [(w.span, w.source.rows, w.warehouse.rows, w.is_matched) for w in windows] == [
+        (Span(30, 40), 1, 0, False),
+        (Span(40, 50), 1, 1, True),
+        (Span(50, 57), 0, 2, False),
+    ]
+
+
+def test_digests_add_up() -> None:
+    total = Digest(1, 2**60 - 1, 2**60 - 1) + Digest(1, 1, 1)
+    assert total == Digest(2, 2**60, 2**60)
+    assert int(total.checksum, 16) == (2**60 << 60) + 2**60
+    assert Digest().checksum == "0"

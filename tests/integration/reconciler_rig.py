@@ -1,0 +1,221 @@
+"""What tests of the cdc-reconciler need: its parts in this process, a real server, a real file."""
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import psycopg
+from psycopg.types.json import Jsonb
+from pydantic import SecretStr
+
+from atlas_cdc_reconciler.aggregate import Aggregator
+from atlas_cdc_reconciler.config import SlotConfig, WarehouseConfig
+from atlas_cdc_reconciler.digest import Digest
+from atlas_cdc_reconciler.pipeline import Pipeline
+from atlas_cdc_reconciler.progress import Progress, Standing
+from atlas_cdc_reconciler.reconcile import Outcome, Reconciler
+from atlas_cdc_reconciler.seal import Sealer
+from atlas_cdc_reconciler.sink import Counts, Sink
+from atlas_cdc_reconciler.sink.duckdb import DuckDbWarehouse
+from atlas_cdc_reconciler.source.slot import SlotSource
+from atlas_cdc_reconciler.source_digests import SourceDigests
+from atlas_cdc_reconciler.tables import TABLES
+from atlas_cdc_reconciler.verification_store import VerificationStore
+from atlas_cdc_reconciler.windows import WindowComparison
+from atlas_common import db
+from atlas_common.config import DatabaseConfig
+from atlas_common.tenant import Tenant
+from atlas_devstack.database import Database
+
+from .conftest import make_two_tenants
+from .lane_writer import LaneWriter, RawPoint
+
+ACME, GLOBEX = Tenant(1, "acme"), Tenant(2, "globex")
+WINDOW_US = 250_000
+T0 = datetime(2026, 3, 1, 12, tzinfo=UTC)
+WAIT_SECONDS = 20.0
+
+# Of every type: what a warehouse is likely to get wrong.
+VALUES: tuple[tuple[str, Any], ...] = (
+    ("value_bool", True),
+    ("value_bool", False),
+    ("value_int", 0),
+    ("value_int", 2**63 - 1),
+    ("value_int", -(2**63)),
+    ("value_double", 0.1),
+    ("value_double", -0.0),
+    ("value_double", 5e-324),
+    ("value_double", 1.7976931348623157e308),
+    ("value_double", float("nan")),
+    ("value_double", float("-inf")),
+    ("value_decimal", Decimal(0)),
+    ("value_decimal", Decimal("-12.50")),
+    ("value_decimal", Decimal("99999999999999999999.999999999999999999")),
+    ("value_decimal", Decimal("0.000000000000000001")),
+    ("value_text", ""),
+    ("value_text", "plain|12:with separators"),
+    ("value_text", "Ünïcödé 🛰 \u0001\n\t\\ '\""),
+    ("value_text", "x" * 65_536),  # Stored out of line.
+    ("value_time", datetime(1, 1, 1, tzinfo=UTC)),
+    ("value_time", datetime(2026, 2, 3, 4, 5, 6, 789_012, tzinfo=UTC)),
+    ("value_time", datetime(9999, 12, 31, 23, 59, 59, 999_999, tzinfo=UTC)),
+    ("value_json", Jsonb(None)),
+    ("value_json", Jsonb({"b": [1, 2.50, "x"], "a": {"ü": None}})),
+)
+
+
+def points(tenant_id: int, count: int = 10, value: float = 1.5) -> list[RawPoint]:
+    """Doubles of one entity and attribute, the same in every tenant."""
+    return [RawPoint(tenant_id, 1, 1, T0, value + number) for number in range(count)]
+
+
+def points_of_all_types(tenant_id: int) -> list[RawPoint]:
+    """Every value of VALUES."""
+    return [
+        RawPoint(tenant_id, 1 + number % 3, 1 + number, T0, value, column, quality=number)
+        for number, (column, value) in enumerate(VALUES)
+    ]
+
+
+@dataclass
+class Rig:
+    """The reconciler's parts, wired as in its main()."""
+
+    server: Database
+    admin: "psycopg.Connection[Any]"
+    path: Path
+    slot: SlotConfig = field(
+        # Slots belong to the whole server, tests to one database of it.
+        default_factory=lambda: SlotConfig(name=f"test_{secrets.token_hex(4)}", linger_ms=5)
+    )
+
+    @contextmanager
+    def writer(self, lane: int = 0) -> Iterator[LaneWriter]:
+        """The owner of a lane."""
+        with psycopg.connect(self.server.dsn("atlas_ingest"), autocommit=True) as connection:
+            yield LaneWriter(connection, lane)
+
+    @asynccontextmanager
+    async def running(
+        self, wrap: Callable[[Sink], Sink] = lambda sink: sink
+    ) -> AsyncIterator["Running"]:
+        """Own the file and run the pipeline; `wrap` may put something between it and the sink."""
+        config = DatabaseConfig(dsn=SecretStr(self.server.dsn("atlas_reconciler")))
+        async with AsyncExitStack() as stack:
+            primary = await stack.enter_async_context(db.Database.open(config, name="primary"))
+            warehouse = await stack.enter_async_context(
+                DuckDbWarehouse.open(WarehouseConfig(path=self.path, memory_limit_mb=256))
+            )
+            progress = Progress()
+            source = SlotSource(self.slot, config, primary)
+            pipeline = Pipeline(source, wrap(warehouse), progress, backoff_seconds_max=0.2)
+            task = asyncio.create_task(pipeline.run())
+            try:
+                yield Running(primary, warehouse, progress)
+            finally:
+                task.cancel()
+                await asyncio.wait({task})
+
+    def close(self) -> None:
+        """Drop the slot, or the database cannot be dropped."""
+        # The walsender of a connection that was just closed may not have noticed yet.
+        self.admin.execute(
+            "SELECT pg_terminate_backend(active_pid, 5000) FROM pg_replication_slots"
+            " WHERE slot_name = %s AND active",
+            [self.slot.name],
+        )
+        self.admin.execute(
+            "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots"
+            " WHERE slot_name = %s",
+            [self.slot.name],
+        )
+
+
+class Running:
+    """A pipeline under way."""
+
+    def __init__(
+        self, primary: db.Database, warehouse: DuckDbWarehouse, progress: Progress
+    ) -> None:
+        self.warehouse = warehouse
+        self.progress = progress
+        self.sealer = Sealer(primary, progress, WAIT_SECONDS)
+        self.verifications = VerificationStore(warehouse)
+        self.aggregator = Aggregator(warehouse, progress, rows_max=100_000)
+        self.reconciler = Reconciler(
+            SourceDigests(primary, 30.0),
+            self.verifications,
+            self.sealer,
+            progress,
+            window_us=WINDOW_US,
+            windows_per_statement=7,
+        )
+
+    async def caught_up(self) -> None:
+        """Wait until the warehouse has all that is committed now."""
+        await self.sealer.seal(None)
+
+    async def until(self, condition: Callable[[Standing], bool]) -> Standing:
+        """Wait until the pipeline stands as asked."""
+        async with asyncio.timeout(WAIT_SECONDS):
+            standing = self.progress.now
+            while not condition(standing):
+                standing = await self.progress.after(standing.version)
+        return standing
+
+    async def query(self, sql: str) -> list[tuple[Any, ...]]:
+        """Rows of the warehouse."""
+        async with self.warehouse.reader() as reader:
+            return await reader.all(sql)
+
+    async def counts(self, table: str = "entity_values_ts") -> Counts:
+        """The books of a table; the law of conservation is checked on the way."""
+        counts = await self.warehouse.counts()
+        assert all(count.are_conserved for count in counts.values()), counts
+        return counts[table]
+
+    async def reconcile(
+        self, tenant: Tenant, through_us: int | None = None, *, from_start: bool = False
+    ) -> tuple[list[WindowComparison], Outcome]:
+        """The windows and the outcome."""
+        windows: list[WindowComparison] = []
+        async for event in self.reconciler.reconcile(tenant, through_us, from_start=from_start):
+            if isinstance(event, Outcome):
+                return windows, event
+            windows.append(event)
+        raise AssertionError("a reconciliation without an outcome")
+
+    async def assert_equal(self, rig: Rig) -> dict[Tenant, Digest]:
+        """All tenants' rows are the same on both sides, by digest; the digests by tenant."""
+        digests = {}
+        for tenant in (ACME, GLOBEX):
+            windows, outcome = await self.reconcile(tenant, from_start=True)
+            assert all(window.is_matched for window in windows), windows
+            assert outcome.source == outcome.warehouse
+            rows = rig.admin.execute(
+                "SELECT count(*) FROM entity_values_ts WHERE tenant_id = %s", [tenant.id]
+            ).fetchone()
+            assert rows == (outcome.warehouse.rows,)
+            digests[tenant] = outcome.warehouse
+        for name in TABLES.keys() - {"entity_values_ts", "replication_heartbeat"}:
+            rows = rig.admin.execute(f"SELECT count(*) FROM {name}").fetchone()
+            assert await self.query(f"SELECT count(*) FROM {name}") == [rows], name
+        return digests
+
+
+@contextmanager
+def make_rig(server: Database, directory: Path) -> Iterator[Rig]:
+    """A rig with two tenants that have the same entity keys."""
+    with psycopg.connect(server.admin_dsn, autocommit=True) as admin:
+        make_two_tenants(admin)
+        rig = Rig(server, admin, directory / "warehouse.duckdb")
+        try:
+            yield rig
+        finally:
+            rig.close()
