@@ -334,7 +334,7 @@ class Dying(Component):
 
 def test_supervision_gives_up_on_what_keeps_dying(tmp_path: Path) -> None:
     dying = Dying(tmp_path)
-    supervision = Supervision([dying], tmp_path / "supervision.json")
+    supervision = Supervision([dying], tmp_path / "supervision.json", tmp_path)
     dying.launch()
     supervision.start()
     wait_until(lambda: supervision.states()["dying"].gave_up, "giving up", patience=PATIENCE)

@@ -1,6 +1,8 @@
 """One server process: started so that it cannot outlive its supervisor, logged, stopped, killed."""
 
+import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -52,7 +54,7 @@ class ServerProcess:
     @classmethod
     def start(cls, launch: Launch) -> "ServerProcess":
         """Start it; returns as soon as the process exists."""
-        rotate(launch.log_path)
+        bound_log(launch.log_path)
         popen = _SPAWNER.submit(_spawn, launch).result()
         process = cls(launch, popen)
         identity = ProcessIdentity.of(popen.pid)
@@ -180,7 +182,13 @@ def tail(path: Path, lines_max: int = 25) -> str:
     return "\n".join(f"    {line}" for line in text.splitlines()[-lines_max:]) or "    (empty)"
 
 
-def rotate(path: Path) -> None:
-    """Keep a log bounded: at a start, one that has grown too large becomes `<name>.1`."""
-    if path.exists() and path.stat().st_size > LOG_BYTES_MAX:
-        path.replace(path.with_name(path.name + ".1"))
+def bound_log(path: Path) -> None:
+    """Keep a log bounded: one that has grown too large becomes `<name>.1`, also while in use.
+
+    Copied and emptied, not renamed: the process goes on writing into the same open file, at its end
+    since it is open for appending. Lines written in between are lost.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        if path.stat().st_size > LOG_BYTES_MAX:
+            shutil.copyfile(path, path.with_name(path.name + ".1"))
+            os.truncate(path, 0)

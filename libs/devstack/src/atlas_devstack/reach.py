@@ -6,6 +6,7 @@ open neither the wheel's binaries nor a data directory. Both then live below one
 removed together with it.
 """
 
+import contextlib
 import hashlib
 import os
 import shutil
@@ -73,9 +74,10 @@ def prune() -> None:
     """Remove data whose state directory somebody deleted by hand."""
     for origin in reachable_root().glob("data-*.origin"):
         directory = origin.with_suffix("")
-        record = Path(origin.read_text().strip()) / _RECORD
-        if record.exists() and record.read_text().strip() == str(directory):
-            continue
+        with contextlib.suppress(FileNotFoundError):  # Another process may be removing it.
+            record = Path(origin.read_text().strip()) / _RECORD
+            if record.exists() and record.read_text().strip() == str(directory):
+                continue
         shutil.rmtree(directory, ignore_errors=True)
         origin.unlink(missing_ok=True)
 

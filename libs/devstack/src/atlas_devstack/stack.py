@@ -20,7 +20,7 @@ from atlas_devstack.endpoints import Endpoints
 from atlas_devstack.errors import DevstackError
 from atlas_devstack.platform import ROLES, SERVICES, check_names
 from atlas_devstack.postgres import PostgresCluster
-from atlas_devstack.process import rotate
+from atlas_devstack.process import bound_log
 from atlas_devstack.servers import ServerOptions, Servers
 from atlas_devstack.services import Service, Wiring
 from atlas_devstack.state import StateDirectory
@@ -64,7 +64,7 @@ class Stack:
         self._undo = ExitStack()
         self._servers = Servers(state, options.servers, patience)
         self.services = self._make_services()
-        self._supervision = Supervision(self._healed(), state.supervision_file)
+        self._supervision = Supervision(self._healed(), state.supervision_file, state.logs)
 
     @classmethod
     def start(
@@ -215,7 +215,7 @@ class Stack:
 @contextmanager
 def _logged_to(path: Path) -> Iterator[None]:
     """Write what the supervisor does to a log of its own as well."""
-    rotate(path)
+    bound_log(path)
     logger = logging.getLogger("atlas_devstack")
     handler = logging.FileHandler(path)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))

@@ -10,10 +10,12 @@ from pathlib import Path
 
 from atlas_devstack.component import Component
 from atlas_devstack.errors import DevstackError
+from atlas_devstack.process import bound_log
 
 log = logging.getLogger(__name__)
 
 _INTERVAL_SECONDS = 0.1
+_LOG_INTERVAL_SECONDS = 10.0
 FAST_DEATH_SECONDS = 10.0
 """A component that lived longer than this is taken to have worked: its count starts anew."""
 FAST_DEATHS_MAX = 5
@@ -40,15 +42,16 @@ class SupervisionState:
 
 
 class Supervision:
-    """Watches components from a thread of its own and starts those that died.
+    """Watches components from a thread of its own, starts those that died, and bounds their logs.
 
     The first restart comes at once, later ones after a growing pause. After FAST_DEATHS_MAX deaths
     in a row, each within FAST_DEATH_SECONDS of its start, the component is left dead, with an error
     in the log.
     """
 
-    def __init__(self, components: Sequence[Component], record: Path) -> None:
+    def __init__(self, components: Sequence[Component], record: Path, logs: Path) -> None:
         self._record = record
+        self._logs = logs
         now = time.monotonic()
         self._watches = [_Watch(component, started_at=now) for component in components]
         self._ended = threading.Event()
@@ -72,12 +75,20 @@ class Supervision:
         }
 
     def _run(self) -> None:
+        logs_due = 0.0
         while not self._ended.wait(_INTERVAL_SECONDS):
+            if time.monotonic() > logs_due:
+                logs_due = time.monotonic() + _LOG_INTERVAL_SECONDS
+                self._bound_logs()
             for watch in self._watches:
                 try:
                     self._look_at(watch, time.monotonic())
                 except (DevstackError, OSError):
                     log.exception("%s could not be started again", watch.component.name)
+
+    def _bound_logs(self) -> None:
+        for path in (*self._logs.glob("*.log"), *self._logs.glob("*.jsonl")):
+            bound_log(path)
 
     def _look_at(self, watch: _Watch, now: float) -> None:
         component = watch.component
