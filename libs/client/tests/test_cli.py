@@ -14,7 +14,6 @@ from typing import Any
 
 import grpc
 import pytest
-import typer
 from typer.testing import CliRunner
 
 from atlas.catalog.v1 import catalog_service_pb2, catalog_service_pb2_grpc
@@ -68,8 +67,11 @@ class Store(
             self.answers[request.request_id] = response
         return response
 
-    async def GetStagingStatus(self, request: Any, context: Any) -> Any:
+    async def _unserved(self, request: Any, context: Any) -> Any:
         raise NotImplementedError
+
+    GetStagingStatus = CreateTenant = ListTenants = _unserved
+    BatchCreateEntities = ListEntities = _unserved
 
     async def ListAttributes(self, request: Any, context: Any) -> Any:
         return catalog_service_pb2.ListAttributesResponse(attributes=self.attributes.values())
@@ -228,10 +230,6 @@ def test_endpoints_come_from_a_state_directory(tmp_path: Path) -> None:
     (tmp_path / "endpoints.json").write_text("[]")
     result = CliRunner().invoke(build(), ["tiers", "--state", str(tmp_path)])
     assert result.exit_code == 2
-
-
-plugin = typer.Typer()
-no_plugin = object()
 
 
 def _entry_point(value: str) -> EntryPoint:

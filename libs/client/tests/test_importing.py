@@ -163,7 +163,7 @@ def test_a_bad_time_is_a_cell_error(text: str) -> None:
         parser(DataType.TIME, TimeUnit.SECONDS)(text)
 
 
-CELLS = {
+CELLS: dict[DataType, list[Any]] = {
     DataType.BOOL: ["true", "False", True],
     DataType.INT: ["0", "-7", 12],
     DataType.DOUBLE: ["1.5", "1e9", "nan", 2.5],
