@@ -2,103 +2,34 @@
 
 from contextlib import AsyncExitStack
 
-from atlas.catalog.v1 import catalog_service_pb2, catalog_service_pb2_grpc
-from atlas.hotcache.v1 import hotcache_service_pb2
-from atlas.ingest.v1 import ingest_service_pb2, ingest_service_pb2_grpc
 from atlas_common import telemetry
 from atlas_common.config import load
-from atlas_common.db import Database, Heartbeat, PostgresTenants, rights
-from atlas_common.rpc import authenticator, interceptors, new_server, open_channel, run, serve
-from atlas_common.token import TokenSigner
-from atlas_ingest.budget import Budget
-from atlas_ingest.catalog_servicer import CatalogServicer
+from atlas_common.rpc import authenticator, interceptors, new_server, run, serve
 from atlas_ingest.config import Config
-from atlas_ingest.flush import Announce, Flusher
-from atlas_ingest.invalidation import Invalidator, nobody_to_tell
-from atlas_ingest.maintenance import Adoption, Partitions
-from atlas_ingest.optimizer import WriteOptimizer
-from atlas_ingest.resolver import Resolver
-from atlas_ingest.servicer import IngestServicer
-from atlas_ingest.staging import StagingMonitor
-from atlas_ingest.store import Store
-
-INGEST = ingest_service_pb2.DESCRIPTOR.services_by_name["IngestService"].full_name
-CATALOG = catalog_service_pb2.DESCRIPTOR.services_by_name["CatalogService"].full_name
-HOTCACHE = hotcache_service_pb2.DESCRIPTOR.services_by_name["HotCacheService"]
-TENANTLESS = frozenset(
-    {
-        f"/{CATALOG}/CreateTenant",  # Its tenant does not exist yet.
-        f"/{CATALOG}/ListTenants",
-        f"/{INGEST}/GetStagingStatus",  # Lanes hold the points of all tenants.
-    }
-)
+from atlas_ingest.wiring import CATALOG, INGEST, TENANTLESS, wire
 
 
 async def main() -> None:
     """Serve until SIGTERM."""
-    config = load(Config)
+    config = load(Config)  # The environment is read here and nowhere else.
     async with AsyncExitStack() as stack:
         stack.enter_context(telemetry.setup("ingest", config.telemetry, instance=config.instance))
-        primary = await stack.enter_async_context(Database.open(config.primary, name="primary"))
-        announce = await _announce(stack, config)
-        store = Store(primary)
-        tenants = PostgresTenants(primary)
-        resolver = Resolver(primary, store, attributes_max=config.catalog.attributes_per_tenant_max)
-        budget = Budget(
-            points_max=config.flush.pending_points_max, bytes_max=config.flush.pending_bytes_max
-        )
-        flusher = Flusher(
-            config.flush, config.direct, announce=announce, on_claim=resolver.forget_all
-        )
-        monitor = StagingMonitor(primary, flusher, budget)
-        optimizer = WriteOptimizer(
-            resolver=resolver,
-            store=store,
-            flusher=flusher,
-            budget=budget,
-            event_time=config.event_time,
-        )
-        signer = TokenSigner.from_config(config.token)
+        ingest = await stack.enter_async_context(wire(config))
         chain = interceptors(
             config.rpc,
             authenticator=authenticator(config.environment),
-            tenants=tenants,
+            tenants=ingest.tenants,
             tenantless=TENANTLESS,
         )
         server = new_server(config.rpc, chain)
-        ingest_service_pb2_grpc.add_IngestServiceServicer_to_server(
-            IngestServicer(optimizer, signer, monitor), server
-        )
-        catalog_service_pb2_grpc.add_CatalogServiceServicer_to_server(
-            CatalogServicer(store, resolver, tenants, signer, config.catalog), server
-        )
-        partitions = Partitions(primary, config.maintenance)
-        adoption = Adoption(monitor, config.direct, config.maintenance, announce)
+        ingest.add_to(server)
         await serve(
             server,
             config.rpc,
             services=[INGEST, CATALOG],
-            readiness={
-                "primary": primary.check,
-                "rights": rights.guard(primary),
-                "partitions": partitions.check,
-                "lane": flusher.check,
-            },
-            background={
-                "partitions": partitions.run,
-                "flush": flusher.run,
-                "adoption": adoption.run,
-                "heartbeat": Heartbeat(primary).run,
-            },
+            readiness=ingest.readiness,
+            background=ingest.background,
         )
-
-
-async def _announce(stack: AsyncExitStack, config: Config) -> Announce:
-    if config.hotcache is None:
-        return nobody_to_tell
-    channel = await stack.enter_async_context(open_channel(config.hotcache, services=[HOTCACHE]))
-    timeout_seconds = config.flush.invalidate_timeout_ms / 1000
-    return Invalidator(channel, timeout_seconds=timeout_seconds).announce
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ for each its length as int32 (-1: null) and its bytes, all big-endian.
 """
 
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
@@ -180,7 +180,7 @@ def _jsonb(value: str) -> bytes:
     return _JSONB_VERSION + value.encode()
 
 
-_ENCODERS: Mapping[DataType, Any] = {
+_ENCODERS: dict[DataType, Any] = {
     DataType.DECIMAL: numeric,
     DataType.TEXT: _text,
     DataType.JSON: _jsonb,

@@ -1,0 +1,112 @@
+"""The parts of the service, put together."""
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+
+import grpc.aio
+
+from atlas.catalog.v1 import catalog_service_pb2, catalog_service_pb2_grpc
+from atlas.hotcache.v1 import hotcache_service_pb2
+from atlas.ingest.v1 import ingest_service_pb2, ingest_service_pb2_grpc
+from atlas_common.background import Work
+from atlas_common.db import Database, Heartbeat, PostgresTenants, rights
+from atlas_common.rpc import Check, open_channel
+from atlas_common.token import TokenSigner
+from atlas_ingest.budget import Budget
+from atlas_ingest.catalog_servicer import CatalogServicer
+from atlas_ingest.config import Config
+from atlas_ingest.flush import Announce, Flusher
+from atlas_ingest.invalidation import Invalidator, nobody_to_tell
+from atlas_ingest.maintenance import Adoption, Partitions
+from atlas_ingest.metrics import observe_pending
+from atlas_ingest.optimizer import WriteOptimizer
+from atlas_ingest.resolver import Resolver
+from atlas_ingest.servicer import IngestServicer
+from atlas_ingest.staging import StagingMonitor
+from atlas_ingest.store import Store
+
+INGEST = ingest_service_pb2.DESCRIPTOR.services_by_name["IngestService"].full_name
+CATALOG = catalog_service_pb2.DESCRIPTOR.services_by_name["CatalogService"].full_name
+HOTCACHE = hotcache_service_pb2.DESCRIPTOR.services_by_name["HotCacheService"]
+TENANTLESS = frozenset(
+    {
+        f"/{CATALOG}/CreateTenant",  # Its tenant does not exist yet.
+        f"/{CATALOG}/ListTenants",
+        f"/{INGEST}/GetStagingStatus",  # Lanes hold the points of all tenants.
+    }
+)
+
+
+@dataclass(frozen=True)
+class Ingest:
+    """The service but for its server."""
+
+    ingest: IngestServicer
+    catalog: CatalogServicer
+    tenants: PostgresTenants
+    flusher: Flusher
+    adoption: Adoption
+    readiness: Mapping[str, Check]
+    background: Mapping[str, Work]
+
+    def add_to(self, server: grpc.aio.Server) -> None:
+        """Serve both services there."""
+        ingest_service_pb2_grpc.add_IngestServiceServicer_to_server(self.ingest, server)
+        catalog_service_pb2_grpc.add_CatalogServiceServicer_to_server(self.catalog, server)
+
+
+@asynccontextmanager
+async def wire(config: Config) -> AsyncIterator[Ingest]:
+    """All parts, until the block ends. Nothing runs yet: `background` is the caller's to start."""
+    async with AsyncExitStack() as stack:
+        primary = await stack.enter_async_context(Database.open(config.primary, name="primary"))
+        announce = await _announce(stack, config)
+        store = Store(primary)
+        resolver = Resolver(primary, store, attributes_max=config.catalog.attributes_per_tenant_max)
+        budget = Budget(
+            points_max=config.flush.pending_points_max, bytes_max=config.flush.pending_bytes_max
+        )
+        observe_pending(budget)
+        flusher = Flusher(
+            config.flush, config.direct, announce=announce, on_claim=resolver.forget_all
+        )
+        optimizer = WriteOptimizer(
+            resolver=resolver,
+            store=store,
+            flusher=flusher,
+            budget=budget,
+            event_time=config.event_time,
+        )
+        monitor = StagingMonitor(primary, flusher, budget)
+        tenants = PostgresTenants(primary)
+        signer = TokenSigner.from_config(config.token)
+        partitions = Partitions(primary, config.maintenance)
+        adoption = Adoption(monitor, config.direct, config.maintenance, announce)
+        yield Ingest(
+            ingest=IngestServicer(optimizer, signer, monitor),
+            catalog=CatalogServicer(store, resolver, tenants, signer, config.catalog),
+            tenants=tenants,
+            flusher=flusher,
+            adoption=adoption,
+            readiness={
+                "primary": primary.check,
+                "rights": rights.guard(primary),
+                "partitions": partitions.check,
+                "lane": flusher.check,
+            },
+            background={
+                "partitions": partitions.run,
+                "flush": flusher.run,
+                "adoption": adoption.run,
+                "heartbeat": Heartbeat(primary).run,
+            },
+        )
+
+
+async def _announce(stack: AsyncExitStack, config: Config) -> Announce:
+    if config.hotcache is None:
+        return nobody_to_tell
+    channel = await stack.enter_async_context(open_channel(config.hotcache, services=[HOTCACHE]))
+    timeout_seconds = config.flush.invalidate_timeout_ms / 1000
+    return Invalidator(channel, timeout_seconds=timeout_seconds).announce
