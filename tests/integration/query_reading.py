@@ -81,22 +81,40 @@ def reading_stack(
 
 
 class Heart:
-    """Beats as the writers do."""
+    """Beats as the writers do, as long as the primary lives and nobody holds it."""
 
     def __init__(self, dsn: str) -> None:
         self._dsn = dsn
         self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._beat, name="heart", daemon=True)
+        self._holding = threading.Event()
+        self._thread = threading.Thread(target=self._live, name="heart", daemon=True)
         self._thread.start()
 
-    def _beat(self) -> None:
-        with psycopg.connect(self._dsn, autocommit=True) as connection:
-            while not self._stopping.wait(0.1):
-                connection.execute("SELECT beat_heart('50ms')")
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """It does not beat."""
+        self._holding.set()
+        try:
+            yield
+        finally:
+            self._holding.clear()
 
     def stop(self) -> None:
         self._stopping.set()
         self._thread.join(10)
+
+    def _live(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                self._beat()
+            except psycopg.OperationalError:
+                self._stopping.wait(0.1)
+
+    def _beat(self) -> None:
+        with psycopg.connect(self._dsn, autocommit=True) as connection:
+            while not self._stopping.wait(0.1):
+                if not self._holding.is_set():
+                    connection.execute("SELECT beat_heart('50ms')")
 
 
 class Reading:

@@ -9,7 +9,7 @@ from atlas_query.admission import Admission
 
 
 async def test_beyond_the_cap_reads_wait_their_turn() -> None:
-    admission = Admission(reads_max=1, waiting_max=1, wait_seconds=30)
+    admission = Admission(reads_max=1, waiting_max=1, wait_seconds=30, refusal="full")
     turns: list[str] = []
 
     async def second() -> None:
@@ -26,7 +26,7 @@ async def test_beyond_the_cap_reads_wait_their_turn() -> None:
 
 
 async def test_beyond_the_queue_they_are_refused_at_once() -> None:
-    admission = Admission(reads_max=1, waiting_max=0, wait_seconds=30)
+    admission = Admission(reads_max=1, waiting_max=0, wait_seconds=30, refusal="full")
     async with admission.admitted():
         with pytest.raises(ServiceError) as raised:
             async with admission.admitted():
@@ -38,7 +38,7 @@ async def test_beyond_the_queue_they_are_refused_at_once() -> None:
 
 
 async def test_who_waits_too_long_is_refused_and_leaves_no_trace() -> None:
-    admission = Admission(reads_max=1, waiting_max=5, wait_seconds=0.01)
+    admission = Admission(reads_max=1, waiting_max=5, wait_seconds=0.01, refusal="full")
     async with admission.admitted():
         with pytest.raises(ServiceError):
             async with admission.admitted():

@@ -15,11 +15,13 @@ from atlas_common.values import DataType
 from atlas_query import convert
 from atlas_query.consistency import (
     AtLeastAsFresh,
+    Consistency,
     Eventual,
     Level,
     OnUnmet,
     Source,
     Strong,
+    WarehouseConsistency,
     wait_seconds,
 )
 from atlas_query.proof import Proof, budget_warnings
@@ -32,7 +34,7 @@ TOKEN = SIGNER.seal(ACME, [POSITION])
 Message = consistency_pb2.Consistency
 
 
-def parsed(message: Message) -> convert.Consistency:
+def parsed(message: Message) -> Consistency:
     return convert.consistency(message, ACME, SIGNER)
 
 
@@ -87,7 +89,7 @@ def test_tokens_are_opened_for_the_tenant(token: bytes, reason: str) -> None:
 
 
 def test_aggregates_are_analytics_and_wait_unless_told_to_fail() -> None:
-    def aggregate(message: Message) -> convert.WarehouseConsistency:
+    def aggregate(message: Message) -> WarehouseConsistency:
         return convert.warehouse_consistency(message, ACME, SIGNER)
 
     assert aggregate(Message()).wait_timeout_seconds == 2.0

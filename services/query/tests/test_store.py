@@ -15,7 +15,7 @@ from atlas_query.store import from_projection
         (DataType.INT, "-9223372036854775808", -(2**63)),
         (DataType.DOUBLE, "0.1", 0.1),
         (DataType.DOUBLE, '"-Infinity"', float("-inf")),
-        (DataType.DECIMAL, "12345678901234567890.123456789", Decimal("12345678901234567890.123456789")),
+        (DataType.DECIMAL, "12345678901234567890.12345", Decimal("12345678901234567890.12345")),
         (DataType.TEXT, '"say \\"hi\\""', 'say "hi"'),
         (DataType.TIME, "1700000000000001", 1_700_000_000_000_001),
         (DataType.JSON, '"a string"', '"a string"'),

@@ -125,6 +125,7 @@ def _admission(config: RouterConfig) -> Admission:
         config.primary_reads_max,
         config.primary_reads_waiting_max,
         config.primary_reads_wait_seconds,
+        "no replica can serve this read, and the primary has all the reads it takes from others",
     )
 
 

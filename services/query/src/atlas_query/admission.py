@@ -1,4 +1,4 @@
-"""How many reads that could go elsewhere may burden the primary at a time."""
+"""How many reads may be at work somewhere at a time."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -8,13 +8,17 @@ from atlas_common import errors
 
 
 class Admission:
-    """At most `reads_max` at work, at most `waiting_max` waiting, each at most `wait_seconds`."""
+    """At most `reads_max` at work, at most `waiting_max` waiting, each at most `wait_seconds`.
 
-    def __init__(self, reads_max: int, waiting_max: int, wait_seconds: float) -> None:
+    `refusal` is what the others are told.
+    """
+
+    def __init__(self, reads_max: int, waiting_max: int, wait_seconds: float, refusal: str) -> None:
         self._slots = asyncio.Semaphore(reads_max)
         self._reads_max = reads_max
         self._waiting_max = waiting_max
         self._wait_seconds = wait_seconds
+        self._refusal = refusal
         self._waiting = 0
 
     @asynccontextmanager
@@ -44,7 +48,7 @@ class Admission:
     def _refused(self) -> errors.ServiceError:
         return errors.resource_exhausted(
             "OVERLOADED",
-            "no replica is fresh enough, and the primary has all the reads it takes from others",
-            retry_after=self._wait_seconds,
+            self._refusal,
+            retry_after=max(0.1, self._wait_seconds),
             reads_max=self._reads_max,
         )

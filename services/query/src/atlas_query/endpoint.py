@@ -1,6 +1,7 @@
 """A Postgres server to read from: its breaker, its snapshots, and what its errors mean."""
 
-import asyncio
+import math
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -16,11 +17,14 @@ from atlas_common.db import Beat, BehindError, Freshness, ReadConnection, tenant
 from atlas_common.errors import ServiceError
 from atlas_common.tenant import Tenant
 from atlas_query import store
+from atlas_query.admission import Admission
 from atlas_query.policy import Miss
+from atlas_query.time_limit import within
 from atlas_query.watched import WatchedDatabase, broken
 
 T = TypeVar("T")
 _RECOVERY_CONFLICT = "40001"
+_ALIVE_SECONDS = 1.0
 
 
 class MissedError(Exception):
@@ -58,7 +62,17 @@ class Endpoint:
         self.reads_running = 0
         self.is_answering = True
         """Whether the last poll was answered."""
+        self._answered_at = -math.inf
         self._open_timeout_seconds = open_timeout_seconds
+        config = database.config
+        # Reads queue here, not for the pool: there they would shut out the polls, by which a server
+        # is known to be fresh at all, and a wait among ourselves would pass for a slow server.
+        self._turns = Admission(
+            max(1, config.pool_size_max - 1),
+            config.acquire_waiting_max,
+            config.acquire_timeout_seconds,
+            "all database connections are busy",
+        )
 
     @property
     def is_closed(self) -> bool:
@@ -71,10 +85,21 @@ class Endpoint:
 
         PositionLostError and errors that are the caller's own pass through.
         """
+        async with AsyncExitStack() as turn:
+            self.reads_running += 1
+            turn.callback(self._leave)
+            try:
+                await turn.enter_async_context(self._turns.admitted())
+            except ServiceError as error:
+                raise MissedError(Miss.BUSY, error) from error
+            async with self._guarded(tenant, fresh) as serving:
+                yield serving
+
+    @asynccontextmanager
+    async def _guarded(self, tenant: Tenant, fresh: Freshness) -> AsyncIterator[Serving]:
         permit = self.breaker.allow()
         if permit is None:
             raise MissedError(Miss.AWAY, broken(self.name, self.breaker))
-        self.reads_running += 1
         try:
             async with AsyncExitStack() as stack:
                 serving = await self._opened(stack, tenant, fresh)
@@ -90,7 +115,6 @@ class Endpoint:
                 raise
             raise missed from error
         finally:
-            self.reads_running -= 1
             self.breaker.cancelled(permit)  # Of no effect where an outcome was reported.
 
     async def polled(self, ask: Callable[[], Awaitable[T]], timeout_seconds: float) -> T:
@@ -105,14 +129,14 @@ class Endpoint:
         if permit is None:
             raise MissedError(Miss.AWAY, broken(self.name, self.breaker))
         try:
-            async with asyncio.timeout(timeout_seconds):
-                answer = await ask()
+            answer = await within(timeout_seconds, ask)
         except TimeoutError as error:
             raise self._poll_failed(permit, self._slow()) from error
         except (psycopg.Error, ServiceError) as error:
             raise self._poll_failed(permit, error) from error
         else:
             self.is_answering = True
+            self._answered_at = time.monotonic()
             if is_probe:
                 self.breaker.success(permit)
         finally:
@@ -131,16 +155,26 @@ class Endpoint:
         assert failure is not None
         return MissedError(Miss.AWAY, failure)
 
+    def _leave(self) -> None:
+        self.reads_running -= 1
+
     async def _opened(self, stack: AsyncExitStack, tenant: Tenant, fresh: Freshness) -> Serving:
+        """A snapshot that lives as long as the stack."""
+
+        async def opened() -> Serving:
+            # Into the stack at once: should the limit strike right after, it is closed as well.
+            snapshot = await stack.enter_async_context(
+                tenant_snapshot(self.database, tenant, fresh=fresh)
+            )
+            held = await store.held_positions(snapshot.connection)
+            return Serving(self.name, snapshot.connection, snapshot.beat, *held)
+
         try:
-            async with asyncio.timeout(self._open_timeout_seconds):
-                snapshot = await stack.enter_async_context(
-                    tenant_snapshot(self.database, tenant, fresh=fresh)
-                )
-                held = await store.held_positions(snapshot.connection)
+            serving = await within(self._open_timeout_seconds, opened)
         except TimeoutError as error:
             raise self._slow() from error
-        return Serving(self.name, snapshot.connection, snapshot.beat, *held)
+        self._answered_at = time.monotonic()
+        return serving
 
     def _missed(self, error: psycopg.Error | ServiceError) -> MissedError | None:
         """What an error says of the endpoint; None if it says nothing: it is the caller's own."""
@@ -162,8 +196,10 @@ class Endpoint:
         # Busy, or in conflict with recovery: no word on the server's health either way.
 
     def _slow(self) -> ServiceError:
+        """No answer in time: for lack of a connection, if the server has been answering others."""
         stats = self.database.stats()
-        if stats.in_use >= stats.size_max:
+        is_alive = time.monotonic() - self._answered_at < _ALIVE_SECONDS
+        if is_alive and stats.in_use >= stats.size_max:
             return errors.resource_exhausted(
                 "OVERLOADED",
                 "all database connections are busy",
