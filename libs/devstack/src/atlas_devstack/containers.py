@@ -5,6 +5,8 @@ outlive a supervisor that is killed: the next `up` or `down` on the same state r
 """
 
 import logging
+import os
+import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -27,8 +29,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-POSTGRES_IMAGE = "postgres:18"
-VALKEY_IMAGE = "valkey/valkey:8"
+POSTGRES_IMAGE = "postgres:18-bookworm"
+VALKEY_IMAGE = "valkey/valkey:8-bookworm"
+_DEFAULT_HOST = "unix:///var/run/docker.sock"
 _STATE_LABEL = "atlas-devstack.state"
 _RECORD = "containers"
 _POSTGRES_SETTINGS = ("wal_level=logical", "max_connections=120", "timezone=UTC", "jit=off")
@@ -49,11 +52,32 @@ def engine_problem() -> str | None:
         import testcontainers.core.container  # noqa: F401, PLC0415
     except ImportError as error:
         return f"the testcontainers package is not installed ({error})"
+    problem = _socket_problem()
+    if problem:
+        return f"no container engine answers: {problem}"
     try:
         client = docker.from_env(timeout=5)
     except docker.errors.DockerException as error:
         return f"no container engine answers: {error}"
     client.close()
+    return None
+
+
+def _socket_problem() -> str | None:
+    """Say why nobody listens on the engine's socket; None when somebody does, or it is elsewhere.
+
+    The docker package asks the same, but does not close a socket that could not be connected: in a
+    test run its warning would be an error of whichever test comes next.
+    """
+    scheme, _, path = os.environ.get("DOCKER_HOST", _DEFAULT_HOST).partition("://")
+    if scheme != "unix":
+        return None
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(5)
+        try:
+            probe.connect(path)
+        except OSError as error:
+            return f"{path}: {error.strerror or error}"
     return None
 
 
