@@ -92,8 +92,8 @@ def _hot(condition: Condition, attributes: Mapping[str, AttributeDef]) -> Attrib
     if not attribute.is_hot:
         raise errors.invalid_argument(
             "ATTRIBUTE_NOT_HOT",
-            f"attribute {attribute.name!r} is cold and cannot be filtered by: make it hot"
-            " (UpdateAttribute is_hot), or read it with GetEntities or GetHistory",
+            f"attribute {attribute.name!r} is cold, filters are over hot ones: filter by a hot"
+            " attribute, or read this one with GetEntities or GetHistory",
             field=f"{condition.path}.attribute",
             attribute=attribute.name,
         )

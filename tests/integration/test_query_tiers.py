@@ -1,0 +1,280 @@
+"""The whole read side over real writes: the cache in front, the warehouse behind."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import grpc
+import pytest
+from google.protobuf.duration_pb2 import Duration
+
+from atlas.catalog.v1 import catalog_service_pb2 as catalog_pb
+from atlas.catalog.v1 import catalog_service_pb2_grpc
+from atlas.ingest.v1 import ingest_service_pb2 as ingest_pb
+from atlas.ingest.v1 import ingest_service_pb2_grpc
+from atlas.query.v1 import query_service_pb2 as pb
+from atlas.query.v1 import query_service_pb2_grpc
+from atlas.type.v1 import consistency_pb2, value_pb2
+from atlas_devstack.stack import Stack, StackOptions
+from atlas_devstack.waiting import wait_until
+
+from .query_reading import PATIENCE, STRONG, T0, as_tenant, at_least, eventual, refusal, trailers
+
+KEYS = {"acme": 1.0, "globex": 100.0}
+"""Each tenant's pumps have the same keys; the values tell them apart."""
+
+
+@dataclass
+class Platform:
+    """All services, and what was written: the last token of each tenant."""
+
+    stack: Stack
+    query: query_service_pb2_grpc.QueryServiceStub
+    ingest: ingest_service_pb2_grpc.IngestServiceStub
+    tokens: dict[str, bytes]
+
+    def write(self, tenant: str, points: list[value_pb2.Point]) -> bytes:
+        request = ingest_pb.WriteRequest(points=points)
+        answer = self.ingest.Write(request, metadata=as_tenant(tenant), timeout=20)
+        return answer.token
+
+    def get(
+        self, tenant: str, consistency: consistency_pb2.Consistency, **fields: Any
+    ) -> pb.GetEntitiesResponse:
+        request = pb.GetEntitiesRequest(
+            entity_keys=["pump-1", "pump-2"], consistency=consistency, **fields
+        )
+        return self.query.GetEntities(request, metadata=as_tenant(tenant), timeout=20)
+
+    def aggregate(
+        self, tenant: str, **fields: Any
+    ) -> tuple[list[pb.AggregateRow], consistency_pb2.ReadMetadata, dict[str, Any]]:
+        request = pb.AggregateRequest(**fields)
+        call = self.query.Aggregate(request, metadata=as_tenant(tenant), timeout=30)
+        messages = list(call)
+        return [row for m in messages for row in m.rows], messages[0].metadata, trailers(call)
+
+
+def point(key: str, attribute: str, at: datetime, **value: Any) -> value_pb2.Point:
+    event_time_us = round(at.timestamp() * 1e6)
+    return value_pb2.Point(
+        entity_key=key, attribute=attribute, event_time_us=event_time_us, **value
+    )
+
+
+@pytest.fixture(scope="module")
+def platform(tmp_path_factory: pytest.TempPathFactory, server_options: Any) -> Iterator[Platform]:
+    options = StackOptions(servers=server_options, tenants=tuple(KEYS))
+    stack = Stack.start(tmp_path_factory.mktemp("tiers") / "state", options)
+    try:
+        with (
+            grpc.insecure_channel(stack.services["query"].target) as query,
+            grpc.insecure_channel(stack.services["ingest"].target) as ingest,
+        ):
+            platform = Platform(
+                stack,
+                query_service_pb2_grpc.QueryServiceStub(query),
+                ingest_service_pb2_grpc.IngestServiceStub(ingest),
+                {},
+            )
+            catalog = catalog_service_pb2_grpc.CatalogServiceStub(ingest)
+            for tenant in KEYS:
+                arrange(platform, catalog, tenant)
+            yield platform
+    finally:
+        stack.remove()
+
+
+def arrange(
+    platform: Platform, catalog: catalog_service_pb2_grpc.CatalogServiceStub, tenant: str
+) -> None:
+    """Ten points for each of two pumps, and two attributes: hot pressure, cold serial."""
+    attributes = [
+        catalog_pb.Attribute(name="pressure", data_type=value_pb2.DATA_TYPE_DOUBLE, hot=True),
+        catalog_pb.Attribute(name="serial", data_type=value_pb2.DATA_TYPE_TEXT),
+    ]
+    catalog.BatchUpsertAttributes(
+        catalog_pb.BatchUpsertAttributesRequest(attributes=attributes),
+        metadata=as_tenant(tenant),
+        timeout=20,
+    )
+    catalog.BatchCreateEntities(
+        catalog_pb.BatchCreateEntitiesRequest(keys=["pump-1", "pump-2"]),
+        metadata=as_tenant(tenant),
+        timeout=20,
+    )
+    start = datetime.now(UTC) - timedelta(hours=1)
+    platform.tokens[tenant] = platform.write(
+        tenant,
+        [
+            point(key, "pressure", start + n * timedelta(minutes=1), double_value=KEYS[tenant] * n)
+            for key in ("pump-1", "pump-2")
+            for n in range(10)
+        ]
+        + [point("pump-1", "serial", start, text_value=f"{tenant}-1")],
+    )
+
+
+def pressures(answer: pb.GetEntitiesResponse) -> list[float]:
+    return [state.readings[0].value.double_value for state in answer.entities]
+
+
+def test_hot_reads_come_from_the_cache_and_say_so(platform: Platform) -> None:
+    for tenant, unit in KEYS.items():
+
+        def is_cached(tenant: str = tenant) -> bool:
+            answer = platform.get(tenant, eventual())
+            return answer.metadata.source == consistency_pb2.SOURCE_CACHE
+
+        wait_until(is_cached, "the cache serves", patience=PATIENCE)
+        answer = platform.get(tenant, eventual())
+        assert pressures(answer) == [9 * unit, 9 * unit]
+        assert answer.metadata.endpoint == "hotcache"
+        assert answer.metadata.lag.ToTimedelta() <= timedelta(seconds=3)
+
+
+def test_a_read_with_the_token_of_a_write_shows_it_wherever_it_is_served(
+    platform: Platform,
+) -> None:
+    for number in range(20):
+        value = 1000.0 + number
+        now = datetime.now(UTC)
+        token = platform.write("acme", [point("pump-1", "pressure", now, double_value=value)])
+        assert pressures(platform.get("acme", at_least(token)))[0] == value
+    history = pb.GetHistoryRequest(
+        entity_key="pump-1", consistency=at_least(token), attributes=["pressure"]
+    )
+    messages = platform.query.GetHistory(history, metadata=as_tenant("acme"), timeout=20)
+    readings = [reading for message in messages for reading in message.readings]
+    assert readings[-1].value.double_value == value
+
+
+def test_masks_with_cold_attributes_and_strong_reads_pass_the_cache_by(platform: Platform) -> None:
+    cold = platform.get("globex", eventual(), attributes=["serial", "pressure"])
+    assert cold.metadata.source in {
+        consistency_pb2.SOURCE_REPLICA,
+        consistency_pb2.SOURCE_PRIMARY,
+    }
+    strong = platform.get("globex", STRONG)
+    assert strong.metadata.source == consistency_pb2.SOURCE_PRIMARY
+    assert pressures(strong) == [900.0, 900.0]
+
+
+def test_without_the_cache_reads_go_on(platform: Platform) -> None:
+    platform.stack.services["hotcache"].stop()
+    try:
+        answer = platform.get("globex", eventual())
+        assert pressures(answer) == [900.0, 900.0]
+        assert answer.metadata.source == consistency_pb2.SOURCE_REPLICA
+        assert answer.metadata.route_reason.startswith("hotcache ")
+    finally:
+        platform.stack.services["hotcache"].start()
+
+
+def test_aggregates_come_from_the_warehouse_with_its_proof(platform: Platform) -> None:
+    for tenant, unit in KEYS.items():
+        consistency = consistency_pb2.Consistency(
+            analytics=consistency_pb2.Consistency.Analytics(token=platform.tokens[tenant]),
+            wait_timeout=Duration(seconds=20),
+        )
+        rows, proof, found = platform.aggregate(
+            tenant,
+            entity_keys=["pump-2"],
+            attributes=["pressure"],
+            functions=[
+                pb.AGGREGATE_FUNCTION_COUNT,
+                pb.AGGREGATE_FUNCTION_SUM,
+                pb.AGGREGATE_FUNCTION_MAX,
+            ],
+            group_by_entity=True,
+            consistency=consistency,
+        )
+        assert [(row.entity_key, row.attribute) for row in rows] == [("pump-2", "pressure")]
+        assert list(rows[0].results) == [10.0, 45 * unit, 9 * unit]
+        assert proof.source == consistency_pb2.SOURCE_WAREHOUSE
+        assert proof.consistency == consistency_pb2.CONSISTENCY_LEVEL_ANALYTICS
+        assert (found["x-data-source"], found["x-consistency"]) == ("warehouse", "analytics")
+        assert float(found["x-data-lag-seconds"]) >= 0
+
+
+def test_buckets_are_aligned_to_the_epoch(platform: Platform) -> None:
+    rows, _, _ = platform.aggregate(
+        "globex",
+        attributes=["pressure"],
+        functions=[pb.AGGREGATE_FUNCTION_COUNT],
+        bucket=Duration(seconds=300),
+    )
+    assert sum(row.results[0] for row in rows) == 20
+    assert all(row.bucket_time.seconds % 300 == 0 for row in rows)
+    assert {row.entity_key for row in rows} == {""}
+
+
+def test_aggregates_name_what_is_wrong(platform: Platform) -> None:
+    count, total = [pb.AGGREGATE_FUNCTION_COUNT], [pb.AGGREGATE_FUNCTION_SUM]
+    cases: list[tuple[dict[str, Any], str, str]] = [
+        ({"attributes": ["serial"], "functions": total}, "TYPE_MISMATCH", "functions"),
+        ({"attributes": ["presure"], "functions": count}, "ATTRIBUTE_UNKNOWN", "attributes"),
+        ({"attributes": ["pressure"], "functions": []}, "INVALID_FIELD", "functions"),
+        ({"attributes": [], "functions": count}, "INVALID_FIELD", "attributes"),
+        (
+            {"attributes": ["pressure"], "functions": count, "entity_keys": ["nobody"]},
+            "ENTITY_UNKNOWN",
+            "entity_keys",
+        ),
+        (
+            {"attributes": ["pressure"], "functions": count, "consistency": STRONG},
+            "INVALID_FIELD",
+            "consistency",
+        ),
+        (
+            {"attributes": ["pressure"], "functions": count, "start_time": T0, "end_time": T0},
+            "INVALID_FIELD",
+            "end_time",
+        ),
+    ]
+    for fields, reason, field in cases:
+        with pytest.raises(grpc.RpcError) as raised:
+            platform.aggregate("acme", **fields)
+        assert refusal(raised.value)[1::2] == (reason, field)
+    rows, _, _ = platform.aggregate("acme", attributes=["serial"], functions=count)
+    assert [list(row.results) for row in rows] == [[1.0]]
+
+
+def test_what_is_not_proven_yet_is_not_passed_off_as_proven(platform: Platform) -> None:
+    analytics = consistency_pb2.Consistency.Analytics()
+    analytics.min_verified_through.FromDatetime(datetime.now(UTC) + timedelta(days=1))
+    consistency = consistency_pb2.Consistency(
+        analytics=analytics, on_unmet=consistency_pb2.ON_UNMET_FAIL
+    )
+    with pytest.raises(grpc.RpcError) as raised:
+        platform.aggregate(
+            "acme",
+            attributes=["pressure"],
+            functions=[pb.AGGREGATE_FUNCTION_COUNT],
+            consistency=consistency,
+        )
+    assert refusal(raised.value)[1] == "FRESHNESS_UNMET"
+
+
+def test_tiers_are_listed_with_their_lags(platform: Platform) -> None:
+    def listed() -> dict[str, pb.Tier]:
+        answer = platform.query.ListTiers(pb.ListTiersRequest(), timeout=10)
+        return {tier.endpoint: tier for tier in answer.tiers}
+
+    assert set(listed()) == {"primary", "replica-1", "replica-2", "hotcache", "warehouse"}
+    wait_until(
+        lambda: all(tier.available and tier.HasField("lag") for tier in listed().values()),
+        "every tier is there and knows its lag",
+        patience=PATIENCE,
+    )
+    assert {tier.breaker for tier in listed().values()} == {"CLOSED"}
+
+
+def test_without_the_reconciler_aggregates_are_refused_clearly(platform: Platform) -> None:
+    platform.stack.services["cdc-reconciler"].stop()
+    with pytest.raises(grpc.RpcError) as raised:
+        platform.aggregate("acme", attributes=["pressure"], functions=[pb.AGGREGATE_FUNCTION_COUNT])
+    code, reason, metadata, _ = refusal(raised.value)
+    assert (code, reason) == (grpc.StatusCode.UNAVAILABLE, "DEPENDENCY_UNAVAILABLE")
+    assert metadata["dependency"] == "cdc-reconciler"
