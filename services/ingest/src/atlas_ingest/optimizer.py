@@ -52,6 +52,11 @@ class WriteOptimizer:
         self._future_us = round(event_time.max_future_seconds * _SECOND_US)
         self._age_us = round(event_time.max_age_days * _DAY_US)
 
+    @property
+    def pending_points(self) -> int:
+        """Points of calls that are not answered yet."""
+        return self._budget.points
+
     def admit(self, points: int, size_bytes: int) -> Admission:
         """Room for a call, before any work on it. Raises ServiceError RESOURCE_EXHAUSTED."""
         return self._budget.admit(points, size_bytes)

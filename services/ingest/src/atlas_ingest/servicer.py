@@ -30,6 +30,11 @@ class IngestServicer(ingest_service_pb2_grpc.IngestServiceServicer):
         self._signer = signer
         self._monitor = monitor
 
+    @property
+    def pending_points(self) -> int:
+        """Points of calls that are not answered yet."""
+        return self._optimizer.pending_points
+
     @override
     async def Write(self, request: pb.WriteRequest, context: Context) -> pb.WriteResponse:
         """Store a batch of points."""
