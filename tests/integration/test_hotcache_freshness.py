@@ -194,6 +194,17 @@ async def test_a_lane_that_was_never_heard_of_counts_as_behind(rig: Rig) -> None
     await both_hit(rig, 4.0)
 
 
+async def test_an_unknown_lanes_call_that_is_not_its_first_is_a_gap(rig: Rig) -> None:
+    other = rig.lane(7)
+    await rig.write_through(rig.lane(0), 1.0)
+    await both_hit(rig, 1.0)
+    rig.write(other, 2.0, [1])
+    await rig.write_through(other, 3.0, [2])
+    await rig.settle()
+    assert (await status(rig)).generations_total == 2
+    await both_hit(rig, 2.0)
+
+
 async def test_a_token_is_honoured(rig: Rig) -> None:
     lane = rig.lane()
     await rig.write_through(lane, 1.0)

@@ -11,6 +11,7 @@ V = TypeVar("V")
 
 @dataclass(eq=False, slots=True)
 class _Flight(Generic[K, V]):
+    keys: Sequence[K]
     started: float
     task: "asyncio.Task[Mapping[K, V]]"
     waiters: int = 0
@@ -55,7 +56,7 @@ class Flights(Generic[K, V]):
                 needed.add(flight)
         if own:
             needed.add(self._start(own, make))
-        return await _outcome(needed, keys)
+        return await self._outcome(needed, keys)
 
     def _start(
         self, keys: Sequence[K], make: Callable[[Sequence[K]], Awaitable[Mapping[K, V]]]
@@ -63,31 +64,38 @@ class Flights(Generic[K, V]):
         async def fly() -> Mapping[K, V]:
             return await make(keys)
 
-        flight = _Flight[K, V](self._clock(), asyncio.create_task(fly()))
+        flight = _Flight[K, V](keys, self._clock(), asyncio.create_task(fly()))
         for key in keys:
             self._flights[key] = flight
-        flight.task.add_done_callback(lambda _: self._land(keys, flight))
+        flight.task.add_done_callback(lambda _: self._land(flight))
         return flight
 
-    def _land(self, keys: Sequence[K], flight: "_Flight[K, V]") -> None:
-        for key in keys:
-            if self._flights.get(key) is flight:
-                del self._flights[key]
+    def _land(self, flight: "_Flight[K, V]") -> None:
+        self._unlist(flight)
         if not flight.task.cancelled():
             flight.task.exception()  # Seen: nobody may be left to await it.
 
+    def _unlist(self, flight: "_Flight[K, V]") -> None:
+        for key in flight.keys:
+            if self._flights.get(key) is flight:
+                del self._flights[key]
 
-async def _outcome(needed: "set[_Flight[K, V]]", keys: Sequence[K]) -> dict[K, V]:
-    for flight in needed:
-        flight.waiters += 1
-    values: dict[K, V] = {}
-    try:
+    async def _outcome(self, needed: "set[_Flight[K, V]]", keys: Sequence[K]) -> dict[K, V]:
         for flight in needed:
-            # Shielded: this caller's cancellation is not the others'.
-            values.update(await asyncio.shield(flight.task))
-    finally:
-        for flight in needed:
-            flight.waiters -= 1
-            if flight.waiters == 0 and not flight.task.done():
-                flight.task.cancel()
-    return {key: values[key] for key in keys}
+            flight.waiters += 1
+        values: dict[K, V] = {}
+        try:
+            for flight in needed:
+                # Shielded: this caller's cancellation is not the others'.
+                values.update(await asyncio.shield(flight.task))
+        finally:
+            for flight in needed:
+                self._leave(flight)
+        return {key: values[key] for key in keys}
+
+    def _leave(self, flight: "_Flight[K, V]") -> None:
+        flight.waiters -= 1
+        if flight.waiters == 0 and not flight.task.done():
+            # Off the list at once: whoever joined before it has ended would be cancelled with it.
+            self._unlist(flight)
+            flight.task.cancel()
