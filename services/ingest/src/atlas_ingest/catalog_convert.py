@@ -11,7 +11,8 @@ from atlas_common.values import (
     us_to_timestamp,
 )
 from atlas_ingest import definitions
-from atlas_ingest.store import AttributeDraft, AttributeRow, EntityRow, TenantRow
+from atlas_ingest.definitions import AttributeDraft
+from atlas_ingest.store import AttributeRow, EntityRow, TenantRow
 
 _POLICIES = {
     pb.UNKNOWN_ATTRIBUTE_POLICY_UNSPECIFIED: "reject",

@@ -16,8 +16,9 @@ from atlas_common.tenant import TENANT_KEY_BYTES_MAX, check_tenant_key, current_
 from atlas_common.token import TokenSigner
 from atlas_ingest import catalog_convert as convert
 from atlas_ingest.config import CatalogConfig
+from atlas_ingest.definitions import AttributeDraft
 from atlas_ingest.resolver import Resolver
-from atlas_ingest.store import AttributeConflictError, AttributeDraft, Store, TenantRow
+from atlas_ingest.store import AttributeConflictError, Store, TenantRow
 from atlas_ingest.validate import entity_key_problem
 
 Context = grpc.aio.ServicerContext[Any, Any]

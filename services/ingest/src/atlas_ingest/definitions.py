@@ -1,5 +1,6 @@
 """Checks the definition of an attribute. Pure."""
 
+from dataclasses import dataclass
 from decimal import Decimal
 
 import re2
@@ -7,7 +8,6 @@ import re2
 from atlas_common.values import DataType
 from atlas_ingest import decimals
 from atlas_ingest.rules import TEXT_BYTES_MAX, clip, regex_of
-from atlas_ingest.store import AttributeDraft
 from atlas_ingest.validate import attribute_name_problem
 
 UNIT_BYTES_MAX = 64
@@ -17,6 +17,20 @@ BOUND_BYTES_MAX = 64
 # A bound may lie anywhere in a double's range, which is far wider than a decimal's.
 BOUND_EXPONENT_MAX = 400
 _BOUNDED = frozenset({DataType.INT, DataType.DOUBLE, DataType.DECIMAL})
+
+
+@dataclass(frozen=True, slots=True)
+class AttributeDraft:
+    """An attribute as a caller defines it, checked."""
+
+    name: str
+    data_type: DataType
+    is_hot: bool
+    unit: str
+    validation_regex: str
+    min_value: Decimal | None
+    max_value: Decimal | None
+    allowed_values: tuple[str, ...]
 
 
 class DefinitionError(ValueError):

@@ -7,7 +7,7 @@ for each its length as int32 (-1: null) and its bytes, all big-endian.
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
-from decimal import Decimal
+from decimal import Context, Decimal
 from typing import Any
 
 import numpy as np
@@ -30,6 +30,9 @@ BATCH_COLUMNS = ("batch_no", "tenant_id", "request_id", "body_hash", "answer")
 
 _PG_EPOCH_US = 946_684_800_000_000  # 2000-01-01T00:00:00Z, from which Postgres counts.
 _NULL = struct.pack(">i", -1)
+_WIDE = Context(prec=100)
+# By their number of digits; no more are ever needed: 38 decimal digits, at any offset.
+_NUMERICS = [struct.Struct(f">hhHh{count}h") for count in range(12)]
 _JSONB_VERSION = b"\x01"
 _LENGTH = struct.Struct(">i")
 _KEY_SIZES = {
@@ -81,25 +84,21 @@ def batch_row(
 
 def numeric(value: Decimal) -> bytes:
     """A finite decimal in the binary form of numeric: base-10,000 digits with weight and scale."""
-    sign, digits, exponent = value.as_tuple()
+    exponent = value.as_tuple().exponent
     assert isinstance(exponent, int)
     scale = max(0, -exponent)
-    # To a whole number of base-10,000 digits after the point.
     fraction_groups = -(-scale // 4)
-    number = int("".join(map(str, digits)) or "0") * 10 ** (exponent + 4 * fraction_groups)
-    groups: list[int] = []
-    while number:
-        number, group = divmod(number, 10_000)
-        groups.append(group)
+    # As an integer of whole base-10,000 digits; exact, since the context is wide enough.
+    digits = str(int(value.copy_abs().scaleb(4 * fraction_groups, _WIDE)))
+    digits = digits.zfill(-(-len(digits) // 4) * 4)
+    groups = [int(digits[at : at + 4]) for at in range(0, len(digits), 4)]
     weight = len(groups) - fraction_groups - 1
-    groups.reverse()
     while groups and groups[-1] == 0:
         groups.pop()
     if not groups:
-        sign = weight = 0
-    return struct.pack(
-        f">hhHh{len(groups)}h", len(groups), weight, 0x4000 if sign else 0, scale, *groups
-    )
+        weight = 0
+    sign = 0x4000 if groups and value.is_signed() else 0
+    return _NUMERICS[len(groups)].pack(len(groups), weight, sign, scale, *groups)
 
 
 def _fixed_rows(batch_no: int, tenant_id: int, rows: PointRows) -> bytes:

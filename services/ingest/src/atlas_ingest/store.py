@@ -15,6 +15,7 @@ from atlas_common.db import Database, WriteConnection, load_queries, tenant_tran
 from atlas_common.tenant import Tenant
 from atlas_common.token import Position
 from atlas_common.values import DataType
+from atlas_ingest.definitions import AttributeDraft
 
 Q = load_queries("atlas_ingest")
 
@@ -68,20 +69,6 @@ class AttributeRow:
             max_value=self.max_value,
             allowed_values=tuple(self.allowed_values),
         )
-
-
-@dataclass(frozen=True, slots=True)
-class AttributeDraft:
-    """An attribute as a caller defines it, checked."""
-
-    name: str
-    data_type: DataType
-    is_hot: bool
-    unit: str
-    validation_regex: str
-    min_value: Decimal | None
-    max_value: Decimal | None
-    allowed_values: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
