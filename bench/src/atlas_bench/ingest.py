@@ -7,7 +7,7 @@ from typing import Any
 import psycopg
 
 from atlas.ingest.v1 import ingest_service_pb2
-from atlas_bench import baseline, machine
+from atlas_bench import baseline, machine, processor
 from atlas_bench.job import ClosedLoop, Job, OpenLoop, Request
 from atlas_bench.medians import medians, ratio
 from atlas_bench.processes import Driver
@@ -63,6 +63,7 @@ class _Rounds:
         tenant_ids: list[int],
     ) -> None:
         self._options = options
+        self._state = platform.state
         self._admin_dsn = platform.endpoints.primary
         self._target = platform.endpoints.services["ingest"]
         self._driver = driver
@@ -81,7 +82,9 @@ class _Rounds:
         self._copying.run(_WARM_UP_SECONDS)
         for repeat in range(1, options.repeats + 1):
             waited = settle(self._admin_dsn)
+            before = processor.read(self._state)
             copied = self._copying.run(options.seconds).summary()
+            copied["processor_seconds"] = processor.read(self._state).since(before)
             self._keep(repeat, "baseline", copied, self._copying.rows_per_copy, waited)
             waited = settle(self._admin_dsn)
             written = self._write(ClosedLoop(options.callers, options.seconds))
@@ -108,7 +111,9 @@ class _Rounds:
             numbered=True,
             timeout_seconds=_TIMEOUT_SECONDS,
         )
+        before = processor.read(self._state)
         run = self._driver.run(job)
+        run["processor_seconds"] = processor.read(self._state).since(before)
         self._calls_ok += run["calls_ok"] + run["warm_up_calls_ok"]
         self._calls_failed += run["calls_failed"] + run["warm_up_calls_failed"]
         return run

@@ -8,7 +8,7 @@ from typing import Any
 
 import grpc
 
-from atlas_bench import machine
+from atlas_bench import machine, processor
 from atlas_bench.errors import BenchError
 from atlas_bench.job import ClosedLoop, Job, OpenLoop, Request
 from atlas_bench.medians import median, medians, ratio
@@ -116,7 +116,9 @@ class _Rounds:
     ) -> None:
         names = {"repeat": repeat, "operation": operation.name, "kind": kind, "loop": loop}
         hits, misses = cache_counters(self._platform)
+        before = processor.read(self._platform.state)
         run = self._run(operation, kind, load)
+        run["processor_seconds"] = processor.read(self._platform.state).since(before)
         hits_after, misses_after = cache_counters(self._platform)
         cache = {"cache_hits": hits_after - hits, "cache_misses": misses_after - misses}
         self._runs.append({**names, **run, **(cache if kind == "platform" else {})})

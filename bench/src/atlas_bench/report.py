@@ -16,7 +16,8 @@ def show(result: dict[str, Any]) -> None:
     console = Console()
     if not console.is_terminal:
         console.width = _WIDTH_OF_A_FILE
-    console.print(Group(_machine(result["machine"]), table, *_failures(result["runs"])))
+    runs = result["runs"]
+    console.print(Group(_machine(result["machine"]), table, _processor(runs), *_failures(runs)))
 
 
 def _machine(facts: dict[str, Any]) -> str:
@@ -25,6 +26,17 @@ def _machine(facts: dict[str, Any]) -> str:
         f" {facts['python']}, Postgres {facts['postgres']['version']}"
         f" (fsync {facts['postgres']['fsync']})"
     )
+
+
+def _processor(runs: list[dict[str, Any]]) -> str:
+    """Say who used the processor while the platform worked."""
+    used: Counter[str] = Counter()
+    for run in runs:
+        if run["kind"] != "baseline":
+            used.update(run["processor_seconds"])
+    total = sum(used.values()) or 1.0
+    shares = ", ".join(f"{name} {seconds / total:.0%}" for name, seconds in used.most_common(6))
+    return f"Processor during the platform's runs: {shares}."
 
 
 def _failures(runs: list[dict[str, Any]]) -> list[str]:

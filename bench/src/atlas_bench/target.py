@@ -29,6 +29,7 @@ class Platform:
     """Where the platform is, and whether its data may stay."""
 
     endpoints: Endpoints
+    state: Path
     is_ours: bool
     """Made for this run, removed after it."""
 
@@ -45,7 +46,7 @@ def running(state: Path | None) -> Iterator[Platform]:
     Raises BenchError when there is none, or it does not start.
     """
     if state is not None:
-        yield Platform(_endpoints(state), is_ours=False)
+        yield Platform(_endpoints(state), state, is_ours=False)
         return
     with tempfile.TemporaryDirectory(prefix="atlas-bench-") as directory:
         try:
@@ -53,7 +54,7 @@ def running(state: Path | None) -> Iterator[Platform]:
         except DevstackError as error:
             raise BenchError(f"the platform did not start: {error}") from error
         try:
-            yield Platform(stack.endpoints, is_ours=True)
+            yield Platform(stack.endpoints, stack.state.path, is_ours=True)
         finally:
             stack.remove()
 
