@@ -221,6 +221,26 @@ async def test_a_bad_definition_is_named_and_nothing_is_made(
     assert len(await attributes_of(rig, rig.client.acme)) == len(ATTRIBUTES)
 
 
+async def test_hot_attributes_that_could_outgrow_the_projection_are_refused(rig: Rig) -> None:
+    def hot(count: int, data_type: Any) -> list[pb.Attribute]:
+        return [
+            pb.Attribute(name=f"{data_type}-{n}", data_type=data_type, hot=True)
+            for n in range(count)
+        ]
+
+    for tenant in rig.client.tenants:
+        error = await refusal(upsert(rig, tenant, *hot(1_000, value_pb2.DATA_TYPE_JSON)))
+        assert (error.code, error.reason) == (
+            grpc.StatusCode.FAILED_PRECONDITION,
+            "BATCH_TOO_LARGE",
+        )
+        assert len(await attributes_of(rig, tenant)) == len(ATTRIBUTES)
+        await upsert(rig, tenant, *hot(100, value_pb2.DATA_TYPE_JSON))
+        await upsert(rig, tenant, *hot(5_000, value_pb2.DATA_TYPE_DOUBLE))
+        error = await refusal(upsert(rig, tenant, *hot(5_000, value_pb2.DATA_TYPE_INT)))
+        assert error.reason == "BATCH_TOO_LARGE"  # More than 10,000 in all.
+
+
 async def test_a_new_rule_holds_for_the_next_write(rig: Rig) -> None:
     for tenant in rig.client.tenants:
         await rig.client.write(tenant, [point("ratio", double_value=5)])

@@ -171,6 +171,26 @@ async def test_another_owner_of_the_lane_stops_the_flush(rig: Rig) -> None:
         assert await rig.count(tenant) == 1
 
 
+async def test_a_half_that_cannot_be_flushed_blocks_its_lane_only(rig: Rig) -> None:
+    await rig.query("SELECT 1")
+    await rig.admin.execute(
+        "ALTER TABLE entity_values_ts ADD CONSTRAINT poison CHECK (value_double <> 666) NOT VALID"
+    )
+    error = await refusal(
+        rig.client.write(rig.client.acme, [point(double_value=666)], request_id="bad")
+    )
+    assert error.code is grpc.StatusCode.UNAVAILABLE
+    for tenant in rig.client.tenants:
+        await until_stored(rig.client, tenant, "good")
+    assert rig.service.flusher.session().lane.number == 1
+    # What lies there is not lost: it goes on when the cause is gone.
+    await rig.admin.execute("ALTER TABLE entity_values_ts DROP CONSTRAINT poison")
+    await rig.service.adoption.adopt()
+    assert await rig.count(rig.client.acme) == 2
+    assert await rig.count(rig.client.globex) == 1
+    assert await until_stored(rig.client, rig.client.acme, "bad", double_value=666)
+
+
 async def killed_with_staged_points(rig: Rig, database: Database, directory: Path) -> None:
     """A process of its own copies r1 of both tenants into staging and dies before the flush."""
     with ingest_process(database, directory) as process:

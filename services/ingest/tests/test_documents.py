@@ -59,6 +59,7 @@ def test_ordinary_documents_pass(document: object, ensure_ascii: bool) -> None:
         ("1e401", "VALUE_OUT_OF_RANGE"),
         ("9" * 401, "VALUE_OUT_OF_RANGE"),
         ("0." + "1" * 400, "VALUE_OUT_OF_RANGE"),
+        ("[" + ",".join(["1e400"] * 200) + "]", "VALUE_OUT_OF_RANGE"),
         ("[" * 65 + "]" * 65, "JSON_INVALID"),
         ('{"a":' * 65 + "1" + "}" * 65, "JSON_INVALID"),
         ("[" * 30_000 + "]" * 30_000, "JSON_INVALID"),
@@ -77,6 +78,8 @@ def test_what_cannot_be_stored_is_named(text: str, reason: str) -> None:
         '"\\\\u0000"',  # An escaped backslash, not an escaped NUL.
         '"\\ud83d\\ude00"',
         "1e400",
+        "[" + ",".join(["1e-300"] * 200) + "]",
+        json.dumps(["9e99999999"] * 100),
         "9" * 400,
         "[" * 64 + "]" * 64,
         json.dumps("[" * 1_000),

@@ -14,6 +14,9 @@ class FlushConfig(Section):
     points: int = Field(
         default=20_000, ge=1, description="Points that are flushed at once, without waiting."
     )
+    bytes: int = Field(
+        default=16 * 2**20, ge=2**16, description="Bytes of rows that are flushed at once."
+    )
     pending_points_max: int = Field(
         default=200_000, ge=10_000, description="Most points accepted and not answered yet."
     )

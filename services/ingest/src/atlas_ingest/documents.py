@@ -9,8 +9,10 @@ DEPTH_MAX = 64
 # a double's range no reader could use it either.
 NUMBER_EXPONENT_MAX = 400
 NUMBER_DIGITS_MAX = 400
+EXPONENTS_SUM_MAX = 65_536  # Of all numbers: [1e400,1e400,...] would grow to thirty times its size.
 
 _NUMBER = re.compile(r"-?(?P<whole>[0-9]+)(?:\.(?P<fraction>[0-9]+))?(?:[eE](?P<exp>[+-]?[0-9]+))?")
+_EXPONENT = re.compile("[0-9][eE]")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -35,29 +37,39 @@ def check(text: str) -> None:
     # Brackets are an upper bound of the depth, and escapes are the only way to write what a text
     # cannot hold: most documents need no walk.
     may_be_deep = text.count("[") + text.count("{") > DEPTH_MAX
-    if may_be_deep or "\\u" in text:
+    if may_be_deep or "\\u" in text or _EXPONENT.search(text):
         _walk(document)
 
 
 def _walk(document: Any) -> None:
+    """Level by level, without recursion: the document may be as deep as it likes."""
     level: list[Any] = [document]
-    depth = 0
-    while level:
+    exponents = 0
+    for _depth in range(DEPTH_MAX + 1):
         below: list[Any] = []
         for node in level:
-            if isinstance(node, dict):
-                for key in node:
-                    _check_text(key)
-                below.extend(node.values())
-            elif isinstance(node, list):
-                below.extend(node)
-            elif isinstance(node, str):
-                _check_text(node)
-        if any(isinstance(node, dict | list) for node in level):
-            depth += 1
-        if depth > DEPTH_MAX:
-            raise _too_deep()
+            exponents += _visit(node, below)
+        if exponents > EXPONENTS_SUM_MAX:
+            raise _number_refused()
+        if not any(isinstance(node, dict | list) for node in level):
+            return
         level = below
+    raise _too_deep()
+
+
+def _visit(node: Any, below: list[Any]) -> int:
+    """Check one node, add what is in it to `below`; its exponent, if it is a number."""
+    if isinstance(node, dict):
+        for key in node:
+            _check_text(key)
+        below.extend(node.values())
+    elif isinstance(node, list):
+        below.extend(node)
+    elif isinstance(node, str):
+        _check_text(node)
+    elif type(node) is int:  # Not a bool.
+        return node
+    return 0
 
 
 def _check_text(text: str) -> None:
@@ -71,7 +83,8 @@ def _too_deep() -> DocumentError:
     return DocumentError("JSON_INVALID", f"is nested deeper than {DEPTH_MAX} levels")
 
 
-def _number(text: str) -> None:
+def _number(text: str) -> int:
+    """Stands in for a number in the parsed document: the size of its exponent."""
     match = _NUMBER.fullmatch(text)
     assert match is not None  # The decoder hands over numbers alone.
     whole, fraction, exponent = match["whole"], match["fraction"] or "", match["exp"] or "0"
@@ -79,13 +92,14 @@ def _number(text: str) -> None:
         raise _number_refused()
     if abs(int(exponent)) > NUMBER_EXPONENT_MAX:
         raise _number_refused()
+    return abs(int(exponent))
 
 
 def _number_refused() -> DocumentError:
     return DocumentError(
         "VALUE_OUT_OF_RANGE",
         f"holds a number of more than {NUMBER_DIGITS_MAX} digits, or with an exponent beyond"
-        f" {NUMBER_EXPONENT_MAX}",
+        f" {NUMBER_EXPONENT_MAX}, or too many with large ones",
     )
 
 

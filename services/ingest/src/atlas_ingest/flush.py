@@ -61,7 +61,7 @@ class FlushSession:
         self._announce = announce
         self._totals = totals
         self._pending: deque[Batch] = deque()
-        self._pending_points = 0
+        self._pending_points = self._pending_bytes = 0
         self._alive: set[Batch] = set()
         self._is_closed = False
         self._arrived = asyncio.Event()
@@ -88,9 +88,10 @@ class FlushSession:
             raise _not_stored()
         self._pending.append(batch)
         self._pending_points += batch.point_count
+        self._pending_bytes += len(batch.rows)
         self._alive.add(batch)
         self._arrived.set()
-        if self._pending_points >= self._config.points:
+        if self._is_enough(self._pending_points, self._pending_bytes):
             self._enough.set()
 
     async def flush_leftovers(self) -> None:
@@ -151,20 +152,26 @@ class FlushSession:
 
     def _take(self) -> list[Batch]:
         taken: list[Batch] = []
-        points = 0
-        while self._pending and (not taken or points < self._config.points):
+        points = size = 0
+        while self._pending and not self._is_enough(points, size):
             batch = self._pending.popleft()
             self._pending_points -= batch.point_count
+            self._pending_bytes -= len(batch.rows)
             if batch.is_abandoned:
                 self._end(batch)
                 continue
             taken.append(batch)
             points += batch.point_count
+            size += len(batch.rows)
         if not self._pending:
             self._arrived.clear()
-        if self._pending_points < self._config.points:
+        if not self._is_enough(self._pending_points, self._pending_bytes):
             self._enough.clear()
         return taken
+
+    def _is_enough(self, points: int, size_bytes: int) -> bool:
+        """Whether a flush of these is large enough: larger ones only take longer."""
+        return points >= self._config.points or size_bytes >= self._config.bytes
 
     async def _stage(self, half: str, batches: Sequence[Batch]) -> Sequence[Batch]:
         """Copy the batches; the answer is those that are in the half now."""

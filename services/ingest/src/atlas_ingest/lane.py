@@ -88,7 +88,12 @@ class Lane:
         }
         # `local`: the commit returns when this server's disk has it, which one fsync does for all
         # calls of the flush. Otherwise it returns at once; the WAL writer follows.
-        settings = {"synchronous_commit": "local" if durable else "off"}
+        settings = {
+            "synchronous_commit": "local" if durable else "off",
+            # What is in staging must go through, however slow the disk is just now: a flush that is
+            # cut off would be begun again from its start.
+            "statement_timeout": "120s",
+        }
         begin = begin_sql(read_only=False, isolation=None, settings=settings)
         try:
             async with begun(self._flusher, begin):

@@ -76,6 +76,12 @@ SELECT count(*) AS attribute_count
 FROM attributes
 WHERE tenant_id = %(tenant_id)s
 
+-- name: count_hot_attributes
+SELECT data_type, count(*) AS attribute_count
+FROM attributes
+WHERE tenant_id = %(tenant_id)s AND is_hot
+GROUP BY data_type
+
 -- name: create_tenant
 -- Returns nothing if the tenant exists.
 INSERT INTO tenants (key, display_name, unknown_attribute_policy)

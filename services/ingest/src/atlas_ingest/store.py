@@ -15,7 +15,7 @@ from atlas_common.db import Database, WriteConnection, load_queries, tenant_tran
 from atlas_common.tenant import Tenant
 from atlas_common.token import Position
 from atlas_common.values import DataType
-from atlas_ingest.definitions import AttributeDraft
+from atlas_ingest.definitions import HOT_BYTES_MAX, AttributeDraft, hot_bytes
 
 Q = load_queries("atlas_ingest")
 
@@ -224,6 +224,17 @@ async def _check_room(connection: WriteConnection, tenant: Tenant, attributes_ma
             " nothing was changed",
             field="attributes",
             attributes_max=attributes_max,
+        )
+    cursor = await connection.execute(Q["count_hot_attributes"], {"tenant_id": tenant.id})
+    counts = {DataType(data_type): number for data_type, number in await cursor.fetchall()}
+    size = hot_bytes(counts)
+    if size > HOT_BYTES_MAX:
+        raise errors.failed_precondition(
+            "BATCH_TOO_LARGE",
+            f"the hot values of one entity could take {size} bytes, at most {HOT_BYTES_MAX} fit:"
+            " define fewer hot JSON and TEXT attributes; nothing was changed",
+            field="attributes",
+            hot_bytes_max=HOT_BYTES_MAX,
         )
 
 
