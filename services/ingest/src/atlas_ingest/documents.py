@@ -5,11 +5,13 @@ import re
 from typing import Any
 
 DEPTH_MAX = 64
-# A jsonb number is stored with all its digits: "1e131071" is 8 bytes here and 64 kB there. Beyond
-# a double's range no reader could use it either.
+# jsonb keeps a number as it is and writes it out in full: "1e131071" is 8 bytes here and 128 kB in
+# every answer. Beyond a double's range few readers could use it anyway.
 NUMBER_EXPONENT_MAX = 400
 NUMBER_DIGITS_MAX = 400
-EXPONENTS_SUM_MAX = 65_536  # Of all numbers: [1e400,1e400,...] would grow to thirty times its size.
+EXPONENTS_SUM_MAX = (
+    65_536  # Of all numbers: [1e400,1e400,...] would be read as seventy times its size.
+)
 
 _NUMBER = re.compile(r"-?(?P<whole>[0-9]+)(?:\.(?P<fraction>[0-9]+))?(?:[eE](?P<exp>[+-]?[0-9]+))?")
 _EXPONENT = re.compile("[0-9][eE]")
