@@ -25,7 +25,7 @@ from atlas_cdc_reconciler.sink import Counts, Sink
 from atlas_cdc_reconciler.sink.duckdb import DuckDbWarehouse
 from atlas_cdc_reconciler.source.slot import SlotSource
 from atlas_cdc_reconciler.source_digests import SourceDigests
-from atlas_cdc_reconciler.tables import TABLES
+from atlas_cdc_reconciler.tables import HEARTBEAT, TABLES
 from atlas_cdc_reconciler.verification_store import VerificationStore
 from atlas_cdc_reconciler.windows import WindowComparison
 from atlas_common import db
@@ -112,6 +112,7 @@ class Rig:
             warehouse = await stack.enter_async_context(
                 DuckDbWarehouse.open(WarehouseConfig(path=self.path, memory_limit_mb=256))
             )
+            await VerificationStore(warehouse).use_width(WINDOW_US)
             progress = Progress()
             source = SlotSource(self.slot, config, primary)
             pipeline = Pipeline(source, wrap(warehouse), progress, backoff_seconds_max=0.2)
@@ -211,8 +212,10 @@ class Running:
 
 @contextmanager
 def make_rig(server: Database, directory: Path) -> Iterator[Rig]:
-    """A rig with two tenants that have the same entity keys."""
+    """A rig with two tenants that have the same entity keys, and nothing of an earlier rig."""
     with psycopg.connect(server.admin_dsn, autocommit=True) as admin:
+        # Cheaper than a database for each test.
+        admin.execute(f"TRUNCATE {', '.join(TABLES.keys() - {HEARTBEAT.name})}, write_requests")
         make_two_tenants(admin)
         rig = Rig(server, admin, directory / "warehouse.duckdb")
         try:

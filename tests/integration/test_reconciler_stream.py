@@ -12,15 +12,28 @@ import pytest
 from atlas_cdc_reconciler.changes import Batch
 from atlas_cdc_reconciler.progress import Phase
 from atlas_cdc_reconciler.sink import Sink
-from atlas_devstack.database import Database
+from atlas_devstack.database import Database, another
 
 from .reconciler_rig import ACME, GLOBEX, Rig, make_rig, points, points_of_all_types
 
 TENANTS = (ACME, GLOBEX)
 
 
+@pytest.fixture(scope="module")
+def server(database: Database) -> Iterator[Database]:
+    with another(database) as own:
+        yield own
+
+
 @pytest.fixture
-def rig(fresh_database: Database, tmp_path: Path) -> Iterator[Rig]:
+def rig(server: Database, tmp_path: Path) -> Iterator[Rig]:
+    with make_rig(server, tmp_path) as rig:
+        yield rig
+
+
+@pytest.fixture
+def altered(fresh_database: Database, tmp_path: Path) -> Iterator[Rig]:
+    """A rig whose tables a test may alter."""
     with make_rig(fresh_database, tmp_path) as rig:
         yield rig
 
@@ -193,6 +206,26 @@ async def test_a_change_that_cannot_be_applied_is_buried_and_the_rest_goes_on(ri
     assert rows == [(1, 10), (2, 9)]
 
 
+async def test_a_row_that_cannot_be_copied_is_buried_too(rig: Rig) -> None:
+    with rig.writer() as writer:
+        for tenant in TENANTS:
+            writer.write(points(tenant.id))
+        rig.admin.execute(
+            "UPDATE entity_values_ts SET value_double = NULL, value_decimal = 'NaN'"
+            " WHERE tenant_id = 2 AND value_double = 3.5"
+        )
+        async with rig.running() as running:
+            await running.caught_up()
+            counts = await running.counts()
+            letters = await running.query("SELECT kind, reason, raw FROM cdc_dead_letters")
+            rows = await running.query("SELECT count(*) FROM entity_values_ts")
+    assert (counts.read, counts.applied, counts.dead_lettered) == (20, 19, 1)
+    assert rows == [(19,)]
+    ((kind, reason, raw),) = letters
+    assert (kind, reason) == ("COPY", "value_decimal: no DECIMAL: NaN or infinite")
+    assert raw[:2] == b"\0\x0d"
+
+
 async def test_a_lost_slot_stops_the_pipeline_and_says_why(rig: Rig) -> None:
     async with rig.running() as running:
         await running.caught_up()
@@ -216,7 +249,8 @@ async def test_a_slot_that_is_ahead_of_the_warehouse_stops_the_pipeline(rig: Rig
     assert "beyond the warehouse" in standing.reason
 
 
-async def test_a_column_of_another_type_stops_the_pipeline(rig: Rig) -> None:
+async def test_a_column_of_another_type_stops_the_pipeline(altered: Rig) -> None:
+    rig = altered
     async with rig.running() as running:
         await running.caught_up()
         rig.admin.execute("ALTER TABLE tenants ALTER COLUMN display_name TYPE varchar(80)")
@@ -225,7 +259,8 @@ async def test_a_column_of_another_type_stops_the_pipeline(rig: Rig) -> None:
     assert "tenants.display_name has another type" in standing.reason
 
 
-async def test_a_new_column_is_left_out_and_the_rest_goes_on(rig: Rig) -> None:
+async def test_a_new_column_is_left_out_and_the_rest_goes_on(altered: Rig) -> None:
+    rig = altered
     with rig.writer() as writer:
         async with rig.running() as running:
             writer.write(points(ACME.id))

@@ -11,7 +11,7 @@ import pytest
 from atlas_cdc_reconciler.windows import align_down
 from atlas_common.errors import ServiceError
 from atlas_common.values import datetime_to_us
-from atlas_devstack.database import Database
+from atlas_devstack.database import Database, another
 from atlas_devstack.waiting import Patience, wait_until
 
 from .lane_writer import LaneWriter
@@ -34,9 +34,15 @@ REPAIR_OF_FLIPPED = (
 )
 
 
+@pytest.fixture(scope="module")
+def server(database: Database) -> Iterator[Database]:
+    with another(database) as own:
+        yield own
+
+
 @pytest.fixture
-def rig(fresh_database: Database, tmp_path: Path) -> Iterator[Rig]:
-    with make_rig(fresh_database, tmp_path) as rig:
+def rig(server: Database, tmp_path: Path) -> Iterator[Rig]:
+    with make_rig(server, tmp_path) as rig:
         yield rig
 
 
@@ -132,6 +138,41 @@ async def test_what_was_verified_before_is_compared_again_only_from_start(rig: R
     assert (third.windows_compared, third.windows_mismatched) == (3, 1)
     assert third.source == first.source
     assert third.source != third.warehouse
+
+
+async def test_what_changes_at_the_source_is_in_doubt_until_it_is_compared_again(rig: Rig) -> None:
+    with rig.writer() as writer:
+        async with rig.running() as running:
+            flushed = await three_flushes(running, writer)
+            _, first = await running.reconcile(ACME)
+            rig.admin.execute("DELETE FROM entity_values_ts WHERE value_double = 103.5")
+            rig.admin.execute(
+                "UPDATE entity_values_ts SET value_double = 0 WHERE value_double = 202.5"
+            )
+            # Into a window that had no rows, long before all others.
+            rig.admin.execute(
+                "UPDATE entity_values_ts SET ingested_at = ingested_at - interval '1 hour'"
+                " WHERE value_double = 3.5 AND tenant_id = 1"
+            )
+            await running.caught_up()
+            doubted = await running.verifications.verification(ACME)
+            others = await running.verifications.verification(GLOBEX)
+            windows, second = await running.reconcile(ACME)
+            _, third = await running.reconcile(ACME, from_start=True)
+    hour_before = align_down(flushed[0] - 3_600_000_000, WINDOW_US)
+    assert first.source.rows == 15
+    assert others is None
+    assert doubted is not None
+    assert (doubted.verified_through_us, doubted.mismatched) == (hour_before, 4)
+    assert [window.span.start_us for window in windows[:4]] == [
+        hour_before,
+        *(align_down(moment, WINDOW_US) for moment in flushed),
+    ]
+    assert second.windows_mismatched == 0
+    assert second.source.rows == 14
+    assert (second.source, second.warehouse) == (third.source, third.warehouse)
+    assert second.verified_through_us is not None
+    assert second.verified_through_us > flushed[2]
 
 
 async def test_a_moment_within_a_window_cuts_it(rig: Rig) -> None:

@@ -4,22 +4,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from atlas_cdc_reconciler.digest import Digest
-from atlas_cdc_reconciler.windows import Span, align_down, cut, joined, paired
+from atlas_cdc_reconciler.windows import Span, align_down, cut, joined, paired, pieces
 
 WIDTH = 10
 
 
-@given(st.integers(0, 1000), st.integers(0, 500), st.integers(1, 7))
-def test_pieces_cover_the_span_and_end_on_edges(start: int, length: int, windows_max: int) -> None:
+@given(st.integers(0, 1000), st.integers(0, 500), st.integers(1, 70))
+def test_pieces_cover_the_span_and_end_on_edges(start: int, length: int, piece: int) -> None:
     span = Span(start, start + length)
-    pieces = list(cut(span, WIDTH, windows_max))
-    edges = [span.start_us, *(piece.stop_us for piece in pieces)]
-    assert [piece.start_us for piece in pieces] == edges[:-1]
+    cuts = list(cut(span, piece))
+    edges = [span.start_us, *(part.stop_us for part in cuts)]
+    assert [part.start_us for part in cuts] == edges[:-1]
     assert edges[-1] == span.stop_us
-    assert all(edge % WIDTH == 0 for edge in edges[1:-1])
-    assert all(
-        piece.stop_us - align_down(piece.start_us, WIDTH) <= windows_max * WIDTH for piece in pieces
-    )
+    assert all(edge % piece == 0 for edge in edges[1:-1])
+    assert all(align_down(part.start_us, piece) + piece >= part.stop_us for part in cuts)
+    numbers = {part.start_us // piece for part in cuts}
+    assert list(pieces(numbers, span, piece)) == cuts
 
 
 @given(st.sets(st.integers(0, 40)), st.integers(1, 5))

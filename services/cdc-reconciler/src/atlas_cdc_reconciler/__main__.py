@@ -3,6 +3,7 @@
 from contextlib import AsyncExitStack
 
 from atlas.reconciler.v1 import reconciler_service_pb2_grpc
+from atlas_cdc_reconciler import metrics
 from atlas_cdc_reconciler.aggregate import Aggregator
 from atlas_cdc_reconciler.config import Config
 from atlas_cdc_reconciler.pipeline import Pipeline
@@ -51,11 +52,13 @@ async def main() -> None:
             window_us=config.reconcile.window_us,
             windows_per_statement=config.reconcile.windows_per_statement,
         )
+        reporter = StatusReporter(warehouse, source, progress, clock)
+        metrics.show_lag(lambda: reporter.lag_seconds(progress.now.sink.beat))
         servicer = ReconcilerServicer(
             Aggregator(warehouse, progress, config.warehouse.aggregate_rows_max),
             reconciler,
             verifications,
-            StatusReporter(warehouse, source, progress, clock),
+            reporter,
             TokenSigner.from_config(config.token),
         )
         chain = interceptors(

@@ -2,9 +2,11 @@
 
 import asyncio
 import random
+import time
 
 import psycopg
 
+from atlas_cdc_reconciler import metrics
 from atlas_cdc_reconciler.progress import Phase, Progress
 from atlas_cdc_reconciler.sink import (
     SchemaChangedError,
@@ -75,7 +77,10 @@ class Pipeline:
             await self._progress.move(phase=Phase.STREAMING, sink=state, reason="")
             while True:
                 batch = await stream.next_batch()
+                started = time.monotonic()
                 state = await self._sink.apply(batch)
+                metrics.apply_seconds.record(time.monotonic() - started)
+                metrics.batch_changes.record(batch.change_count)
                 # Only now, when it is stored: the source forgets what is confirmed.
                 stream.confirm(batch.position)
                 await self._progress.move(sink=state)
@@ -87,8 +92,8 @@ class Pipeline:
             self._source.snapshot() as snapshot,
             self._sink.load(snapshot.position) as load,
         ):
-            async for table, rows in snapshot.rows():
-                await load.append(table, rows)
-                rows_total += rows.num_rows
+            async for copied in snapshot.rows():
+                await load.append(copied)
+                rows_total += copied.rows.num_rows
         _log.info("first copy made", rows=rows_total, position=str(snapshot.position.lsn))
         return snapshot.position

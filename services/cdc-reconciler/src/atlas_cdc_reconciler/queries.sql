@@ -25,9 +25,6 @@ SELECT tenant_id, key FROM tenants ORDER BY tenant_id;
 -- Answers the moment before which no flush that begins from now on stores anything.
 SELECT announce_seal(coalesce(%(until)s::timestamptz, 'infinity'));
 
--- name: primary_now
-SELECT clock_timestamp();
-
 -- name: flushes_in_flight
 SELECT flushes_in_flight();
 
@@ -38,6 +35,8 @@ SELECT beat_heart('0 seconds');
 -- name: newest_beat
 SELECT beat_id FROM replication_heartbeat WHERE id = 1;
 
--- name: first_ingested
--- When the tenant's first row was ingested.
-SELECT min(ingested_at) FROM entity_values_ts WHERE tenant_id = %(tenant_id)s;
+-- name: occupied
+-- Which pieces of a span of ingested_at have rows of the tenant, by number since 1970.
+SELECT DISTINCT (extract(epoch FROM ingested_at) * 1000000)::bigint / %(piece_us)s::bigint
+FROM entity_values_ts
+WHERE tenant_id = %(tenant_id)s AND ingested_at >= %(start)s AND ingested_at < %(stop)s;

@@ -2,24 +2,35 @@
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncGenerator, Iterable, Iterator
+from collections.abc import AsyncGenerator, Iterable
 from dataclasses import dataclass
 
 import psycopg
 
+from atlas_cdc_reconciler import metrics
 from atlas_cdc_reconciler.digest import Digest
 from atlas_cdc_reconciler.progress import Progress
 from atlas_cdc_reconciler.seal import Sealer
 from atlas_cdc_reconciler.sink import WarehouseError
 from atlas_cdc_reconciler.source_digests import SourceDigests
-from atlas_cdc_reconciler.verification_store import Verification, VerificationStore
-from atlas_cdc_reconciler.windows import Span, WindowComparison, align_down, cut, joined, paired
+from atlas_cdc_reconciler.verification_store import VerificationStore
+from atlas_cdc_reconciler.windows import (
+    Span,
+    WindowComparison,
+    align_down,
+    cut,
+    joined,
+    paired,
+    pieces,
+)
 from atlas_common.errors import ServiceError
 from atlas_common.telemetry import logger
 from atlas_common.tenant import Tenant
 
 # Mismatches of earlier runs that are compared again; the first of them decides verified_through.
 _RECHECKED_WINDOWS_MAX = 1_000
+# A longer span is first asked for the pieces that have rows.
+_PIECES_UNASKED_MAX = 8
 _log = logger(__name__)
 
 
@@ -37,17 +48,12 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """What a run compares: what is new, old mismatches again, a cut window for the answer."""
+    """What a run compares: old mismatches again, what is new, a cut window for the answer."""
 
-    first_us: int | None
-    again: tuple[int, ...]
+    again: tuple[Span, ...]
     fresh: Span
     partial: Span
     """A part of a window that is remembered whole: compared, and not remembered."""
-
-    def spans(self, width_us: int, windows_max: int) -> Iterator[Span]:
-        yield from joined(self.again, width_us, windows_max)
-        yield from cut(self.fresh, width_us, windows_max)
 
 
 class Reconciler:
@@ -68,6 +74,7 @@ class Reconciler:
         self._sealer = sealer
         self._progress = progress
         self._window_us = window_us
+        self._piece_us = window_us * windows_per_statement
         self._windows_per_statement = windows_per_statement
         # Two runs of one tenant would take each other's remembered windows away.
         self._busy: defaultdict[int, asyncio.Lock] = defaultdict(asyncio.Lock)
@@ -110,18 +117,9 @@ class Reconciler:
     async def _compare(
         self, tenant: Tenant, through_us: int, *, from_start: bool
     ) -> AsyncGenerator[WindowComparison | Outcome, None]:
-        width_us = self._window_us
-        known = await self._store.verification(tenant)
-        plan = await self._plan(tenant, through_us, known, from_start=from_start)
+        plan = await self._plan(tenant, through_us, from_start=from_start)
         compared = mismatched = 0
-        through = 0 if known is None else known.compared_through_us
-        for span in plan.spans(width_us, self._windows_per_statement):
-            comparisons = await self._compare_span(tenant, span)
-            through = max(through, span.stop_us)
-            await self._store.keep(
-                tenant, span, comparisons, Verification(plan.first_us, through, through_us, None, 0)
-            )
-            await self._progress.move()  # verified_through may be what somebody waits for.
+        async for comparisons in self._whole_windows(tenant, through_us, plan):
             for comparison in comparisons:
                 compared += 1
                 mismatched += not comparison.is_matched
@@ -142,38 +140,62 @@ class Reconciler:
             None if found is None else found.verified_through_us,
         )
 
-    async def _plan(
-        self, tenant: Tenant, through_us: int, known: Verification | None, *, from_start: bool
-    ) -> _Plan:
+    async def _whole_windows(
+        self, tenant: Tenant, through_us: int, plan: _Plan
+    ) -> AsyncGenerator[list[WindowComparison], None]:
+        """Compare and remember, piece by piece; what is cancelled in between goes on from there."""
+        known = await self._store.verification(tenant)
+        through = 0 if known is None else known.compared_through_us
+
+        async def keep(span: Span, comparisons: list[WindowComparison]) -> None:
+            await self._store.keep(
+                tenant, span, comparisons, compared_through_us=through, checked_at_us=through_us
+            )
+            await self._progress.move()  # verified_through may be what somebody waits for.
+
+        for span in plan.again:
+            comparisons = await self._compare_span(tenant, span)
+            await keep(span, comparisons)
+            yield comparisons
+        begun = plan.fresh.start_us
+        for span in await self._occupied(tenant, plan.fresh):
+            comparisons = await self._compare_span(tenant, span)
+            through = max(through, span.stop_us)
+            # What lies between this piece and the one before has no rows on either side.
+            await keep(Span(begun, span.stop_us), comparisons)
+            begun = span.stop_us
+            yield comparisons
+        if begun < plan.fresh.stop_us:
+            through = max(through, plan.fresh.stop_us)
+            await keep(Span(begun, plan.fresh.stop_us), [])
+
+    async def _occupied(self, tenant: Tenant, span: Span) -> list[Span]:
+        """The pieces of a span that have rows, each for one statement."""
+        if span.stop_us - span.start_us <= _PIECES_UNASKED_MAX * self._piece_us:
+            return list(cut(span, self._piece_us))
+        # To ask is to read the span once, but years without rows are then left out at once.
+        source, warehouse = await asyncio.gather(
+            self._source.occupied(tenant, span, self._piece_us),
+            self._store.occupied(tenant, span, self._piece_us),
+        )
+        return list(pieces(source | warehouse, span, self._piece_us))
+
+    async def _plan(self, tenant: Tenant, through_us: int, *, from_start: bool) -> _Plan:
         width_us = self._window_us
-        compared_through = None if known is None else known.compared_through_us
-        partial = Span(through_us, through_us)
-        stop = through_us
-        if compared_through is not None and through_us < compared_through:
+        known = await self._store.verification(tenant)
+        stop, partial = through_us, Span(through_us, through_us)
+        if known is not None and through_us < known.compared_through_us:
             # The window around the moment is remembered whole; a part must not take its place.
             stop = align_down(through_us, width_us)
             partial = Span(stop, through_us)
         if from_start or known is None:
-            first = await self._first_us(tenant, None if known is None else known.compared_from_us)
-            # Without rows the last window stands for all before it: they are empty on both sides.
-            start = through_us - 1 if first is None else first
-            fresh = Span(align_down(start, width_us), stop)
-            return _Plan(first, (), fresh, partial)
+            return _Plan((), Span(0, stop), partial)
         start = align_down(known.compared_through_us, width_us)
-        again = await self._store.mismatched_starts(
+        starts = await self._store.mismatched_starts(
             tenant, min(start, stop), _RECHECKED_WINDOWS_MAX
         )
-        fresh = Span(start, stop)
-        first = known.compared_from_us
-        return _Plan(first, tuple(again), fresh, partial)
-
-    async def _first_us(self, tenant: Tenant, known_us: int | None) -> int | None:
-        """Start of the first window that has rows, or ever had, on either side."""
-        found = await asyncio.gather(
-            self._source.first_ingested_us(tenant), self._store.first_ingested_us(tenant)
-        )
-        moments = [moment for moment in (*found, known_us) if moment is not None]
-        return align_down(min(moments), self._window_us) if moments else None
+        again = joined(starts, width_us, self._windows_per_statement)
+        return _Plan(tuple(again), Span(start, stop), partial)
 
     async def _compare_span(self, tenant: Tenant, span: Span) -> list[WindowComparison]:
         if span.is_empty:
@@ -182,7 +204,11 @@ class Reconciler:
             self._source.digests(tenant, span, self._window_us),
             self._store.digests(tenant, span, self._window_us),
         )
-        return paired(source, warehouse, span, self._window_us)
+        windows = paired(source, warehouse, span, self._window_us)
+        matched = sum(window.is_matched for window in windows)
+        metrics.windows.add(matched, {"matched": True})
+        metrics.windows.add(len(windows) - matched, {"matched": False})
+        return windows
 
 
 def _report(tenant: Tenant, outcome: Outcome) -> None:

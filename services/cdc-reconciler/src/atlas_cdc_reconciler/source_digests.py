@@ -4,7 +4,7 @@ from atlas_cdc_reconciler.digest import Digest, Engine, window_digests_sql
 from atlas_cdc_reconciler.windows import Span
 from atlas_common.db import Database, load_queries, tenant_transaction
 from atlas_common.tenant import Tenant
-from atlas_common.values import datetime_to_us, us_to_datetime
+from atlas_common.values import us_to_datetime
 
 Q = load_queries("atlas_cdc_reconciler")
 _WINDOW_DIGESTS = window_digests_sql(
@@ -25,13 +25,18 @@ class SourceDigests:
             cursor = await connection.execute(Q["list_tenants"], {})
             return [Tenant(tenant_id, key) for tenant_id, key in await cursor.fetchall()]
 
-    async def first_ingested_us(self, tenant: Tenant) -> int | None:
-        """When the tenant's first row came; None without rows. Reads the whole table."""
+    async def occupied(self, tenant: Tenant, span: Span, piece_us: int) -> set[int]:
+        """Numbers since 1970 of the span's pieces that have rows. Reads the whole span."""
+        parameters = {
+            "tenant_id": tenant.id,
+            "start": us_to_datetime(span.start_us),
+            "stop": us_to_datetime(span.stop_us),
+            "piece_us": piece_us,
+        }
         async with tenant_transaction(self._database, tenant, read_only=True) as connection:
             await connection.execute(f"SET LOCAL statement_timeout = {self._timeout_ms}".encode())
-            cursor = await connection.execute(Q["first_ingested"], {"tenant_id": tenant.id})
-            row = await cursor.fetchone()
-        return None if row is None or row[0] is None else datetime_to_us(row[0])
+            cursor = await connection.execute(Q["occupied"], parameters)
+            return {row[0] for row in await cursor.fetchall()}
 
     async def digests(self, tenant: Tenant, span: Span, width_us: int) -> dict[int, Digest]:
         """Digests of the span's windows that have rows, by the window's number since 1970."""

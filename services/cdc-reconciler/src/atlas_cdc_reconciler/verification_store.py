@@ -19,9 +19,8 @@ _WINDOW_DIGESTS = window_digests_sql(
 class Verification:
     """What is known of a tenant. Times in microseconds of the primary's clock."""
 
-    compared_from_us: int | None
-    """Start of the first window with rows; None if there was none."""
     compared_through_us: int
+    """All before it was compared at least once."""
     checked_at_us: int
     first_mismatch_us: int | None
     mismatched: int
@@ -39,8 +38,7 @@ async def read_verification(reader: Reader, tenant_id: int) -> Verification | No
     rows = await reader.all(Q["verification"], {"tenant_id": tenant_id})
     if not rows:
         return None
-    compared_from, compared_through, checked_at, first_mismatch, mismatched = rows[0]
-    return Verification(compared_from, compared_through, checked_at, first_mismatch, mismatched)
+    return Verification(*rows[0])
 
 
 class VerificationStore:
@@ -70,11 +68,16 @@ class VerificationStore:
         async with self._warehouse.reader() as reader:
             return await read_verification(reader, tenant.id)
 
-    async def first_ingested_us(self, tenant: Tenant) -> int | None:
-        """When the first of the tenant's rows in the warehouse came; None without rows."""
+    async def occupied(self, tenant: Tenant, span: Span, piece_us: int) -> set[int]:
+        """Numbers since 1970 of the span's pieces that have rows."""
+        parameters = {
+            "tenant_id": tenant.id,
+            "start": span.start_us,
+            "stop": span.stop_us,
+            "piece_us": piece_us,
+        }
         async with self._warehouse.reader() as reader:
-            ((first,),) = await reader.all(Q["first_ingested"], {"tenant_id": tenant.id})
-        return first  # type: ignore[no-any-return]
+            return {row[0] for row in await reader.all(Q["occupied"], parameters)}
 
     async def digests(self, tenant: Tenant, span: Span, width_us: int) -> dict[int, Digest]:
         """Digests of the span's windows that have rows, by the window's number since 1970."""
@@ -109,7 +112,9 @@ class VerificationStore:
         tenant: Tenant,
         span: Span,
         comparisons: Sequence[WindowComparison],
-        found: Verification,
+        *,
+        compared_through_us: int,
+        checked_at_us: int,
     ) -> None:
         """Remember how the span's windows compare, instead of what was known of them."""
         statements: list[tuple[str, Parameters]] = [
@@ -119,7 +124,7 @@ class VerificationStore:
             )
         ]
         statements += [
-            (Q["keep_window"], _window_row(tenant, comparison, found.checked_at_us))
+            (Q["keep_window"], _window_row(tenant, comparison, checked_at_us))
             for comparison in comparisons
         ]
         statements.append(
@@ -127,9 +132,8 @@ class VerificationStore:
                 Q["set_verification"],
                 {
                     "tenant_id": tenant.id,
-                    "compared_from": found.compared_from_us,
-                    "compared_through": found.compared_through_us,
-                    "checked_at": found.checked_at_us,
+                    "compared_through": compared_through_us,
+                    "checked_at": checked_at_us,
                 },
             )
         )

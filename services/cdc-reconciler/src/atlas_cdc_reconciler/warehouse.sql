@@ -41,13 +41,17 @@ SELECT lane, epoch, first_sequence FROM lane_epochs;
 SELECT attribute_id, data_type FROM attributes
 WHERE tenant_id = $tenant_id AND list_contains($attribute_ids, attribute_id);
 
--- name: first_ingested
-SELECT epoch_us(min(ingested_at)) FROM entity_values_ts WHERE tenant_id = $tenant_id;
+-- name: occupied
+-- Which pieces of a span of ingested_at have rows of the tenant, by number since 1970.
+SELECT DISTINCT epoch_us(ingested_at) // $piece_us::BIGINT
+FROM entity_values_ts
+WHERE tenant_id = $tenant_id
+    AND ingested_at >= make_timestamptz($start) AND ingested_at < make_timestamptz($stop);
 
 -- name: verification
 -- A mismatch ends the verified run; without one it reaches as far as was compared.
 SELECT
-    v.compared_from, v.compared_through, v.checked_at,
+    v.compared_through, v.checked_at,
     (SELECT min(start_us) FROM cdc_windows AS w
      WHERE w.tenant_id = v.tenant_id AND NOT w.is_matched) AS first_mismatch,
     (SELECT count(*) FROM cdc_windows AS w
@@ -55,8 +59,8 @@ SELECT
 FROM cdc_verifications AS v WHERE v.tenant_id = $tenant_id;
 
 -- name: set_verification
-INSERT OR REPLACE INTO cdc_verifications (tenant_id, compared_from, compared_through, checked_at)
-VALUES ($tenant_id, $compared_from, $compared_through, $checked_at);
+INSERT OR REPLACE INTO cdc_verifications (tenant_id, compared_through, checked_at)
+VALUES ($tenant_id, $compared_through, $checked_at);
 
 -- name: mismatched_windows
 SELECT start_us FROM cdc_windows

@@ -38,13 +38,21 @@ def align_down(moment_us: int, width_us: int) -> int:
     return moment_us // width_us * width_us
 
 
-def cut(span: Span, width_us: int, windows_max: int) -> Iterator[Span]:
-    """Consecutive pieces of at most `windows_max` windows; cuts lie on windows' edges."""
+def cut(span: Span, piece_us: int) -> Iterator[Span]:
+    """Consecutive pieces of the span; cuts lie on multiples of `piece_us` since 1970."""
     start = span.start_us
     while start < span.stop_us:
-        stop = min(align_down(start, width_us) + windows_max * width_us, span.stop_us)
+        stop = min(align_down(start, piece_us) + piece_us, span.stop_us)
         yield Span(start, stop)
         start = stop
+
+
+def pieces(numbers: Iterable[int], span: Span, piece_us: int) -> Iterator[Span]:
+    """Those pieces that `cut` would make which have these numbers since 1970, in order."""
+    for number in sorted(numbers):
+        yield Span(
+            max(number * piece_us, span.start_us), min((number + 1) * piece_us, span.stop_us)
+        )
 
 
 def joined(starts: Iterable[int], width_us: int, windows_max: int) -> Iterator[Span]:

@@ -5,11 +5,8 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
-import pyarrow as pa
-
 from atlas_cdc_reconciler.changes import Batch
-from atlas_cdc_reconciler.source import SourcePosition
-from atlas_cdc_reconciler.tables import Table
+from atlas_cdc_reconciler.source import CopiedRows, SourcePosition
 from atlas_common.db import Beat
 
 
@@ -49,8 +46,8 @@ class TooManyDeadLettersError(Exception):
 class Load(Protocol):
     """The first copy under way; stored as a whole, together with its position, or not at all."""
 
-    async def append(self, table: Table, rows: pa.Table) -> None:
-        """Take in rows of a table, in the warehouse's columns."""
+    async def append(self, copied: CopiedRows) -> None:
+        """Take in rows; those that were rejected become dead letters."""
         ...
 
 

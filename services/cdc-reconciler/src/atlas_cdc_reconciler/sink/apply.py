@@ -10,9 +10,10 @@ import pyarrow as pa
 from atlas_cdc_reconciler.changes import ChangeKind, Relation, Run
 from atlas_cdc_reconciler.columns import Field, FieldError, table_from
 from atlas_cdc_reconciler.sink import SchemaChangedError
+from atlas_cdc_reconciler.sink.doubt import doubt_windows
 from atlas_cdc_reconciler.source import pgoutput
 from atlas_cdc_reconciler.source.pgoutput import UNCHANGED, MessageError, Tuple, TupleField
-from atlas_cdc_reconciler.tables import TABLES, Column, ColumnType, Table
+from atlas_cdc_reconciler.tables import HISTORY, TABLES, Column, ColumnType, Table
 
 _BATCH = "cdc_batch"  # The name under which a batch's rows are shown to DuckDB.
 
@@ -80,6 +81,8 @@ def append_rows(connection: duckdb.DuckDBPyConnection, table: Table, rows: pa.Ta
     """Insert rows that have the table's columns."""
     names = ", ".join(table.column_names)
     with _shown(connection, rows):
+        if table is HISTORY:
+            doubt_windows(connection, _BATCH)
         connection.execute(f"INSERT INTO {table.name} ({names}) SELECT {names} FROM {_BATCH}")  # noqa: S608
 
 
@@ -144,6 +147,7 @@ def _delete_rows(connection: duckdb.DuckDBPyConnection, table: Table, gone: pa.T
     same = " AND ".join(map(_is_same, table.columns))
     numbered = ", ".join(f"t.{name}" for name in table.column_names)
     with _shown(connection, gone):
+        doubt_windows(connection, _BATCH)
         row = connection.execute(
             f"""
             DELETE FROM {table.name} WHERE rowid IN (

@@ -1,15 +1,16 @@
 """The sink that keeps the warehouse in a DuckDB file."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager, suppress
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 
 import duckdb
-import pyarrow as pa
 
+from atlas_cdc_reconciler import metrics
 from atlas_cdc_reconciler.changes import Batch
 from atlas_cdc_reconciler.config import WarehouseConfig
 from atlas_cdc_reconciler.lsn import Lsn
@@ -22,8 +23,7 @@ from atlas_cdc_reconciler.sink import (
 from atlas_cdc_reconciler.sink.apply import PoisonError, append_rows, apply_runs
 from atlas_cdc_reconciler.sink.reading import Reader, ReadGate
 from atlas_cdc_reconciler.sink.warehouse_file import opened
-from atlas_cdc_reconciler.source import SourcePosition
-from atlas_cdc_reconciler.tables import Table
+from atlas_cdc_reconciler.source import CopiedRows, SourcePosition
 from atlas_common.db import NO_BEAT, Beat, load_queries
 from atlas_common.errors import FatalError
 from atlas_common.telemetry import logger
@@ -74,9 +74,8 @@ class DuckDbWarehouse:
         """As Sink.load."""
         await self._run(lambda: self._connection.execute("BEGIN"))
         try:
-            load = DuckDbLoad(self, self._connection)
-            yield load
-            await self._run(lambda: self._finish_load(load, position))
+            yield DuckDbLoad(self, position)
+            await self._run(lambda: self._finish_load(position))
         except BaseException:
             # Not awaited when cancelled a second time, but the thread still does it.
             await self._run(self._rollback)
@@ -145,9 +144,16 @@ class DuckDbWarehouse:
         row = self._connection.execute(Q["newest_beat"]).fetchone()
         return NO_BEAT if row is None else Beat(row[0], _EPOCH + timedelta(microseconds=row[1]))
 
-    def _finish_load(self, load: "DuckDbLoad", position: SourcePosition) -> None:
-        for name, rows in load.row_counts.items():
-            self._count(name, Counts(read=rows, applied=rows))
+    def _append(self, lsn: Lsn, copied: CopiedRows) -> None:
+        table, rejected = copied.table, len(copied.rejected)
+        append_rows(self._connection, table, copied.rows)
+        for raw, reason in copied.rejected:
+            _log.error("dead letter", table=table.name, kind="COPY", reason=reason)
+            self._bury(lsn, table.name, "COPY", table.column_names, raw=raw, reason=reason)
+        applied = copied.rows.num_rows
+        self._count(table.name, Counts(applied + rejected, applied, rejected, 0))
+
+    def _finish_load(self, position: SourcePosition) -> None:
         self._query("begin_position", {"source_id": position.source_id, "lsn": position.lsn.value})
         self._connection.execute("COMMIT")
 
@@ -221,43 +227,46 @@ class DuckDbWarehouse:
             run, raw = batch.change(ordinal)
             name = run.relation.name
             dead[name] = dead.get(name, 0) + 1
-            letter = {
-                "commit_lsn": run.commit_lsn.value,
-                "table_name": name,
-                "kind": run.kind.name,
-                "source_columns": ",".join(column.name for column in run.relation.columns),
-                "raw": raw,
-                "reason": reason,
-            }
-            self._query("bury", letter)
+            columns = [column.name for column in run.relation.columns]
+            self._bury(run.commit_lsn, name, run.kind.name, columns, raw=raw, reason=reason)
         changes = batch.counts()
         for name in changes.keys() | batch.skipped.keys():
             buried, skipped = dead.get(name, 0), batch.skipped[name]
             read = changes[name] + skipped
             self._count(name, Counts(read, read - buried - skipped, buried, skipped))
 
+    def _bury(
+        self, lsn: Lsn, table: str, kind: str, columns: Iterable[str], *, raw: bytes, reason: str
+    ) -> None:
+        letter = {
+            "commit_lsn": lsn.value,
+            "table_name": table,
+            "kind": kind,
+            "source_columns": ",".join(columns),
+            "raw": raw,
+            "reason": reason,
+        }
+        self._query("bury", letter)
+
     def _count(self, table_name: str, counts: Counts) -> None:
+        outcomes = asdict(counts)
+        del outcomes["read"]
+        for outcome, number in outcomes.items():
+            if number:
+                metrics.changes.add(number, {"table": table_name, "outcome": outcome})
         self._query(
             "count_changes",
-            {
-                "table_name": table_name,
-                "read": counts.read,
-                "applied": counts.applied,
-                "dead_lettered": counts.dead_lettered,
-                "skipped": counts.skipped,
-            },
+            {"table_name": table_name, "read": counts.read, **outcomes},
         )
 
 
 class DuckDbLoad:
     """As sink.Load: within the one transaction of DuckDbWarehouse.load()."""
 
-    def __init__(self, warehouse: DuckDbWarehouse, connection: duckdb.DuckDBPyConnection) -> None:
+    def __init__(self, warehouse: DuckDbWarehouse, position: SourcePosition) -> None:
         self._warehouse = warehouse
-        self._connection = connection
-        self.row_counts: dict[str, int] = {}
+        self._position = position
 
-    async def append(self, table: Table, rows: pa.Table) -> None:
+    async def append(self, copied: CopiedRows) -> None:
         """As Load.append."""
-        await self._warehouse._run(lambda: append_rows(self._connection, table, rows))
-        self.row_counts[table.name] = self.row_counts.get(table.name, 0) + rows.num_rows
+        await self._warehouse._run(lambda: self._warehouse._append(self._position.lsn, copied))

@@ -23,7 +23,7 @@ CREATE TABLE cdc_windows (
     warehouse_rows BIGINT NOT NULL, warehouse_high HUGEINT NOT NULL, warehouse_low HUGEINT NOT NULL,
     is_matched BOOLEAN NOT NULL, checked_at BIGINT NOT NULL);
 CREATE TABLE cdc_verifications (
-    tenant_id INTEGER PRIMARY KEY, compared_from BIGINT, compared_through BIGINT NOT NULL,
+    tenant_id INTEGER PRIMARY KEY, compared_through BIGINT NOT NULL,
     checked_at BIGINT NOT NULL);
 CREATE TABLE cdc_window_width (window_us BIGINT NOT NULL);
 CREATE TABLE cdc_schema (version INTEGER NOT NULL);

@@ -11,7 +11,7 @@ from atlas_cdc_reconciler.sink.schema import SchemaVersionError, migrate
 from atlas_common.errors import FatalError
 
 # A predecessor that is just stopping gives the file back within this time.
-_OWNED_SECONDS_MAX = 10.0
+_OWNED_SECONDS_MAX = 5.0
 _RETRY_SECONDS = 0.2
 
 

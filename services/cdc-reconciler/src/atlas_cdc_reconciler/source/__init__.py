@@ -22,6 +22,17 @@ class SourcePosition:
     """All that was committed before it is in the sink, nothing that was committed after it."""
 
 
+@dataclass(frozen=True, slots=True)
+class CopiedRows:
+    """Rows of a table as they are in the source."""
+
+    table: Table
+    rows: pa.Table
+    """In the warehouse's columns."""
+    rejected: tuple[tuple[bytes, str], ...] = ()
+    """Rows that the warehouse cannot hold: (raw bytes, reason)."""
+
+
 class SourceLostError(Exception):
     """The source cannot go on from the sink's position, now or ever: changes would be missing."""
 
@@ -55,8 +66,8 @@ class InitialSnapshot(Protocol):
         """What to store together with the rows."""
         ...
 
-    def rows(self) -> AsyncIterator[tuple[Table, pa.Table]]:
-        """Every row of every table once, in bounded pieces, with the warehouse's columns."""
+    def rows(self) -> AsyncIterator[CopiedRows]:
+        """Every row of every table once, in bounded pieces."""
         ...
 
 

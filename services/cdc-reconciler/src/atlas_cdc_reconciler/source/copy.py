@@ -35,6 +35,14 @@ class CopyColumns:
                 offset += size
             self.row_count += 1
 
+    def row(self, number: int) -> bytes:
+        """A row of those gathered, as the COPY had it."""
+        fields = [column[number] for column in self.columns]
+        return self._count.to_bytes(2, "big") + b"".join(
+            b"\xff\xff\xff\xff" if field is None else len(field).to_bytes(4, "big") + field
+            for field in fields
+        )
+
     def take(self) -> list[list[Field]]:
         """The columns gathered since the last time."""
         taken = self.columns

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -12,10 +12,10 @@ import pyarrow as pa
 from psycopg import sql
 
 from atlas_cdc_reconciler.changes import Batch
-from atlas_cdc_reconciler.columns import FieldError, table_from
+from atlas_cdc_reconciler.columns import Field, FieldError, table_from
 from atlas_cdc_reconciler.config import SlotConfig
 from atlas_cdc_reconciler.lsn import Lsn
-from atlas_cdc_reconciler.source import SourceLostError, SourcePosition
+from atlas_cdc_reconciler.source import CopiedRows, SourceLostError, SourcePosition
 from atlas_cdc_reconciler.source.collector import Collector
 from atlas_cdc_reconciler.source.copy import CopyColumns
 from atlas_cdc_reconciler.source.pgoutput import MessageError
@@ -136,7 +136,7 @@ class SlotSnapshot:
     position: SourcePosition
     rows_max: int
 
-    async def rows(self) -> AsyncIterator[tuple[Table, pa.Table]]:
+    async def rows(self) -> AsyncIterator[CopiedRows]:
         """As InitialSnapshot.rows."""
         async with self.database.transaction(
             read_only=True, isolation=Isolation.REPEATABLE_READ
@@ -145,7 +145,7 @@ class SlotSnapshot:
             for table in TABLES.values():
                 if not table.by_tenant:
                     async for piece in self._copy(connection, table):
-                        yield table, piece
+                        yield piece
             cursor = await connection.execute(Q["list_tenants"], {})
             tenant_ids = [row[0] for row in await cursor.fetchall()]
         for tenant_id in tenant_ids:
@@ -156,7 +156,7 @@ class SlotSnapshot:
                 for table in TABLES.values():
                     if table.by_tenant:
                         async for piece in self._copy(connection, table):
-                            yield table, piece
+                            yield piece
 
     async def _adopt(self, connection: ReadConnection) -> None:
         name = sql.Literal(self.snapshot_name)
@@ -164,31 +164,55 @@ class SlotSnapshot:
         # The largest table of all is read in one statement.
         await connection.execute("SET LOCAL statement_timeout = 0")
 
-    async def _copy(self, connection: ReadConnection, table: Table) -> AsyncIterator[pa.Table]:
+    async def _copy(self, connection: ReadConnection, table: Table) -> AsyncIterator[CopiedRows]:
         statement = sql.SQL("COPY (SELECT {} FROM {}) TO STDOUT (FORMAT BINARY)").format(
             sql.SQL(", ").join(map(sql.Identifier, table.column_names)),
             sql.Identifier(table.name),
         )
         rows = CopyColumns(len(table.columns))
 
-        def taken() -> pa.Table:
-            fields = rows.take()
-            try:
-                return table_from(
-                    {c.name: (c.type, f) for c, f in zip(table.columns, fields, strict=True)}
-                )
-            except FieldError as error:
-                raise SourceLostError(
-                    f"a row of {table.name} cannot be copied: {error}; correct it at the source"
-                ) from error
-
         async with connection.cursor() as cursor, cursor.copy(statement) as copy:
             async for data in copy:
                 rows.feed(bytes(data))
                 if rows.row_count >= self.rows_max:
-                    yield taken()
+                    yield _copied(table, rows)
         if rows.row_count:
-            yield taken()
+            yield _copied(table, rows)
+
+
+def _copied(table: Table, gathered: CopyColumns) -> CopiedRows:
+    """What was gathered, in the warehouse's columns."""
+    rejected: list[tuple[bytes, str]] = []
+    try:
+        rows = _columns(table, gathered.columns)
+    except FieldError:
+        rows = _sifted(table, gathered, rejected)
+    gathered.take()
+    return CopiedRows(table, rows, tuple(rejected))
+
+
+def _sifted(table: Table, gathered: CopyColumns, rejected: list[tuple[bytes, str]]) -> pa.Table:
+    """The rows that fit; the others go to `rejected`. One by one: slow, and hardly ever needed."""
+    kept: list[list[Field]] = [[] for _ in table.columns]
+    for number in range(gathered.row_count):
+        fields = [column[number] for column in gathered.columns]
+        try:
+            _columns(table, [[field] for field in fields])
+        except FieldError as error:
+            rejected.append((gathered.row(number), str(error)))
+            continue
+        for column, field in zip(kept, fields, strict=True):
+            column.append(field)
+    return _columns(table, kept)
+
+
+def _columns(table: Table, fields: Sequence[Sequence[Field]]) -> pa.Table:
+    return table_from(
+        {
+            column.name: (column.type, values)
+            for column, values in zip(table.columns, fields, strict=True)
+        }
+    )
 
 
 class SlotStream:

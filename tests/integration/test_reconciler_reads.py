@@ -1,0 +1,81 @@
+"""Reads of the warehouse: one snapshot each, bounded, ended when nobody waits any more."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from atlas_cdc_reconciler.config import WarehouseConfig
+from atlas_cdc_reconciler.sink.duckdb import DuckDbWarehouse
+from atlas_common.errors import FatalError, ServiceError
+
+ENDLESS = "SELECT count(*) FROM range(10_000_000_000) AS a, range(1000) AS b WHERE a.range % 7 = 3"
+HUGE = "SELECT list(range || 'x') FROM range(50_000_000)"
+
+
+@pytest.fixture
+async def warehouse(tmp_path: Path) -> AsyncIterator[DuckDbWarehouse]:
+    config = WarehouseConfig(
+        path=tmp_path / "w.duckdb", memory_limit_mb=64, concurrent_reads_max=2, waiting_reads_max=1
+    )
+    async with DuckDbWarehouse.open(config) as warehouse:
+        yield warehouse
+
+
+async def test_a_deadline_interrupts_the_query(warehouse: DuckDbWarehouse) -> None:
+    started = time.monotonic()
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.2), warehouse.reader() as reader:
+            await reader.all(ENDLESS)
+    assert time.monotonic() - started < 10
+    async with warehouse.reader() as reader:
+        assert await reader.all("SELECT 1") == [(1,)]
+
+
+async def test_a_reader_sees_one_state(warehouse: DuckDbWarehouse) -> None:
+    insert = "INSERT INTO flush_positions VALUES (1, 1, 1, current_timestamp)"
+    async with warehouse.reader() as reader:
+        assert await reader.all("SELECT count(*) FROM flush_positions") == [(0,)]
+        await warehouse.write([(insert, {})])
+        assert await reader.all("SELECT count(*) FROM flush_positions") == [(0,)]
+    async with warehouse.reader() as reader:
+        assert await reader.all("SELECT count(*) FROM flush_positions") == [(1,)]
+
+
+async def test_readers_cannot_write_nor_reach_files(warehouse: DuckDbWarehouse) -> None:
+    for statement in ("DELETE FROM tenants", "SELECT * FROM read_text('/etc/hostname')"):
+        async with warehouse.reader() as reader:
+            with pytest.raises(Exception, match=r"(?i)read-only|disabled"):
+                await reader.all(statement)
+
+
+async def test_too_many_readers_are_turned_away(warehouse: DuckDbWarehouse) -> None:
+    async with warehouse.reader(), warehouse.reader():
+        waiting = asyncio.create_task(warehouse.reader().__aenter__())
+        await asyncio.sleep(0)
+        with pytest.raises(ServiceError) as refused:
+            async with warehouse.reader():
+                pass
+        assert refused.value.reason == "OVERLOADED"
+        waiting.cancel()
+        await asyncio.wait({waiting})
+    async with warehouse.reader() as reader:
+        assert await reader.all("SELECT 1") == [(1,)]
+
+
+async def test_a_query_beyond_the_memory_is_refused(warehouse: DuckDbWarehouse) -> None:
+    async with warehouse.reader() as reader:
+        with pytest.raises(ServiceError) as refused:
+            await reader.all(HUGE)
+    assert refused.value.reason == "OVERLOADED"
+
+
+async def test_a_file_of_a_newer_release_is_refused(tmp_path: Path) -> None:
+    config = WarehouseConfig(path=tmp_path / "new.duckdb")
+    async with DuckDbWarehouse.open(config) as warehouse:
+        await warehouse.write([("UPDATE cdc_schema SET version = 99", {})])
+    with pytest.raises(FatalError, match="schema 99"):
+        async with DuckDbWarehouse.open(config):
+            pass
