@@ -4,6 +4,7 @@ from typing import Any
 
 import grpc
 import pytest
+from opentelemetry import trace
 
 from atlas.query.v1 import query_service_pb2
 from atlas.type.v1 import value_pb2
@@ -187,3 +188,41 @@ async def test_a_stream_may_be_left_early(client: AtlasClient, platform: Platfor
         assert reading.value == 1
         break
     await stream.aclose()
+
+
+async def test_the_callers_trace_goes_with_the_call(
+    client: AtlasClient, platform: Platform
+) -> None:
+    context = trace.SpanContext(
+        0xA1, 0xB2, is_remote=False, trace_flags=trace.TraceFlags(trace.TraceFlags.SAMPLED)
+    )
+    with trace.use_span(trace.NonRecordingSpan(context)):
+        await client.write([POINT])
+        platform.history = _history(1)
+        assert [reading.value async for reading in client.history("pump-1")] == [1]
+    await client.write([POINT])
+    traced = f"00-{0xA1:032x}"
+    assert [headers.get("traceparent", "")[:35] for headers in platform.metadata] == [
+        traced,
+        traced,
+        "",
+    ]
+
+
+async def test_a_history_is_followed_over_the_limit_of_one_call(
+    client: AtlasClient, platform: Platform
+) -> None:
+    more = query_service_pb2.GetHistoryResponse()
+    more.next_start_time.FromMicroseconds(3)
+    platform.history = [*_history(1, 2), more]
+    values: list[Any] = []
+    async for reading in client.history("pump-1", limit=2):
+        values.append(reading.value)  # noqa: PERF401 - the next test of it adds while it goes on.
+    assert values == [1, 2]
+    assert len(platform.requests) == 1
+    async for reading in client.history("pump-1"):
+        values.append(reading.value)
+        if reading.value == 2:
+            platform.history = _history(3)
+    assert values == [1, 2, 1, 2, 3]
+    assert platform.requests[-1].start_time.ToMicroseconds() == 3

@@ -39,6 +39,8 @@ def run_session(
             return outcome
     except DevstackError as error:
         console.print(f"atlas: {error}", markup=False)
+    except LookupError as error:
+        console.print(f"atlas: the stack lacks a service: {error.args[0]}", markup=False)
     except AtlasError as error:
         console.print(f"atlas: the platform did not answer: {error}", markup=False)
     return None
