@@ -15,9 +15,14 @@ class Image:
     folder: str
 
     @property
+    def name(self) -> str:
+        """Its service's name."""
+        return Path(self.folder).name
+
+    @property
     def tag(self) -> str:
         """Its name in the engine; apart from what people build by hand."""
-        return f"atlas-test/{Path(self.folder).name}"
+        return f"atlas-test/{self.name}"
 
     def build(self) -> None:
         """Build it with the repository's root as context, as its Dockerfile says."""

@@ -42,7 +42,7 @@ def test_it_holds_nothing_that_it_does_not_run(built: Image) -> None:
         check=False,
     ).stdout
     own = {line.partition("==")[0] for line in found.splitlines() if line.startswith("atlas")}
-    package = f"atlas-{built.folder.rpartition('/')[2]}"
+    package = f"atlas-{built.name}"
     libraries = {"atlas-contracts", "atlas-common"} if built in SERVICES else set()
     assert own == {package, *libraries}
     assert "pytest==" not in found
