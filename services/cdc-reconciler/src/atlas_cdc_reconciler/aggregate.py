@@ -135,6 +135,9 @@ class Aggregator:
 
 def _unmet(served: Served, demand: Demand) -> ServiceError | None:
     """Why this snapshot is not fresh enough; None if it is. Raises when it never will be."""
+    if served.beat == NO_BEAT:
+        # No rows would be an answer, and a wrong one.
+        return errors.unavailable("FRESHNESS_UNMET", "the warehouse has no first copy yet")
     state, position = served.lanes.worst(demand.positions)
     where = _where(served)
     if position is not None:
