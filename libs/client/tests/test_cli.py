@@ -23,7 +23,7 @@ from atlas_client import DataType, Endpoints
 from atlas_client.cli.output import to_json
 from atlas_client.cli.root import build, load_plugin
 
-from .conftest import Refusal, token
+from .client_rig import Refusal, token
 
 # ruff: noqa: N802 - methods have the names of the contracts' calls.
 

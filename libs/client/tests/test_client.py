@@ -19,7 +19,7 @@ from atlas_client import (
     strong,
 )
 
-from .conftest import Platform, Refusal, serving
+from .client_rig import Platform, Refusal, serving
 
 POINT = Point("pump-1", "rpm", 1480, datetime(2024, 1, 1, tzinfo=UTC))
 UNAVAILABLE = grpc.StatusCode.UNAVAILABLE

@@ -6,7 +6,7 @@ from atlas.query.v1 import query_service_pb2
 from atlas.type.freshness import MalformedTokenError
 from atlas_client import AggregateFunction, AtlasClient, Point, analytics, eventual, strong
 
-from .conftest import Platform, token
+from .client_rig import Platform, token
 
 POINT = Point("pump-1", "rpm", 1, datetime(2024, 1, 1, tzinfo=UTC))
 
