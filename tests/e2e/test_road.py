@@ -213,9 +213,6 @@ async def test_finding_is_by_equality_of_hot_attributes_page_by_page(pair: Pair)
         assert [state.entity async for state in other] == []
 
 
-@pytest.mark.xfail(
-    reason="query's filter rounds decimals to Python's default of 28 digits", strict=True
-)
 async def test_a_decimal_of_all_its_38_digits_is_found(pair: Pair) -> None:
     price = Decimal("12345678901234567890.123456789012345678")
     await pair.acme.write([Point("pump-1", "hot.price", price, T0)])

@@ -104,8 +104,15 @@ def test_what_is_wrong_is_named() -> None:
         ("price", Decimal("NaN"), "VALUE_NOT_FINITE"),
         ("price", Decimal("1E+999999"), "DECIMAL_INVALID"),
         ("price", Decimal("1E-19"), "DECIMAL_INVALID"),
+        ("price", Decimal("1E+99999999"), "DECIMAL_INVALID"),
+        ("price", Decimal("1E-99999999"), "DECIMAL_INVALID"),
     ],
 )
 def test_values_that_no_point_can_have_are_refused(name: str, value: Scalar, reason: str) -> None:
     condition = Condition(name, ATTRIBUTES[name].data_type, value, "filter.equals")
     assert refusal(condition).reason == reason
+
+
+def test_a_decimal_keeps_all_its_digits() -> None:
+    match = compiled(("price", Decimal("12345678901234567890.123456789012345678000")))
+    assert "12345678901234567890.123456789012345678}" in match.containment

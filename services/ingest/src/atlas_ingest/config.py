@@ -38,7 +38,7 @@ class EventTimeConfig(Section):
         default=3600.0, ge=0, description="How far ahead of this clock a point may lie."
     )
     max_age_days: float = Field(
-        default=3650.0, gt=0, le=36_500, description="How old a point may be."
+        default=36_500.0, gt=0, le=365_000, description="How old a point may be."
     )
 
 

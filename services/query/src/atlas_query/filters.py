@@ -8,7 +8,7 @@ from math import isfinite, isnan
 
 from atlas_common import errors
 from atlas_common.catalog import AttributeDef
-from atlas_common.values import DataType, Scalar
+from atlas_common.values import DataType, Scalar, decimal_text
 
 CONDITIONS_MAX = 256
 _DECIMAL_DIGITS_BEFORE_MAX = 20
@@ -132,10 +132,9 @@ def _decimal_text(value: Decimal, path: str) -> str:
         raise errors.invalid_argument(
             "VALUE_NOT_FINITE", "a decimal is never NaN or infinite", field=f"{path}.value"
         )
-    exponent = value.normalize().as_tuple().exponent
-    assert isinstance(exponent, int)
     if value and (
-        value.adjusted() >= _DECIMAL_DIGITS_BEFORE_MAX or -exponent > _DECIMAL_DIGITS_AFTER_MAX
+        value.adjusted() >= _DECIMAL_DIGITS_BEFORE_MAX
+        or _digits_after_point(value) > _DECIMAL_DIGITS_AFTER_MAX
     ):
         raise errors.invalid_argument(
             "DECIMAL_INVALID",
@@ -143,7 +142,15 @@ def _decimal_text(value: Decimal, path: str) -> str:
             f" {_DECIMAL_DIGITS_AFTER_MAX} after the point",
             field=f"{path}.value",
         )
-    return format(value.normalize(), "f") if value else "0"
+    return decimal_text(value) if value else "0"
+
+
+def _digits_after_point(value: Decimal) -> int:
+    # Not Decimal.normalize(): it rounds to its context's 28 digits, and fails beyond its exponents.
+    _sign, digits, exponent = value.as_tuple()
+    assert isinstance(exponent, int)
+    trailing_zeros = len(digits) - len("".join(map(str, digits)).rstrip("0"))
+    return -(exponent + trailing_zeros)
 
 
 def _document(text: str, path: str) -> str:
