@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from atlas_bench.medians import median, medians, pick, ratio
+from atlas_bench.medians import median, medians, paired_ratio, pick, ratio
 from atlas_bench.tally import Outcome, Tally
 
 
@@ -45,3 +45,12 @@ def test_a_summary_has_percentiles_in_milliseconds() -> None:
     assert summary["latency_ms"]["max"] == pytest.approx(100, rel=0.01)
     assert summary["sources"] == {"cache": 75, "replica": 25}
     assert summary["send_lag_ms"] is None
+
+
+def test_ratios_are_of_runs_that_are_neighbours() -> None:
+    """Both sides become slower by the same factors: the ratio is what stays."""
+    baseline = [{"repeat": n, "rows": rows} for n, rows in enumerate((100, 50, 20), 1)]
+    platform = [{"repeat": n, "rows": rows} for n, rows in enumerate((40, 20, 8), 1)]
+    assert paired_ratio(platform, baseline, "rows") == 0.4
+    assert paired_ratio(reversed(platform), baseline, "rows") == 0.4
+    assert paired_ratio(platform[:1], baseline[1:], "rows") is None

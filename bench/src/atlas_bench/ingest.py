@@ -9,7 +9,7 @@ import psycopg
 from atlas.ingest.v1 import ingest_service_pb2
 from atlas_bench import baseline, machine, processor
 from atlas_bench.job import ClosedLoop, Job, OpenLoop, Request
-from atlas_bench.medians import medians, ratio
+from atlas_bench.medians import medians, paired_ratio
 from atlas_bench.processes import Driver
 from atlas_bench.progress import say
 from atlas_bench.target import Platform, prepare, running, settle
@@ -156,13 +156,13 @@ def _requests(options: IngestOptions) -> list[Request]:
 
 
 def _results(options: IngestOptions, runs: list[dict[str, Any]]) -> dict[str, Any]:
-    def of(kind: str, paths: dict[str, str]) -> dict[str, float | None]:
-        return medians([run for run in runs if run["kind"] == kind], paths)
+    def kind(name: str) -> list[dict[str, Any]]:
+        return [run for run in runs if run["kind"] == name]
 
-    copied = of("baseline", {"rows_per_second": "rows_per_second"})
-    written = of("platform", {"rows_per_second": "rows_per_second"})
-    offered = of(
-        "platform-open-loop",
+    copied = medians(kind("baseline"), {"rows_per_second": "rows_per_second"})
+    written = medians(kind("platform"), {"rows_per_second": "rows_per_second"})
+    offered = medians(
+        kind("platform-open-loop"),
         {
             "rows_per_second": "rows_per_second",
             "ack_p50_ms": "latency_ms.p50",
@@ -175,8 +175,8 @@ def _results(options: IngestOptions, runs: list[dict[str, Any]]) -> dict[str, An
         "parameters": {**asdict(options), "baseline_rows_per_copy": _rows_per_copy(options.shape)},
         "medians": {"baseline": copied, "platform": written, "platform_open_loop": offered},
         "ratios": {
-            "rows_per_second_platform_to_baseline": ratio(
-                written["rows_per_second"], copied["rows_per_second"]
+            "rows_per_second_platform_to_baseline": paired_ratio(
+                kind("platform"), kind("baseline"), "rows_per_second"
             )
         },
         "runs": runs,

@@ -35,3 +35,15 @@ def medians(runs: Iterable[Mapping[str, Any]], paths: Mapping[str, str]) -> dict
     """Return the median over the runs of each path: {name of the result: path in a run}."""
     kept = list(runs)
     return {name: median(pick(run, path) for run in kept) for name, path in paths.items()}
+
+
+def paired_ratio(
+    runs: Iterable[Mapping[str, Any]], baseline: Iterable[Mapping[str, Any]], path: str
+) -> float | None:
+    """Return the median of run / baseline over the runs of the same repeat.
+
+    Not the ratio of the medians: as the table grows, both get slower from repeat to repeat, and
+    what else the machine does changes too. Neighbours in time share both.
+    """
+    of_repeat = {run["repeat"]: pick(run, path) for run in baseline}
+    return median(ratio(pick(run, path), of_repeat.get(run["repeat"])) for run in runs)

@@ -11,7 +11,7 @@ import grpc
 from atlas_bench import machine, processor
 from atlas_bench.errors import BenchError
 from atlas_bench.job import ClosedLoop, Job, OpenLoop, Request
-from atlas_bench.medians import median, medians, ratio
+from atlas_bench.medians import median, paired_ratio, pick
 from atlas_bench.operations import HISTORY_ATTRIBUTES, HISTORY_READINGS, Operation, operations
 from atlas_bench.processes import Driver, echo_server
 from atlas_bench.progress import say
@@ -21,6 +21,13 @@ from atlas_bench.workload import Shape, write_templates
 _WARM_UP_SECONDS = 1.0
 _LOAD_SECONDS_MAX = 120.0
 _LOAD_CALLERS = 8
+# Name of a result: (loop that measures it, path in a run).
+_MEASURES = {
+    "calls_per_second": ("closed-loop", "calls_per_second"),
+    "p50_ms": ("open-loop", "latency_ms.p50"),
+    "p99_ms": ("open-loop", "latency_ms.p99"),
+}
+_OF_THE_DRIVER = {"send_lag_p99_ms": ("open-loop", "send_lag_ms.p99")}
 
 
 @dataclass(frozen=True)
@@ -154,15 +161,15 @@ def _results(
     ratios: dict[str, Any] = {}
     for operation in chosen:
         own = [run for run in runs if run["operation"] == operation.name]
-        platform = _medians([run for run in own if run["kind"] == "platform"])
-        echo = _medians([run for run in own if run["kind"] == "baseline"])
+        platform = [run for run in own if run["kind"] == "platform"]
+        echo = [run for run in own if run["kind"] == "baseline"]
         middle[operation.name] = {
-            "baseline": echo,
-            "platform": {**platform, **_served(own)},
+            "baseline": _medians(echo),
+            "platform": {**_medians(platform), **_served(platform)},
         }
         ratios[operation.name] = {
-            f"{name}_platform_to_baseline": ratio(platform[name], echo[name])
-            for name in ("calls_per_second", "p50_ms", "p99_ms")
+            f"{name}_platform_to_baseline": paired_ratio(_of(platform, loop), _of(echo, loop), path)
+            for name, (loop, path) in _MEASURES.items()
         }
     return {
         "parameters": {
@@ -179,32 +186,26 @@ def _results(
 
 
 def _medians(runs: list[dict[str, Any]]) -> dict[str, float | None]:
-    closed = [run for run in runs if run["loop"] == "closed-loop"]
-    opened = [run for run in runs if run["loop"] == "open-loop"]
     return {
-        **medians(closed, {"calls_per_second": "calls_per_second"}),
-        **medians(
-            opened,
-            {
-                "p50_ms": "latency_ms.p50",
-                "p99_ms": "latency_ms.p99",
-                "send_lag_p99_ms": "send_lag_ms.p99",
-            },
-        ),
+        name: median(pick(run, path) for run in _of(runs, loop))
+        for name, (loop, path) in {**_MEASURES, **_OF_THE_DRIVER}.items()
     }
+
+
+def _of(runs: list[dict[str, Any]], loop: str) -> list[dict[str, Any]]:
+    return [run for run in runs if run["loop"] == loop]
 
 
 def _served(runs: list[dict[str, Any]]) -> dict[str, Any]:
     """Say which tiers answered, and the share of entities that the cache had."""
-    platform = [run for run in runs if run["kind"] == "platform"]
     sources: Counter[str] = Counter()
-    for run in platform:
+    for run in runs:
         sources.update(run["sources"])
     total = sources.total()
     return {
         "sources": {name: round(count / total, 4) for name, count in sources.items()},
-        "cache_hit_share": median(_hit_share(run) for run in platform),
-        "calls_failed": sum(run["calls_failed"] for run in platform),
+        "cache_hit_share": median(_hit_share(run) for run in runs),
+        "calls_failed": sum(run["calls_failed"] for run in runs),
     }
 
 
