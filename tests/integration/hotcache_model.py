@@ -45,7 +45,7 @@ class ModelPrimary:
     """Implements ports.Primary. Every event has its own time; versions rise with it."""
 
     clock: FakeClock
-    source: str = "model:1"
+    crash_count: int = 0
     flushes: list[_Flush] = field(default_factory=list)
     between: Callable[[], Awaitable[None]] | None = None
     """Runs once, after the next snapshot was taken and before its reader has it."""
@@ -55,7 +55,13 @@ class ModelPrimary:
     def __post_init__(self) -> None:
         self._now = _Moment({}, {}, {})
         self._undo: list[_Moment] = []
+        self._owned: set[int] = set()
         self._past: dict[Key, list[tuple[float, int]]] = {}
+
+    @property
+    def source(self) -> str:
+        """The history it is on."""
+        return f"model:{self.crash_count}"
 
     def tick(self) -> float:
         """The next moment."""
@@ -65,6 +71,7 @@ class ModelPrimary:
     def claim(self, lane: int) -> None:
         """A new owner."""
         now = self.tick()
+        self._owned.add(lane)
         before = self._now.lanes.get(lane)
         sequence = before.sequence if before else 0
         epoch = round(now * 1e6)
@@ -77,7 +84,7 @@ class ModelPrimary:
 
     def flush(self, lane: int, keys: Sequence[Key]) -> _Flush:
         """Change these entities."""
-        if lane not in self._now.lanes:
+        if lane not in self._owned:
             self.claim(lane)
         now = self.tick()
         last = self._now.lanes[lane]
@@ -95,8 +102,9 @@ class ModelPrimary:
         return flush
 
     def crash(self, count: int) -> None:
-        """Lose the newest flushes, and claims since; every lane is then claimed anew."""
+        """Lose the newest flushes, and claims since; every owner loses its lane."""
         now = self.tick()
+        self.crash_count += 1
         for _ in range(min(count, len(self._undo))):
             self._now = self._undo.pop()
         for key, past in self._past.items():
@@ -105,8 +113,7 @@ class ModelPrimary:
         for flush in self.flushes:
             if flush.lost_at is None and not self._holds(flush.position):
                 flush.lost_at = now
-        for lane in list(self._now.lanes):
-            self.claim(lane)
+        self._owned.clear()
 
     def was_true(self, key: Key, version: int, since: float, until: float) -> bool:
         """Whether the entity had this version at some time in since..until."""
@@ -124,24 +131,22 @@ class ModelPrimary:
             if not self._holds(position):
                 raise errors.failed_precondition("POSITION_LOST", "lost")
         self.tick()
-        moment, as_of = self._now, self.clock()
+        moment, as_of, source = self._now, self.clock(), self.source
         await self._interrupt()
         rows = tuple(
             moment.rows.get((tenant.id, entity_id)) or HotRow(entity_id, 0, ())
             for entity_id in entity_ids
         )
-        return PrimaryRead(rows, moment.lanes, round(as_of * 1e6))
+        return PrimaryRead(rows, moment.lanes, source, round(as_of * 1e6))
 
     async def view(self) -> PrimaryView:
         """As PrimaryStore."""
         sent = self.tick()
         await self._interrupt_before()
-        moment = self._now
+        moment, source = self._now, self.source
         self.tick()
         await self._interrupt()
-        return PrimaryView(
-            sent, round(sent * 1e6), self.source, moment.lanes, Claims(moment.claims)
-        )
+        return PrimaryView(sent, round(sent * 1e6), source, moment.lanes, Claims(moment.claims))
 
     def _holds(self, position: Position) -> bool:
         held = self._now.lanes.get(position.lane)

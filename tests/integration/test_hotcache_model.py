@@ -12,7 +12,13 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from atlas_common import errors
 from atlas_common.tenant import Tenant
@@ -92,6 +98,7 @@ class Histories(RuleBasedStateMachine):
         self.primary = ModelPrimary(self.clock)
         self.instances = [Instance(self.primary, self.cache, self.clock) for _ in range(3)]
         self.untold: list[int] = []
+        self.checks_here = 0
         self.run(self._flushall())
         for instance in self.instances:
             self.run(instance.watcher.step())
@@ -128,9 +135,18 @@ class Histories(RuleBasedStateMachine):
     def wait(self, seconds: float) -> None:
         self.clock.advance(seconds)
 
+    @precondition(lambda self: self.checks_here > 10)
     @rule()
     def flushall(self) -> None:
+        self.checks_here = 0
         self.run(self._flushall())
+
+    @invariant()
+    def one_tenant_is_read_all_the_time(self) -> None:
+        """So that its entries are there to be wrong; the other one's are read by rules alone."""
+        self._interrupt_with([], early=False)
+        self.run(self._get(TENANTS[0], 0, 0.05, None))
+        self.run(self._get(TENANTS[0], 1, 100.0, None))
 
     @rule(
         tenant=st.sampled_from(TENANTS),
@@ -171,6 +187,7 @@ class Histories(RuleBasedStateMachine):
             since = max(since, one.committed_at)
         type(self).hits += answer.hit_count
         type(self).checks += 1
+        self.checks_here += 1
         for entity in answer.entities:
             key = (tenant.id, entity.entity_id)
             assert self.primary.was_true(key, entity.version, since, self.clock()), (
@@ -226,6 +243,7 @@ def valkey(tmp_path: Path) -> Iterator[Valkey]:
     valkey.stop()
 
 
+@pytest.mark.timeout(600)  # A failure is shrunk first, which takes its time.
 def test_no_history_makes_an_answer_staler_than_it_admits(valkey: Valkey) -> None:
     loop = asyncio.new_event_loop()
     server = ValkeyConfig.model_validate({"url": valkey.url, "call_timeout_seconds": 5})

@@ -2,16 +2,26 @@
 
 import asyncio
 import contextlib
+import os
+import signal
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import grpc.aio
+import psycopg
 import pytest
 
 from atlas.hotcache.v1 import hotcache_service_pb2 as pb
+from atlas_common.config import DatabaseConfig
+from atlas_common.db import Database as Store
 from atlas_common.rpc import TENANT_KEY
 from atlas_devstack.database import Database
+from atlas_devstack.postgres import PostgresOptions
+from atlas_devstack.pytest_plugin import StartStack
+from atlas_devstack.servers import ServerOptions
+from atlas_hotcache.ports import PrimaryUnavailableError
+from atlas_hotcache.store import PrimaryStore
 
 from .hotcache_rig import ACME, GLOBEX, Rig, eventually, pressure, start_rig
 from .test_hotcache_reads import refusal
@@ -21,6 +31,39 @@ from .test_hotcache_reads import refusal
 async def rig(fresh_database: Database, tmp_path: Path) -> AsyncIterator[Rig]:
     async with start_rig(fresh_database, tmp_path, watch=True) as rig:
         yield rig
+
+
+async def test_a_crash_of_the_primary_begins_another_history(start_stack: StartStack) -> None:
+    """Also one that the postmaster survives: recovery loses the newest asynchronous commits."""
+    servers = ServerOptions(postgres=PostgresOptions(replicas=0), valkey=False)
+    stack = start_stack(services=(), servers=servers)
+    primary, own = stack.postgres.primary, stack.database
+    config = DatabaseConfig.model_validate({"dsn": own.dsn("atlas_hotcache")})
+    async with Store.open(config, name="primary") as database:
+        store = PrimaryStore(database)
+
+        async def source() -> str:
+            try:
+                return (await store.view()).source
+            except PrimaryUnavailableError:
+                return ""
+
+        first = await source()
+        assert first
+        primary.restart()
+        await eventually(source)
+        assert await source() == first  # A clean stop loses nothing.
+        with psycopg.connect(own.admin_dsn) as victim:
+            os.kill(victim.info.backend_pid, signal.SIGKILL)
+        await eventually(lambda: is_another(source, first))
+        second = await source()
+        primary.kill()
+        primary.start()
+        await eventually(lambda: is_another(source, second))
+
+
+async def is_another(source: Callable[[], Awaitable[str]], than: str) -> bool:
+    return await source() not in {"", than}
 
 
 async def is_connected(rig: Rig) -> bool:

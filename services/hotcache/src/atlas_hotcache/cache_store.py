@@ -145,6 +145,7 @@ class ValkeyCache:
             keys = [entity_key(tenant_id, entity.entity_id) for entity in batch]
             arguments: list[str | int | bytes] = [
                 generation,
+                reading.source,
                 lookup.server_us + self._fill_us_max,
                 "" if evicted_count is None else evicted_count,
                 self._entry_ttl_ms,

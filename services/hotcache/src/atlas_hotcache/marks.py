@@ -18,6 +18,13 @@ Why it holds, for a flush F of a lane whose mark has passed F, and an entry E re
   snapshot: primary's positions read, generation changed, fill looked it up, snapshot taken. A fill
   that began under the former generation still names it, and is refused.
 
+All of this is said of one history of the primary. A crash, or a failover, makes another one, which
+lacks the newest commits (flushes commit asynchronously) and has a name of its own, the source. A
+generation belongs to one source: fills of another are refused, and the first look at another ends
+it. Nothing less will do. If a look vouched for entries without being of their history, an entry
+could stay that was read just before the crash: not yet in the state that was compared with the
+primary last, lost on the primary, and called fresh by the look after the crash.
+
 A lane without a mark counts as being at sequence 0, where every lane begins: sequences are
 continuous over epochs, so nothing of the lane has been flushed if that is where the primary is.
 """
@@ -35,9 +42,9 @@ Marks = Mapping[int, Position]
 class CacheState:
     """What Valkey holds beside the entries. Read in the same moment as the entries it is used for.
 
-    `source` names the primary's history (system and timeline) and `run_id` the Valkey server that
-    the marks were measured on. `seen`: positions ahead of their lane's mark that entries may
-    reflect, because their snapshots had them.
+    `source` names the primary's history (system, timeline, last crash) and `run_id` the Valkey
+    server that the marks were measured on. `seen`: positions ahead of their lane's mark that
+    entries may reflect, because their snapshots had them.
     """
 
     generation: str
@@ -104,11 +111,11 @@ def first_unreached(
 def lost(state: CacheState, positions: Mapping[int, Position], claims: Claims) -> Position | None:
     """A position that entries reflect and the primary does not have, or None.
 
-    The state was read before the primary's positions, so while the primary keeps what it has this
-    cannot happen. But flushes commit asynchronously: a crash, or a failover, loses the newest. They
-    may have been read here before. `seen` is why it is noticed: flush 13 commits, a fill reads it,
-    the primary crashes without it, the lane is claimed anew, another flush 13 follows the mark 12
-    without a gap, and the entry would stay, of a flush that never happened.
+    The state was read before the primary's positions, so on one history of the primary this cannot
+    happen; and another history has another source. It is the second line: for a loss that leaves
+    the source as it was, such as files restored under a server. `seen` is needed because flush 13
+    may commit, be read by a fill and be lost, after which another flush 13 follows the mark 12
+    without a gap: the entry would stay, of a flush that never happened.
     """
     for held in (*state.marks.values(), *state.seen.values()):
         position = positions.get(held.lane)

@@ -41,10 +41,11 @@ class HotRow:
 
 @dataclass(frozen=True, slots=True)
 class PrimaryRead:
-    """Rows of one snapshot, one per id asked; how far its lanes were, and its time."""
+    """Rows of one snapshot, one per id asked; how far its lanes were, its history, its time."""
 
     rows: tuple[HotRow, ...]
     positions: Mapping[int, Position]
+    source: str
     as_of_us: int
 
 
@@ -64,6 +65,7 @@ class Reading:
 
     entities: tuple[Entity, ...]
     positions: Mapping[int, Position]
+    source: str
     as_of_us: int
 
 

@@ -13,20 +13,17 @@ LEFT JOIN attributes AS a
 WHERE e.tenant_id = %(tenant_id)s AND e.entity_id = ANY (%(entity_ids)s)
 ORDER BY e.entity_id, a.name
 
--- name: snapshot_positions
--- How far the lanes are in this snapshot, and when it was begun: what committed before is in it.
+-- name: lane_positions
+-- How far the lanes are in this snapshot; a time before which all that was committed is in it; and the
+-- history that the server is on, as system, timeline and last crash: a promotion changes the timeline, and
+-- crash recovery, which loses the newest asynchronous commits, resets statistics. (Postmaster's start time
+-- would not do: it outlives the recovery after one backend's death.) Fails in recovery: that is no primary.
 SELECT (extract(epoch FROM transaction_timestamp()) * 1000000)::bigint AS as_of_us,
-    f.lane, f.epoch, f.sequence
-FROM (VALUES (1)) AS one
-LEFT JOIN flush_positions AS f ON true
-
--- name: primary_view
--- The same, with the history this server is on: the system, and the timeline, which a promotion changes.
--- Fails on a server in recovery, which is no primary.
-SELECT (extract(epoch FROM statement_timestamp()) * 1000000)::bigint AS as_of_us,
-    c.system_identifier || ':' || left(pg_walfile_name(pg_current_wal_insert_lsn()), 8) AS source,
+    c.system_identifier || ':' || left(pg_walfile_name(pg_current_wal_insert_lsn()), 8)
+        || ':' || coalesce((extract(epoch FROM b.stats_reset) * 1000000)::bigint, 0) AS source,
     f.lane, f.epoch, f.sequence
 FROM pg_control_system() AS c
+CROSS JOIN pg_stat_bgwriter AS b
 LEFT JOIN flush_positions AS f ON true
 
 -- name: lane_claims

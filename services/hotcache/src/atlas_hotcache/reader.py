@@ -164,7 +164,7 @@ class Reader:
             Entity(row.entity_id, row.version, self._encode(row), is_cached=False)
             for row in read.rows
         )
-        return Reading(entities, read.positions, read.as_of_us)
+        return Reading(entities, read.positions, read.source, read.as_of_us)
 
     async def _fill(
         self, tenant: Tenant, lookup: Lookup, evicted_count: int | None, reading: Reading
@@ -183,14 +183,15 @@ class Reader:
             self._counts.filled(result.stored, result.refused)
 
     def _continues(self, state: CacheState, reading: Reading) -> bool:
-        """Whether the snapshot has what the cache had before it.
+        """Whether the snapshot is of the cache's history, and has what the cache had before it.
 
         If not, the primary lost something since (a crash, a failover), and the watcher is about to
         notice: what is read now does not belong to the generation of what was read then.
         """
         claims = self._watcher.history.claims
         return (
-            first_unreached(reading.positions, state.marks, claims) is None
+            reading.source == state.source
+            and first_unreached(reading.positions, state.marks, claims) is None
             and first_unreached(reading.positions, state.seen, claims) is None
         )
 

@@ -21,9 +21,7 @@ from atlas_hotcache.lag import PrimaryView
 from atlas_hotcache.marks import Claims
 from atlas_hotcache.ports import HotRow, HotValue, PrimaryRead, PrimaryUnavailableError
 
-Q = load_queries(
-    "atlas_hotcache", expect={"hot_values", "snapshot_positions", "primary_view", "lane_claims"}
-)
+Q = load_queries("atlas_hotcache", expect={"hot_values", "lane_positions", "lane_claims"})
 
 
 class PrimaryStore:
@@ -45,12 +43,13 @@ class PrimaryStore:
         async with tenant_snapshot(self._database, tenant, fresh=fresh) as snapshot:
             cursor = await snapshot.connection.execute(Q["hot_values"], parameters)
             values = await cursor.fetchall()
-            cursor = await snapshot.connection.execute(Q["snapshot_positions"], {})
+            cursor = await snapshot.connection.execute(Q["lane_positions"], {})
             lanes = await cursor.fetchall()
         rows = _rows(values)
         return PrimaryRead(
             rows=tuple(rows.get(entity_id) or HotRow(entity_id, 0, ()) for entity_id in entity_ids),
-            positions=_positions(row[1:] for row in lanes),
+            positions=_positions(row[2:] for row in lanes),
+            source=lanes[0][1],
             as_of_us=lanes[0][0],
         )
 
@@ -65,7 +64,7 @@ class PrimaryStore:
         isolation = Isolation.REPEATABLE_READ
         async with self._database.transaction(read_only=True, isolation=isolation) as connection:
             sent = self._clock()  # Before the first query, which takes the snapshot.
-            cursor = await connection.execute(Q["primary_view"], {})
+            cursor = await connection.execute(Q["lane_positions"], {})
             lanes = await cursor.fetchall()
             cursor = await connection.execute(Q["lane_claims"], {})
             claims: dict[int, dict[int, int]] = {}

@@ -1,18 +1,20 @@
 -- Stores what was read from the primary, unless something newer is known.
--- KEYS: state hash, entry keys. ARGV: generation the fill began with; this server's clock (us) until
--- which it may come; evicted_keys when it began ('' if unknown); ttl (ms); number of positions; per
--- position lane, epoch, sequence of the snapshot; per entry its bytes.
+-- KEYS: state hash, entry keys. ARGV: generation the fill began with; the primary's history its
+-- snapshot is of; this server's clock (us) until which it may come; evicted_keys when it began ('' if
+-- unknown); ttl (ms); number of positions; per position lane, epoch, sequence of the snapshot; per
+-- entry its bytes.
 -- Answers {stored, refused}. Why each condition is needed: see marks.py.
 local state = KEYS[1]
 local generation = ARGV[1]
 local entry_count = #KEYS - 1
-if redis.call('HGET', state, 'generation') ~= generation then
+local belongs = redis.call('HMGET', state, 'generation', 'source')
+if belongs[1] ~= generation or belongs[2] ~= ARGV[2] then
     return {0, entry_count}
 end
 
 local positions = {}
-local argument = 6
-for _ = 1, tonumber(ARGV[5]) do
+local argument = 7
+for _ = 1, tonumber(ARGV[6]) do
     positions[ARGV[argument]] = {tonumber(ARGV[argument + 1]), tonumber(ARGV[argument + 2])}
     argument = argument + 3
 end
@@ -45,11 +47,11 @@ end
 -- If not, the tombstones decide. They must all be there still: none expired, none evicted.
 if not covers then
     local now = redis.call('TIME')
-    if tonumber(now[1]) * 1000000 + tonumber(now[2]) > tonumber(ARGV[2]) then
+    if tonumber(now[1]) * 1000000 + tonumber(now[2]) > tonumber(ARGV[3]) then
         return {0, entry_count}
     end
     local evicted = string.match(redis.call('INFO', 'stats'), 'evicted_keys:(%d+)')
-    if evicted ~= ARGV[3] then
+    if evicted ~= ARGV[4] then
         return {0, entry_count}
     end
 end
@@ -61,7 +63,7 @@ for i = 2, #KEYS do
     local held = redis.call('GETRANGE', KEYS[i], 0, 31)
     -- Generation and version as text of one width: the greater text of one generation is newer.
     if string.sub(held, 1, 16) ~= generation or string.sub(held, 17, 32) <= string.sub(bytes, 17, 32) then
-        redis.call('SET', KEYS[i], bytes, 'PX', ARGV[4])
+        redis.call('SET', KEYS[i], bytes, 'PX', ARGV[5])
         stored = stored + 1
     end
 end
