@@ -35,16 +35,22 @@ def rows(dsn: str, query: str) -> list[Any]:
         return connection.execute(query).fetchall()
 
 
-def test_the_migrations_make_the_committed_schema(fresh_database: Database) -> None:
-    with psycopg.connect(fresh_database.admin_dsn) as connection:
+def skip_unless_dumps_compare(database: Database) -> None:
+    with psycopg.connect(database.admin_dsn) as connection:
         if connection.info.server_version < 180000:
-            pytest.skip("schema.sql is written by the pg_dump of PostgreSQL 18")
+            # schema.sql is of version 18; and the roles of a policy come in no fixed order before.
+            pytest.skip("dumps can be compared on PostgreSQL 18 only")
+
+
+def test_the_migrations_make_the_committed_schema(fresh_database: Database) -> None:
+    skip_unless_dumps_compare(fresh_database)
     made = schema_of(fresh_database.admin_dsn)
     committed = (ROOT / "db" / "schema.sql").read_text()
-    assert made == committed, "run tools/schema and commit db/schema.sql"
+    assert made == committed, "run python -m atlas_devstack.postgres.dump > db/schema.sql"
 
 
 def test_upgrading_again_changes_nothing(fresh_database: Database) -> None:
+    skip_unless_dumps_compare(fresh_database)
     before = schema_of(fresh_database.admin_dsn)
     atlas_db.upgrade(fresh_database.admin_dsn)
     assert schema_of(fresh_database.admin_dsn) == before
