@@ -85,7 +85,7 @@ def data_type_to_proto(data_type: DataType) -> value_pb2.DataType.ValueType:
 
 
 def from_hot_text(data_type: DataType, text: str) -> Scalar:
-    """A value of the projection (see hot_value() in db), from its text: without quotes, but JSON."""
+    """A value of the projection (see hot_value() in db) from its text; only JSON has quotes."""
     if data_type is DataType.BOOL:
         return text == "true"
     if data_type in {DataType.INT, DataType.TIME}:
