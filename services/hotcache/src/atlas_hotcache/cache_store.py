@@ -33,7 +33,7 @@ from atlas_hotcache.ports import (
 T = TypeVar("T")
 
 STATE_KEY = "cache:marks"
-_KEYS_PER_SCRIPT_MAX = 500  # A script blocks the server: about 2 ms for this many.
+_KEYS_PER_SCRIPT_MAX = 500  # A script blocks the server while it runs.
 
 
 @dataclass(frozen=True, slots=True)
