@@ -11,8 +11,8 @@ from atlas_client import AtlasClient, Endpoints
 from atlas_devstack.stack import Stack
 from atlas_devstack.waiting import Patience, wait_until
 
-_FEED_SECONDS = 30
-_POINTS_BEFORE_A_KILL = 2000
+_FEED_SECONDS = 45
+_POINTS_BEFORE_A_KILL = 1000
 
 
 @pytest.mark.timeout(240)

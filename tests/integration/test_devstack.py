@@ -283,10 +283,16 @@ def test_detached_up_status_down(state: Path) -> None:
 
 def test_a_running_server_can_be_used_instead(database: Database, state: Path) -> None:
     options = ServerOptions(pg_dsn=database.admin_dsn, valkey=False)
-    stack = Stack.start(state, StackOptions(services=(), servers=options))
-    with stack:
-        assert stack.endpoints.primary == database.admin_dsn
-        assert processes_of(state) == []
+    try:
+        with Stack.start(state, StackOptions(services=(), servers=options)) as stack:
+            assert stack.endpoints.primary == database.admin_dsn
+            assert processes_of(state) == []
+    finally:
+        # A stack gives the service roles, which are of the whole server, passwords of its own.
+        atlas_db.set_role_passwords(database.admin_dsn, dict(database.role_passwords))
+
+
+def test_a_server_that_cannot_be_reached_is_named(state: Path) -> None:
     wrong = "postgresql://nobody:wrong@127.0.0.1:1/atlas"
     refused = call("up", "--state", str(state), "--pg-dsn", wrong, "--services", "", "--detach")
     assert refused.returncode == 1

@@ -9,6 +9,7 @@ import pytest
 from atlas_devstack.errors import DevstackError
 from atlas_devstack.health import is_serving
 from atlas_devstack.platform import SERVICES
+from atlas_devstack.pytest_plugin import StartStack
 from atlas_devstack.servers import ServerOptions
 from atlas_devstack.stack import Stack, StackOptions
 from atlas_devstack.status import read_status
@@ -18,8 +19,8 @@ from atlas_devstack.waiting import Patience, wait_until
 PATIENCE = Patience(30.0)
 
 
-def test_everything_is_ready_and_small(stack: Stack) -> None:
-    status = read_status(stack.state.path)
+def test_everything_is_ready_and_small_when_idle(start_stack: StartStack) -> None:
+    status = read_status(start_stack().state.path)
     assert status.ready
     assert set(SERVICES) <= set(status.components)
     assert status.resident_bytes < 1.5e9
