@@ -180,7 +180,8 @@ async def test_a_unary_call_without_a_deadline_gets_the_default(echo: Echo) -> N
 
 async def test_the_handler_knows_its_time(channel: grpc.aio.Channel) -> None:
     (left,) = await call(channel, "UnaryUnary", b"time", metadata=ACME, timeout=4)
-    assert 0 < float(left) <= 3.98
+    # 20 ms are kept for reporting; gRPC rounds what it sends up, here to 10 ms.
+    assert 0 < float(left) < 3.995
 
 
 @pytest.mark.parametrize("arity", STYLES)
