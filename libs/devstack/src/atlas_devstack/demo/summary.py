@@ -163,7 +163,7 @@ class Outcome:
         console.print(
             f"{sources['entities']} entities, {facts['points_per_second']:,} points/s over"
             f" {facts['seconds']} s, ack p50 {latency['ack_p50']} ms, p99 {latency['ack_p99']} ms,"
-            f" {facts['writes']['sent_again']} writes sent again,"
+            f" {facts['writes']['sent_again']} writes given up and sent again,"
             f" {sources['skipped_samples']} samples skipped"
         )
         looked = isolation["canaries_looked_for"] + isolation["foreign_entities_asked"]
