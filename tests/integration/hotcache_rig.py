@@ -36,6 +36,7 @@ from atlas_hotcache.wiring import wire
 
 from .conftest import connector, make_two_tenants
 from .lane_writer import Flushed, LaneWriter, RawPoint
+from .waiting import eventually
 
 ACME, GLOBEX = "acme", "globex"
 TENANT_IDS = {ACME: 1, GLOBEX: 2}
@@ -165,18 +166,6 @@ def invalidation(lane: LaneWriter, flushed: Flushed) -> pb.InvalidateEntitiesReq
             versions=[change[2] for change in mine],
         )
     return request
-
-
-async def eventually(condition: Callable[[], Any], seconds: float = 20.0) -> None:
-    """Wait until the condition (a function or coroutine function) holds."""
-    async with asyncio.timeout(seconds):
-        while True:
-            outcome = condition()
-            if asyncio.iscoroutine(outcome):
-                outcome = await outcome
-            if outcome:
-                return
-            await asyncio.sleep(0.01)
 
 
 def start_valkey(directory: Path) -> Valkey:

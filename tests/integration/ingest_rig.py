@@ -1,6 +1,5 @@
 """An ingest service in the test's process or beside it, on a real Postgres, with two tenants."""
 
-import asyncio
 import base64
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
@@ -33,6 +32,8 @@ from atlas_devstack.services import Service, Wiring
 from atlas_devstack.waiting import Patience
 from atlas_ingest.config import Config, FlushConfig
 from atlas_ingest.wiring import TENANTLESS, Ingest, wire
+
+from .waiting import eventually
 
 TYPES = {
     "flag": value_pb2.DATA_TYPE_BOOL,
@@ -70,18 +71,6 @@ def point(attribute: str = "ratio", key: str = "pump-1", **fields: Any) -> value
     if not any(name.endswith("_value") for name in fields):
         fields["double_value"] = 1.5
     return value_pb2.Point(entity_key=key, attribute=attribute, **fields)
-
-
-async def eventually(condition: Callable[[], Any], seconds: float = 20.0) -> None:
-    """Wait until the condition (a function or coroutine function) holds."""
-    async with asyncio.timeout(seconds):
-        while True:
-            outcome = condition()
-            if asyncio.iscoroutine(outcome):
-                outcome = await outcome
-            if outcome:
-                return
-            await asyncio.sleep(0.01)
 
 
 async def refusal(call: Awaitable[Any]) -> ServiceError:

@@ -23,8 +23,9 @@ from atlas_devstack.servers import ServerOptions
 from atlas_hotcache.ports import PrimaryUnavailableError
 from atlas_hotcache.store import PrimaryStore
 
-from .hotcache_rig import ACME, GLOBEX, Rig, eventually, pressure, start_rig
+from .hotcache_rig import ACME, GLOBEX, Rig, pressure, start_rig
 from .test_hotcache_reads import refusal
+from .waiting import eventually
 
 
 @pytest.fixture

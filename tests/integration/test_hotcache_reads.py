@@ -17,8 +17,9 @@ from atlas.type.v1 import consistency_pb2
 from atlas_common import errors
 from atlas_devstack.database import Database
 
-from .hotcache_rig import ACME, GLOBEX, STATE, T0, Rig, eventually, pressure, start_rig
+from .hotcache_rig import ACME, GLOBEX, STATE, T0, Rig, pressure, start_rig
 from .lane_writer import RawPoint
+from .waiting import eventually
 
 HOT_VALUES: dict[str, tuple[str, Any, str, Any]] = {
     "flag": ("bool", False, "bool_value", False),

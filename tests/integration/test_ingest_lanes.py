@@ -20,12 +20,12 @@ from .ingest_rig import (
     Client,
     Rig,
     client_on,
-    eventually,
     ingest_process,
     point,
     refusal,
     start_rig,
 )
+from .waiting import eventually
 
 
 @pytest.fixture

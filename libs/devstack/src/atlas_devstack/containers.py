@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psycopg
-import redis
 
 from atlas_devstack.credentials import Credentials
 from atlas_devstack.dsn import make_dsn, with_database
@@ -22,6 +21,7 @@ from atlas_devstack.errors import DevstackError
 from atlas_devstack.platform import DATABASE
 from atlas_devstack.ports import LOOPBACK
 from atlas_devstack.postgres.settings import SUPERUSER
+from atlas_devstack.valkey import answers_ping
 from atlas_devstack.waiting import Patience, wait_until
 
 if TYPE_CHECKING:
@@ -134,7 +134,7 @@ def container_servers(
             cleanup.callback(container.stop)
             _start(container)
         wait_until(lambda: _postgres_answers(servers), POSTGRES_IMAGE, patience=patience)
-        wait_until(lambda: _valkey_answers(servers), VALKEY_IMAGE, patience=patience)
+        wait_until(lambda: answers_ping(servers.valkey_url), VALKEY_IMAGE, patience=patience)
         yield servers
     (state / _RECORD).unlink(missing_ok=True)
 
@@ -184,13 +184,3 @@ def _postgres_answers(servers: ContainerServers) -> bool:
     except psycopg.OperationalError:
         return False
     return True
-
-
-def _valkey_answers(servers: ContainerServers) -> bool:
-    client = redis.Redis.from_url(servers.valkey_url, socket_timeout=1, socket_connect_timeout=1)
-    try:
-        return bool(client.ping())
-    except (redis.ConnectionError, redis.TimeoutError):
-        return False
-    finally:
-        client.close()

