@@ -6,6 +6,8 @@ isort:skip_file
 from atlas.type.v1 import value_pb2 as _value_pb2
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
+from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
@@ -54,12 +56,20 @@ class Tenant(_message.Message):
     DISPLAY_NAME_FIELD_NUMBER: _builtins.int
     UNKNOWN_ATTRIBUTE_POLICY_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
+    RETENTION_CLASS_FIELD_NUMBER: _builtins.int
+    LATE_DATA_WINDOW_FIELD_NUMBER: _builtins.int
     tenant_id: _builtins.int
     key: _builtins.str
     display_name: _builtins.str
     unknown_attribute_policy: Global___UnknownAttributePolicy.ValueType
+    retention_class: _builtins.str
+    """How long telemetry is kept, and what becomes of it then; one of the platform's classes."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def late_data_window(self) -> _duration_pb2.Duration:
+        """The oldest event time that is accepted, before now. Unset: the platform's."""
+
     def __init__(
         self,
         *,
@@ -68,10 +78,12 @@ class Tenant(_message.Message):
         display_name: _builtins.str = ...,
         unknown_attribute_policy: Global___UnknownAttributePolicy.ValueType = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
+        retention_class: _builtins.str = ...,
+        late_data_window: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "late_data_window", b"late_data_window"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "display_name", b"display_name", "key", b"key", "tenant_id", b"tenant_id", "unknown_attribute_policy", b"unknown_attribute_policy"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "display_name", b"display_name", "key", b"key", "late_data_window", b"late_data_window", "retention_class", b"retention_class", "tenant_id", b"tenant_id", "unknown_attribute_policy", b"unknown_attribute_policy"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -84,20 +96,28 @@ class CreateTenantRequest(_message.Message):
     KEY_FIELD_NUMBER: _builtins.int
     DISPLAY_NAME_FIELD_NUMBER: _builtins.int
     UNKNOWN_ATTRIBUTE_POLICY_FIELD_NUMBER: _builtins.int
+    RETENTION_CLASS_FIELD_NUMBER: _builtins.int
+    LATE_DATA_WINDOW_FIELD_NUMBER: _builtins.int
     key: _builtins.str
     """Lower-case letters, digits and inner hyphens."""
     display_name: _builtins.str
     unknown_attribute_policy: Global___UnknownAttributePolicy.ValueType
+    retention_class: _builtins.str
+    """Empty: "standard"."""
+    @_builtins.property
+    def late_data_window(self) -> _duration_pb2.Duration: ...
     def __init__(
         self,
         *,
         key: _builtins.str = ...,
         display_name: _builtins.str = ...,
         unknown_attribute_policy: Global___UnknownAttributePolicy.ValueType = ...,
+        retention_class: _builtins.str = ...,
+        late_data_window: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["late_data_window", b"late_data_window"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["display_name", b"display_name", "key", b"key", "unknown_attribute_policy", b"unknown_attribute_policy"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["display_name", b"display_name", "key", b"key", "late_data_window", b"late_data_window", "retention_class", b"retention_class", "unknown_attribute_policy", b"unknown_attribute_policy"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -125,6 +145,54 @@ class CreateTenantResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CreateTenantResponse: _TypeAlias = CreateTenantResponse  # noqa: Y015
+
+@_typing.final
+class UpdateTenantRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_FIELD_NUMBER: _builtins.int
+    UPDATE_MASK_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def tenant(self) -> Global___Tenant:
+        """Found by its key; tenant_id and create_time are ignored."""
+
+    @_builtins.property
+    def update_mask(self) -> _field_mask_pb2.FieldMask:
+        """Of display_name, unknown_attribute_policy, retention_class, late_data_window. At least one."""
+
+    def __init__(
+        self,
+        *,
+        tenant: Global___Tenant | None = ...,
+        update_mask: _field_mask_pb2.FieldMask | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["tenant", b"tenant", "update_mask", b"update_mask"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["tenant", b"tenant", "update_mask", b"update_mask"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateTenantRequest: _TypeAlias = UpdateTenantRequest  # noqa: Y015
+
+@_typing.final
+class UpdateTenantResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def tenant(self) -> Global___Tenant: ...
+    def __init__(
+        self,
+        *,
+        tenant: Global___Tenant | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["tenant", b"tenant"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["tenant", b"tenant"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateTenantResponse: _TypeAlias = UpdateTenantResponse  # noqa: Y015
 
 @_typing.final
 class ListTenantsRequest(_message.Message):

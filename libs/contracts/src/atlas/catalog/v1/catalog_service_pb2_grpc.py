@@ -41,6 +41,11 @@ class CatalogServiceStub:
                 request_serializer=atlas_dot_catalog_dot_v1_dot_catalog__service__pb2.CreateTenantRequest.SerializeToString,
                 response_deserializer=atlas_dot_catalog_dot_v1_dot_catalog__service__pb2.CreateTenantResponse.FromString,
                 _registered_method=True)
+        self.UpdateTenant = channel.unary_unary(
+                '/atlas.catalog.v1.CatalogService/UpdateTenant',
+                request_serializer=atlas_dot_catalog_dot_v1_dot_catalog__service__pb2.UpdateTenantRequest.SerializeToString,
+                response_deserializer=atlas_dot_catalog_dot_v1_dot_catalog__service__pb2.UpdateTenantResponse.FromString,
+                _registered_method=True)
         self.ListTenants = channel.unary_unary(
                 '/atlas.catalog.v1.CatalogService/ListTenants',
                 request_serializer=atlas_dot_catalog_dot_v1_dot_catalog__service__pb2.ListTenantsRequest.SerializeToString,
@@ -75,6 +80,13 @@ class CatalogServiceServicer:
 
     def CreateTenant(self, request, context):
         """Makes a tenant; the same call again answers the same tenant.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateTenant(self, request, context):
+        """Changes the fields of a tenant that update_mask names.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -120,6 +132,11 @@ def add_CatalogServiceServicer_to_server(servicer, server):
                     servicer.CreateTenant,
                     request_deserializer=atlas_dot_catalog_dot_v1_dot_catalog__service__pb2.CreateTenantRequest.FromString,
                     response_serializer=atlas_dot_catalog_dot_v1_dot_catalog__service__pb2.CreateTenantResponse.SerializeToString,
+            ),
+            'UpdateTenant': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateTenant,
+                    request_deserializer=atlas_dot_catalog_dot_v1_dot_catalog__service__pb2.UpdateTenantRequest.FromString,
+                    response_serializer=atlas_dot_catalog_dot_v1_dot_catalog__service__pb2.UpdateTenantResponse.SerializeToString,
             ),
             'ListTenants': grpc.unary_unary_rpc_method_handler(
                     servicer.ListTenants,
@@ -176,6 +193,33 @@ class CatalogService:
             '/atlas.catalog.v1.CatalogService/CreateTenant',
             atlas_dot_catalog_dot_v1_dot_catalog__service__pb2.CreateTenantRequest.SerializeToString,
             atlas_dot_catalog_dot_v1_dot_catalog__service__pb2.CreateTenantResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateTenant(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/atlas.catalog.v1.CatalogService/UpdateTenant',
+            atlas_dot_catalog_dot_v1_dot_catalog__service__pb2.UpdateTenantRequest.SerializeToString,
+            atlas_dot_catalog_dot_v1_dot_catalog__service__pb2.UpdateTenantResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -37,6 +37,8 @@ class CatalogServiceStub:
     def __new__(cls, channel: _aio.Channel) -> CatalogServiceAsyncStub: ...
     CreateTenant: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.CreateTenantRequest, _catalog_service_pb2.CreateTenantResponse]
     """Makes a tenant; the same call again answers the same tenant."""
+    UpdateTenant: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.UpdateTenantRequest, _catalog_service_pb2.UpdateTenantResponse]
+    """Changes the fields of a tenant that update_mask names."""
     ListTenants: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.ListTenantsRequest, _catalog_service_pb2.ListTenantsResponse]
     BatchCreateEntities: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.BatchCreateEntitiesRequest, _catalog_service_pb2.BatchCreateEntitiesResponse]
     """Makes those entities that do not exist yet and answers all of them, in the order asked."""
@@ -56,6 +58,8 @@ class CatalogServiceAsyncStub(CatalogServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateTenant: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.CreateTenantRequest, _catalog_service_pb2.CreateTenantResponse]  # type: ignore[assignment]
     """Makes a tenant; the same call again answers the same tenant."""
+    UpdateTenant: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.UpdateTenantRequest, _catalog_service_pb2.UpdateTenantResponse]  # type: ignore[assignment]
+    """Changes the fields of a tenant that update_mask names."""
     ListTenants: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.ListTenantsRequest, _catalog_service_pb2.ListTenantsResponse]  # type: ignore[assignment]
     BatchCreateEntities: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.BatchCreateEntitiesRequest, _catalog_service_pb2.BatchCreateEntitiesResponse]  # type: ignore[assignment]
     """Makes those entities that do not exist yet and answers all of them, in the order asked."""
@@ -78,6 +82,14 @@ class CatalogServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_catalog_service_pb2.CreateTenantResponse, _abc.Awaitable[_catalog_service_pb2.CreateTenantResponse]]:
         """Makes a tenant; the same call again answers the same tenant."""
+
+    @_abc_1.abstractmethod
+    def UpdateTenant(
+        self,
+        request: _catalog_service_pb2.UpdateTenantRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_catalog_service_pb2.UpdateTenantResponse, _abc.Awaitable[_catalog_service_pb2.UpdateTenantResponse]]:
+        """Changes the fields of a tenant that update_mask names."""
 
     @_abc_1.abstractmethod
     def ListTenants(

@@ -31,6 +31,10 @@ class _AckLevelEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_AckLevel.Val
     DESCRIPTOR: _descriptor.EnumDescriptor
     ACK_LEVEL_UNSPECIFIED: _AckLevel.ValueType  # 0
     """DURABLE."""
+    ACK_LEVEL_STAGED: _AckLevel.ValueType  # 1
+    """Copied into unlogged staging, not visible yet. Survives the death of ingest, or of Postgres, not of
+    both at once.
+    """
     ACK_LEVEL_COMMITTED: _AckLevel.ValueType  # 2
     """Flushed and committed: visible on the primary, hot projection included. A crash of Postgres may
     lose the last moments.
@@ -43,6 +47,10 @@ class AckLevel(_AckLevel, metaclass=_AckLevelEnumTypeWrapper):
 
 ACK_LEVEL_UNSPECIFIED: AckLevel.ValueType  # 0
 """DURABLE."""
+ACK_LEVEL_STAGED: AckLevel.ValueType  # 1
+"""Copied into unlogged staging, not visible yet. Survives the death of ingest, or of Postgres, not of
+both at once.
+"""
 ACK_LEVEL_COMMITTED: AckLevel.ValueType  # 2
 """Flushed and committed: visible on the primary, hot projection included. A crash of Postgres may
 lose the last moments.
@@ -168,6 +176,417 @@ class WriteResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___WriteResponse: _TypeAlias = WriteResponse  # noqa: Y015
+
+@_typing.final
+class WriteStreamRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    START_FIELD_NUMBER: _builtins.int
+    BATCH_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def start(self) -> Global___WriteStreamStart:
+        """The first message, and only it."""
+
+    @_builtins.property
+    def batch(self) -> Global___WriteStreamBatch: ...
+    def __init__(
+        self,
+        *,
+        start: Global___WriteStreamStart | None = ...,
+        batch: Global___WriteStreamBatch | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["batch", b"batch", "kind", b"kind", "start", b"start"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch", b"batch", "kind", b"kind", "start", b"start"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["start", "batch"]  # noqa: Y015
+    _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
+
+Global___WriteStreamRequest: _TypeAlias = WriteStreamRequest  # noqa: Y015
+
+@_typing.final
+class WriteStreamStart(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PRODUCER_ID_FIELD_NUMBER: _builtins.int
+    ACK_FIELD_NUMBER: _builtins.int
+    PARTIAL_SUCCESS_FIELD_NUMBER: _builtins.int
+    DEFAULT_ENTITY_KEY_FIELD_NUMBER: _builtins.int
+    producer_id: _builtins.str
+    """Names the producer for as long as its data matters; one stream at a time has it. With a producer_id
+    each batch is stored once, however often it is sent. Empty: batches are not repeatable.
+    """
+    ack: Global___AckLevel.ValueType
+    partial_success: _builtins.bool
+    """Store the good points of a batch and report the others. False: one bad point refuses its batch."""
+    default_entity_key: _builtins.str
+    """For points whose batch has none either."""
+    def __init__(
+        self,
+        *,
+        producer_id: _builtins.str = ...,
+        ack: Global___AckLevel.ValueType = ...,
+        partial_success: _builtins.bool = ...,
+        default_entity_key: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ack", b"ack", "default_entity_key", b"default_entity_key", "partial_success", b"partial_success", "producer_id", b"producer_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WriteStreamStart: _TypeAlias = WriteStreamStart  # noqa: Y015
+
+@_typing.final
+class WriteStreamBatch(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SEQUENCE_FIELD_NUMBER: _builtins.int
+    POINTS_FIELD_NUMBER: _builtins.int
+    DEFAULT_ENTITY_KEY_FIELD_NUMBER: _builtins.int
+    DEFAULT_EVENT_TIME_US_FIELD_NUMBER: _builtins.int
+    sequence: _builtins.int
+    """Of a producer: 1, 2, 3 ... without a gap over all its streams; WriteStreamStarted says where it
+    stands. Without a producer_id: any numbers that rise.
+    """
+    default_entity_key: _builtins.str
+    """For points without an entity_key."""
+    default_event_time_us: _builtins.int
+    """For points without an event_time_us. Unset: the moment ingest received the batch."""
+    @_builtins.property
+    def points(self) -> _containers.RepeatedCompositeFieldContainer[_value_pb2.Point]: ...
+    def __init__(
+        self,
+        *,
+        sequence: _builtins.int = ...,
+        points: _abc.Iterable[_value_pb2.Point] | None = ...,
+        default_entity_key: _builtins.str = ...,
+        default_event_time_us: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_default_event_time_us", b"_default_event_time_us", "default_event_time_us", b"default_event_time_us"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_default_event_time_us", b"_default_event_time_us", "default_entity_key", b"default_entity_key", "default_event_time_us", b"default_event_time_us", "points", b"points", "sequence", b"sequence"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__default_event_time_us: _TypeAlias = _typing.Literal["default_event_time_us"]  # noqa: Y015
+    _WhichOneofArgType__default_event_time_us: _TypeAlias = _typing.Literal["_default_event_time_us", b"_default_event_time_us"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__default_event_time_us) -> _WhichOneofReturnType__default_event_time_us | None: ...
+
+Global___WriteStreamBatch: _TypeAlias = WriteStreamBatch  # noqa: Y015
+
+@_typing.final
+class WriteStreamResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STARTED_FIELD_NUMBER: _builtins.int
+    ACKS_FIELD_NUMBER: _builtins.int
+    TOKEN_FIELD_NUMBER: _builtins.int
+    CREDIT_FIELD_NUMBER: _builtins.int
+    token: _builtins.bytes
+    """Holds all batches acknowledged in this message."""
+    @_builtins.property
+    def started(self) -> Global___WriteStreamStarted:
+        """The answer to the start; in the first message, and only there."""
+
+    @_builtins.property
+    def acks(self) -> _containers.RepeatedCompositeFieldContainer[Global___BatchAck]:
+        """In the order of the batches."""
+
+    @_builtins.property
+    def credit(self) -> Global___WriteStreamCredit:
+        """From now on so much may be unacknowledged at any time. It shrinks when flushes cannot keep up."""
+
+    def __init__(
+        self,
+        *,
+        started: Global___WriteStreamStarted | None = ...,
+        acks: _abc.Iterable[Global___BatchAck] | None = ...,
+        token: _builtins.bytes = ...,
+        credit: Global___WriteStreamCredit | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["credit", b"credit", "started", b"started"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acks", b"acks", "credit", b"credit", "started", b"started", "token", b"token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WriteStreamResponse: _TypeAlias = WriteStreamResponse  # noqa: Y015
+
+@_typing.final
+class WriteStreamStarted(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POSITION_FIELD_NUMBER: _builtins.int
+    position: _builtins.int
+    """The producer's last stored sequence: send on from the next. 0: none yet."""
+    def __init__(
+        self,
+        *,
+        position: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["position", b"position"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WriteStreamStarted: _TypeAlias = WriteStreamStarted  # noqa: Y015
+
+@_typing.final
+class WriteStreamCredit(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BATCHES_FIELD_NUMBER: _builtins.int
+    POINTS_FIELD_NUMBER: _builtins.int
+    batches: _builtins.int
+    points: _builtins.int
+    def __init__(
+        self,
+        *,
+        batches: _builtins.int = ...,
+        points: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batches", b"batches", "points", b"points"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WriteStreamCredit: _TypeAlias = WriteStreamCredit  # noqa: Y015
+
+@_typing.final
+class BatchAck(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SEQUENCE_FIELD_NUMBER: _builtins.int
+    ACCEPTED_COUNT_FIELD_NUMBER: _builtins.int
+    REJECTED_COUNT_FIELD_NUMBER: _builtins.int
+    ERRORS_FIELD_NUMBER: _builtins.int
+    DUPLICATE_FIELD_NUMBER: _builtins.int
+    REFUSED_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    sequence: _builtins.int
+    accepted_count: _builtins.int
+    rejected_count: _builtins.int
+    duplicate: _builtins.bool
+    """The sequence had been stored before; nothing was stored now, and nothing is counted."""
+    refused: _error_pb2.ErrorReason.ValueType
+    """Why the whole batch was refused; unset if it was not. Its sequence is used up all the same."""
+    message: _builtins.str
+    """For people; of a refused batch."""
+    @_builtins.property
+    def errors(self) -> _containers.RepeatedCompositeFieldContainer[Global___PointError]:
+        """The first 100 of the rejected points."""
+
+    def __init__(
+        self,
+        *,
+        sequence: _builtins.int = ...,
+        accepted_count: _builtins.int = ...,
+        rejected_count: _builtins.int = ...,
+        errors: _abc.Iterable[Global___PointError] | None = ...,
+        duplicate: _builtins.bool = ...,
+        refused: _error_pb2.ErrorReason.ValueType = ...,
+        message: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted_count", b"accepted_count", "duplicate", b"duplicate", "errors", b"errors", "message", b"message", "refused", b"refused", "rejected_count", b"rejected_count", "sequence", b"sequence"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BatchAck: _TypeAlias = BatchAck  # noqa: Y015
+
+@_typing.final
+class WriteArrowRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    START_FIELD_NUMBER: _builtins.int
+    IPC_STREAM_FIELD_NUMBER: _builtins.int
+    ipc_stream: _builtins.bytes
+    """A complete Arrow IPC stream: schema, then record batches, together at most 100,000 rows. Columns:
+    entity_key and attribute (string or dictionary of it), event_time (timestamp, or int64
+    microseconds), quality (any integer; optional) and any of bool_value, int_value, double_value,
+    decimal_value (decimal128 or string), text_value, time_value, json_value, of which each row has
+    exactly one that is not null. event_time and entity_key may be null or left out where the start
+    has defaults.
+    """
+    @_builtins.property
+    def start(self) -> Global___WriteArrowStart:
+        """The first message, and only it."""
+
+    def __init__(
+        self,
+        *,
+        start: Global___WriteArrowStart | None = ...,
+        ipc_stream: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ipc_stream", b"ipc_stream", "kind", b"kind", "start", b"start"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ipc_stream", b"ipc_stream", "kind", b"kind", "start", b"start"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["start", "ipc_stream"]  # noqa: Y015
+    _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
+
+Global___WriteArrowRequest: _TypeAlias = WriteArrowRequest  # noqa: Y015
+
+@_typing.final
+class WriteArrowStart(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    ACK_FIELD_NUMBER: _builtins.int
+    PARTIAL_SUCCESS_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    DEFAULT_ENTITY_KEY_FIELD_NUMBER: _builtins.int
+    DEFAULT_EVENT_TIME_US_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """As in WriteRequest, for the whole stream; the n-th ipc_stream is remembered as its n-th part."""
+    ack: Global___AckLevel.ValueType
+    partial_success: _builtins.bool
+    """Store the good rows and report the others. False: one bad row refuses its message and ends the
+    stream; what was sent before is stored.
+    """
+    validate_only: _builtins.bool
+    default_entity_key: _builtins.str
+    """For rows without an entity_key."""
+    default_event_time_us: _builtins.int
+    """For rows without an event_time. Unset: the moment ingest received the message."""
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        ack: Global___AckLevel.ValueType = ...,
+        partial_success: _builtins.bool = ...,
+        validate_only: _builtins.bool = ...,
+        default_entity_key: _builtins.str = ...,
+        default_event_time_us: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_default_event_time_us", b"_default_event_time_us", "default_event_time_us", b"default_event_time_us"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_default_event_time_us", b"_default_event_time_us", "ack", b"ack", "default_entity_key", b"default_entity_key", "default_event_time_us", b"default_event_time_us", "partial_success", b"partial_success", "request_id", b"request_id", "validate_only", b"validate_only"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__default_event_time_us: _TypeAlias = _typing.Literal["default_event_time_us"]  # noqa: Y015
+    _WhichOneofArgType__default_event_time_us: _TypeAlias = _typing.Literal["_default_event_time_us", b"_default_event_time_us"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__default_event_time_us) -> _WhichOneofReturnType__default_event_time_us | None: ...
+
+Global___WriteArrowStart: _TypeAlias = WriteArrowStart  # noqa: Y015
+
+@_typing.final
+class WriteArrowResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOKEN_FIELD_NUMBER: _builtins.int
+    ACCEPTED_COUNT_FIELD_NUMBER: _builtins.int
+    REJECTED_COUNT_FIELD_NUMBER: _builtins.int
+    ERRORS_FIELD_NUMBER: _builtins.int
+    ACK_FIELD_NUMBER: _builtins.int
+    DUPLICATE_MESSAGES_FIELD_NUMBER: _builtins.int
+    token: _builtins.bytes
+    """Holds all of this stream."""
+    accepted_count: _builtins.int
+    rejected_count: _builtins.int
+    ack: Global___AckLevel.ValueType
+    """The level this answer was given at."""
+    duplicate_messages: _builtins.int
+    """Messages that had been stored before under this request_id."""
+    @_builtins.property
+    def errors(self) -> _containers.RepeatedCompositeFieldContainer[Global___PointError]:
+        """The first 100 of the rejected rows; index counts rows from the beginning of the stream."""
+
+    def __init__(
+        self,
+        *,
+        token: _builtins.bytes = ...,
+        accepted_count: _builtins.int = ...,
+        rejected_count: _builtins.int = ...,
+        errors: _abc.Iterable[Global___PointError] | None = ...,
+        ack: Global___AckLevel.ValueType = ...,
+        duplicate_messages: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted_count", b"accepted_count", "ack", b"ack", "duplicate_messages", b"duplicate_messages", "errors", b"errors", "rejected_count", b"rejected_count", "token", b"token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WriteArrowResponse: _TypeAlias = WriteArrowResponse  # noqa: Y015
+
+@_typing.final
+class GetProducerPositionRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PRODUCER_ID_FIELD_NUMBER: _builtins.int
+    producer_id: _builtins.str
+    def __init__(
+        self,
+        *,
+        producer_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["producer_id", b"producer_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetProducerPositionRequest: _TypeAlias = GetProducerPositionRequest  # noqa: Y015
+
+@_typing.final
+class GetProducerPositionResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POSITION_FIELD_NUMBER: _builtins.int
+    STORE_TIME_FIELD_NUMBER: _builtins.int
+    TOKEN_FIELD_NUMBER: _builtins.int
+    position: _builtins.int
+    """The last stored sequence; 0: none yet."""
+    token: _builtins.bytes
+    """Holds everything up to the position."""
+    @_builtins.property
+    def store_time(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        position: _builtins.int = ...,
+        store_time: _timestamp_pb2.Timestamp | None = ...,
+        token: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["store_time", b"store_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["position", b"position", "store_time", b"store_time", "token", b"token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetProducerPositionResponse: _TypeAlias = GetProducerPositionResponse  # noqa: Y015
+
+@_typing.final
+class QueuedWrite(_message.Message):
+    """A write in a queue or topic: what ingest's Kafka and SQS sources read."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_FIELD_NUMBER: _builtins.int
+    WRITE_FIELD_NUMBER: _builtins.int
+    tenant: _builtins.str
+    """The tenant's key."""
+    @_builtins.property
+    def write(self) -> Global___WriteRequest:
+        """Its ack and validate_only are ignored. With a request_id it is stored once, however it arrives."""
+
+    def __init__(
+        self,
+        *,
+        tenant: _builtins.str = ...,
+        write: Global___WriteRequest | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["write", b"write"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["tenant", b"tenant", "write", b"write"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___QueuedWrite: _TypeAlias = QueuedWrite  # noqa: Y015
 
 @_typing.final
 class GetStagingStatusRequest(_message.Message):

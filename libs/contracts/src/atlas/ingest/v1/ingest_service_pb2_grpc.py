@@ -40,6 +40,21 @@ class IngestServiceStub:
                 request_serializer=atlas_dot_ingest_dot_v1_dot_ingest__service__pb2.WriteRequest.SerializeToString,
                 response_deserializer=atlas_dot_ingest_dot_v1_dot_ingest__service__pb2.WriteResponse.FromString,
                 _registered_method=True)
+        self.WriteStream = channel.stream_stream(
+                '/atlas.ingest.v1.IngestService/WriteStream',
+                request_serializer=atlas_dot_ingest_dot_v1_dot_ingest__service__pb2.WriteStreamRequest.SerializeToString,
+                response_deserializer=atlas_dot_ingest_dot_v1_dot_ingest__service__pb2.WriteStreamResponse.FromString,
+                _registered_method=True)
+        self.WriteArrow = channel.stream_unary(
+                '/atlas.ingest.v1.IngestService/WriteArrow',
+                request_serializer=atlas_dot_ingest_dot_v1_dot_ingest__service__pb2.WriteArrowRequest.SerializeToString,
+                response_deserializer=atlas_dot_ingest_dot_v1_dot_ingest__service__pb2.WriteArrowResponse.FromString,
+                _registered_method=True)
+        self.GetProducerPosition = channel.unary_unary(
+                '/atlas.ingest.v1.IngestService/GetProducerPosition',
+                request_serializer=atlas_dot_ingest_dot_v1_dot_ingest__service__pb2.GetProducerPositionRequest.SerializeToString,
+                response_deserializer=atlas_dot_ingest_dot_v1_dot_ingest__service__pb2.GetProducerPositionResponse.FromString,
+                _registered_method=True)
         self.GetStagingStatus = channel.unary_unary(
                 '/atlas.ingest.v1.IngestService/GetStagingStatus',
                 request_serializer=atlas_dot_ingest_dot_v1_dot_ingest__service__pb2.GetStagingStatusRequest.SerializeToString,
@@ -59,6 +74,32 @@ class IngestServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def WriteStream(self, request_iterator, context):
+        """Stores batches in the order they are sent, acknowledging each. The first message is a start, the
+        others are batches. The server keeps a window of unacknowledged batches and grants credit as it
+        goes; beyond the window it stops reading. A bad batch is refused in its acknowledgement, the stream
+        goes on.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WriteArrow(self, request_iterator, context):
+        """The bulk path. The first message is a start, the others each carry one complete Arrow IPC stream,
+        which is stored, or refused, as a batch of its own. With a request_id a broken stream may be sent
+        again from its beginning: what is stored already is skipped.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetProducerPosition(self, request, context):
+        """How far a producer's batches are stored: what comes after is the producer's to send again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetStagingStatus(self, request, context):
         """How far each lane's staging is flushed, and what waits.
         """
@@ -73,6 +114,21 @@ def add_IngestServiceServicer_to_server(servicer, server):
                     servicer.Write,
                     request_deserializer=atlas_dot_ingest_dot_v1_dot_ingest__service__pb2.WriteRequest.FromString,
                     response_serializer=atlas_dot_ingest_dot_v1_dot_ingest__service__pb2.WriteResponse.SerializeToString,
+            ),
+            'WriteStream': grpc.stream_stream_rpc_method_handler(
+                    servicer.WriteStream,
+                    request_deserializer=atlas_dot_ingest_dot_v1_dot_ingest__service__pb2.WriteStreamRequest.FromString,
+                    response_serializer=atlas_dot_ingest_dot_v1_dot_ingest__service__pb2.WriteStreamResponse.SerializeToString,
+            ),
+            'WriteArrow': grpc.stream_unary_rpc_method_handler(
+                    servicer.WriteArrow,
+                    request_deserializer=atlas_dot_ingest_dot_v1_dot_ingest__service__pb2.WriteArrowRequest.FromString,
+                    response_serializer=atlas_dot_ingest_dot_v1_dot_ingest__service__pb2.WriteArrowResponse.SerializeToString,
+            ),
+            'GetProducerPosition': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetProducerPosition,
+                    request_deserializer=atlas_dot_ingest_dot_v1_dot_ingest__service__pb2.GetProducerPositionRequest.FromString,
+                    response_serializer=atlas_dot_ingest_dot_v1_dot_ingest__service__pb2.GetProducerPositionResponse.SerializeToString,
             ),
             'GetStagingStatus': grpc.unary_unary_rpc_method_handler(
                     servicer.GetStagingStatus,
@@ -108,6 +164,87 @@ class IngestService:
             '/atlas.ingest.v1.IngestService/Write',
             atlas_dot_ingest_dot_v1_dot_ingest__service__pb2.WriteRequest.SerializeToString,
             atlas_dot_ingest_dot_v1_dot_ingest__service__pb2.WriteResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WriteStream(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/atlas.ingest.v1.IngestService/WriteStream',
+            atlas_dot_ingest_dot_v1_dot_ingest__service__pb2.WriteStreamRequest.SerializeToString,
+            atlas_dot_ingest_dot_v1_dot_ingest__service__pb2.WriteStreamResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WriteArrow(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_unary(
+            request_iterator,
+            target,
+            '/atlas.ingest.v1.IngestService/WriteArrow',
+            atlas_dot_ingest_dot_v1_dot_ingest__service__pb2.WriteArrowRequest.SerializeToString,
+            atlas_dot_ingest_dot_v1_dot_ingest__service__pb2.WriteArrowResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetProducerPosition(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/atlas.ingest.v1.IngestService/GetProducerPosition',
+            atlas_dot_ingest_dot_v1_dot_ingest__service__pb2.GetProducerPositionRequest.SerializeToString,
+            atlas_dot_ingest_dot_v1_dot_ingest__service__pb2.GetProducerPositionResponse.FromString,
             options,
             channel_credentials,
             insecure,

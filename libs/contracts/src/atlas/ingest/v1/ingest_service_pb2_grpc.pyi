@@ -37,6 +37,19 @@ class IngestServiceStub:
     """Stores a batch of points. With a request_id the call may be repeated safely: the same body gets the
     same answer and is stored once; another body is refused with REQUEST_ID_REUSED.
     """
+    WriteStream: _grpc.StreamStreamMultiCallable[_ingest_service_pb2.WriteStreamRequest, _ingest_service_pb2.WriteStreamResponse]
+    """Stores batches in the order they are sent, acknowledging each. The first message is a start, the
+    others are batches. The server keeps a window of unacknowledged batches and grants credit as it
+    goes; beyond the window it stops reading. A bad batch is refused in its acknowledgement, the stream
+    goes on.
+    """
+    WriteArrow: _grpc.StreamUnaryMultiCallable[_ingest_service_pb2.WriteArrowRequest, _ingest_service_pb2.WriteArrowResponse]
+    """The bulk path. The first message is a start, the others each carry one complete Arrow IPC stream,
+    which is stored, or refused, as a batch of its own. With a request_id a broken stream may be sent
+    again from its beginning: what is stored already is skipped.
+    """
+    GetProducerPosition: _grpc.UnaryUnaryMultiCallable[_ingest_service_pb2.GetProducerPositionRequest, _ingest_service_pb2.GetProducerPositionResponse]
+    """How far a producer's batches are stored: what comes after is the producer's to send again."""
     GetStagingStatus: _grpc.UnaryUnaryMultiCallable[_ingest_service_pb2.GetStagingStatusRequest, _ingest_service_pb2.GetStagingStatusResponse]
     """How far each lane's staging is flushed, and what waits."""
 
@@ -49,6 +62,19 @@ class IngestServiceAsyncStub(IngestServiceStub):
     """Stores a batch of points. With a request_id the call may be repeated safely: the same body gets the
     same answer and is stored once; another body is refused with REQUEST_ID_REUSED.
     """
+    WriteStream: _aio.StreamStreamMultiCallable[_ingest_service_pb2.WriteStreamRequest, _ingest_service_pb2.WriteStreamResponse]  # type: ignore[assignment]
+    """Stores batches in the order they are sent, acknowledging each. The first message is a start, the
+    others are batches. The server keeps a window of unacknowledged batches and grants credit as it
+    goes; beyond the window it stops reading. A bad batch is refused in its acknowledgement, the stream
+    goes on.
+    """
+    WriteArrow: _aio.StreamUnaryMultiCallable[_ingest_service_pb2.WriteArrowRequest, _ingest_service_pb2.WriteArrowResponse]  # type: ignore[assignment]
+    """The bulk path. The first message is a start, the others each carry one complete Arrow IPC stream,
+    which is stored, or refused, as a batch of its own. With a request_id a broken stream may be sent
+    again from its beginning: what is stored already is skipped.
+    """
+    GetProducerPosition: _aio.UnaryUnaryMultiCallable[_ingest_service_pb2.GetProducerPositionRequest, _ingest_service_pb2.GetProducerPositionResponse]  # type: ignore[assignment]
+    """How far a producer's batches are stored: what comes after is the producer's to send again."""
     GetStagingStatus: _aio.UnaryUnaryMultiCallable[_ingest_service_pb2.GetStagingStatusRequest, _ingest_service_pb2.GetStagingStatusResponse]  # type: ignore[assignment]
     """How far each lane's staging is flushed, and what waits."""
 
@@ -64,6 +90,37 @@ class IngestServiceServicer(metaclass=_abc_1.ABCMeta):
         """Stores a batch of points. With a request_id the call may be repeated safely: the same body gets the
         same answer and is stored once; another body is refused with REQUEST_ID_REUSED.
         """
+
+    @_abc_1.abstractmethod
+    def WriteStream(
+        self,
+        request_iterator: _MaybeAsyncIterator[_ingest_service_pb2.WriteStreamRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_ingest_service_pb2.WriteStreamResponse], _abc.AsyncIterator[_ingest_service_pb2.WriteStreamResponse]]:
+        """Stores batches in the order they are sent, acknowledging each. The first message is a start, the
+        others are batches. The server keeps a window of unacknowledged batches and grants credit as it
+        goes; beyond the window it stops reading. A bad batch is refused in its acknowledgement, the stream
+        goes on.
+        """
+
+    @_abc_1.abstractmethod
+    def WriteArrow(
+        self,
+        request_iterator: _MaybeAsyncIterator[_ingest_service_pb2.WriteArrowRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_ingest_service_pb2.WriteArrowResponse, _abc.Awaitable[_ingest_service_pb2.WriteArrowResponse]]:
+        """The bulk path. The first message is a start, the others each carry one complete Arrow IPC stream,
+        which is stored, or refused, as a batch of its own. With a request_id a broken stream may be sent
+        again from its beginning: what is stored already is skipped.
+        """
+
+    @_abc_1.abstractmethod
+    def GetProducerPosition(
+        self,
+        request: _ingest_service_pb2.GetProducerPositionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_ingest_service_pb2.GetProducerPositionResponse, _abc.Awaitable[_ingest_service_pb2.GetProducerPositionResponse]]:
+        """How far a producer's batches are stored: what comes after is the producer's to send again."""
 
     @_abc_1.abstractmethod
     def GetStagingStatus(

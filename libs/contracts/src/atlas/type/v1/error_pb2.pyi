@@ -89,6 +89,12 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The deadline passed while the work was under way. Example: a history over a year in 50 ms."""
     ERROR_REASON_INTERNAL: _ErrorReason.ValueType  # 32
     """Something failed that should not have; the trace id in the log says what. No example is known."""
+    ERROR_REASON_SEQUENCE_GAP: _ErrorReason.ValueType  # 33
+    """A producer's batch does not follow its last one. Example: sequence 9 where 5 is the last stored."""
+    ERROR_REASON_PRODUCER_SUPERSEDED: _ErrorReason.ValueType  # 34
+    """A newer stream of the same producer took over. Example: a producer that reconnected."""
+    ERROR_REASON_ARROW_INVALID: _ErrorReason.ValueType  # 35
+    """Bytes that are no Arrow IPC stream, or one with other columns. Example: a column "valeu"."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call or a point was refused. The name without its prefix is ErrorInfo.reason (domain "atlas")
@@ -162,4 +168,10 @@ ERROR_REASON_DEADLINE_EXCEEDED: ErrorReason.ValueType  # 31
 """The deadline passed while the work was under way. Example: a history over a year in 50 ms."""
 ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 32
 """Something failed that should not have; the trace id in the log says what. No example is known."""
+ERROR_REASON_SEQUENCE_GAP: ErrorReason.ValueType  # 33
+"""A producer's batch does not follow its last one. Example: sequence 9 where 5 is the last stored."""
+ERROR_REASON_PRODUCER_SUPERSEDED: ErrorReason.ValueType  # 34
+"""A newer stream of the same producer took over. Example: a producer that reconnected."""
+ERROR_REASON_ARROW_INVALID: ErrorReason.ValueType  # 35
+"""Bytes that are no Arrow IPC stream, or one with other columns. Example: a column "valeu"."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
