@@ -37,47 +37,12 @@ ALTER FUNCTION atlas.beat_heart(min_interval interval) OWNER TO atlas_flusher;
 CREATE FUNCTION atlas.claim_lane(p_lane smallint, OUT epoch bigint, OUT sequence bigint) RETURNS record
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'atlas', 'pg_temp'
-    AS $_$
+    AS $$
 DECLARE
-    half text;
-
     claim_time timestamptz := clock_timestamp();
 
 BEGIN
-    FOREACH half IN ARRAY ARRAY['a', 'b'] LOOP
-        EXECUTE format($sql$
-            CREATE UNLOGGED TABLE IF NOT EXISTS staging.%I (
-                batch_no integer NOT NULL,
-                tenant_id integer NOT NULL,
-                entity_id bigint NOT NULL,
-                attribute_id integer NOT NULL,
-                event_time timestamptz NOT NULL,
-                quality smallint NOT NULL,
-                value_bool boolean,
-                value_int bigint,
-                value_double double precision,
-                value_decimal numeric,
-                value_text text,
-                value_time timestamptz,
-                value_json jsonb
-            ) WITH (autovacuum_enabled = false)
-            $sql$, format('lane_%s_%s_points', p_lane, half));
-
-        EXECUTE format($sql$
-            CREATE UNLOGGED TABLE IF NOT EXISTS staging.%I (
-                batch_no integer NOT NULL,
-                tenant_id integer NOT NULL,
-                request_id text,
-                body_hash bytea NOT NULL,
-                answer bytea NOT NULL
-            ) WITH (autovacuum_enabled = false)
-            $sql$, format('lane_%s_%s_batches', p_lane, half));
-
-        -- INSERT only: what waits in staging belongs to many tenants and is nobody's to read.
-        EXECUTE format('GRANT INSERT ON staging.%I, staging.%I TO atlas_ingest',
-            format('lane_%s_%s_points', p_lane, half), format('lane_%s_%s_batches', p_lane, half));
-
-    END LOOP;
+    PERFORM prepare_lane(p_lane);
 
     INSERT INTO flush_positions AS f (lane, epoch, sequence, flushed_at)
     VALUES (p_lane, (extract(epoch FROM claim_time) * 1000000)::bigint, 0, claim_time)
@@ -90,9 +55,23 @@ BEGIN
     DELETE FROM lane_epochs AS old WHERE old.lane = p_lane AND old.claimed_at < now() - interval '90 days';
 
 END
-$_$;
+$$;
 
 ALTER FUNCTION atlas.claim_lane(p_lane smallint, OUT epoch bigint, OUT sequence bigint) OWNER TO atlas_flusher;
+
+CREATE FUNCTION atlas.empty_lane(p_lane smallint) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'atlas', 'pg_temp'
+    AS $$
+BEGIN
+    EXECUTE format('TRUNCATE staging.%I, staging.%I, staging.%I, staging.%I',
+        format('lane_%s_a_points', p_lane), format('lane_%s_a_batches', p_lane),
+        format('lane_%s_b_points', p_lane), format('lane_%s_b_batches', p_lane));
+
+END
+$$;
+
+ALTER FUNCTION atlas.empty_lane(p_lane smallint) OWNER TO atlas_flusher;
 
 CREATE FUNCTION atlas.flush_lock() RETURNS bigint
     LANGUAGE sql IMMUTABLE
@@ -129,6 +108,191 @@ CREATE FUNCTION atlas.hot_value(value_bool boolean, value_int bigint, value_doub
 $$;
 
 ALTER FUNCTION atlas.hot_value(value_bool boolean, value_int bigint, value_double double precision, value_decimal numeric, value_text text, value_time timestamp with time zone, value_json jsonb) OWNER TO atlas_owner;
+
+CREATE FUNCTION atlas.known_offsets(batches regclass, p_lane smallint, p_epoch bigint, p_sequence bigint, flushed_at timestamp with time zone) RETURNS jsonb
+    LANGUAGE plpgsql
+    SET search_path TO 'atlas', 'pg_temp'
+    AS $_$
+DECLARE
+    known jsonb;
+
+BEGIN
+    EXECUTE format($sql$
+        INSERT INTO source_offsets (topic, partition, next_offset, stored_at)
+        SELECT DISTINCT b.topic, b.partition, 0, $1 FROM %s AS b WHERE b.source_offset IS NOT NULL
+        ORDER BY b.topic, b.partition
+        ON CONFLICT DO NOTHING
+        $sql$, batches)
+    USING flushed_at;
+
+    EXECUTE format($sql$
+        SELECT FROM source_offsets AS o
+        WHERE (o.topic, o.partition) IN (
+            SELECT b.topic, b.partition FROM %s AS b WHERE b.source_offset IS NOT NULL)
+        ORDER BY o.topic, o.partition FOR NO KEY UPDATE
+        $sql$, batches);
+
+    EXECUTE format($sql$
+        WITH moved AS (
+            UPDATE source_offsets AS o SET next_offset = n.next_offset, stored_at = $4
+            FROM (
+                SELECT b.topic, b.partition, max(b.source_offset) + 1 AS next_offset
+                FROM %1$s AS b WHERE b.source_offset IS NOT NULL GROUP BY b.topic, b.partition
+            ) AS n
+            WHERE o.topic = n.topic AND o.partition = n.partition AND o.next_offset < n.next_offset
+        )
+        SELECT coalesce(jsonb_agg(jsonb_build_object('batch_no', b.batch_no, 'reason', 'duplicate',
+            'lane', $1, 'epoch', $2, 'sequence', $3, 'body_hash', '', 'answer', '')), '[]')
+        FROM (
+            SELECT d.*, row_number() OVER (PARTITION BY d.topic, d.partition, d.source_offset ORDER BY d.batch_no) AS n
+            FROM %1$s AS d WHERE d.source_offset IS NOT NULL
+        ) AS b
+        JOIN source_offsets AS o ON o.topic = b.topic AND o.partition = b.partition
+        WHERE b.source_offset < o.next_offset OR b.n > 1
+        $sql$, batches)
+    INTO known USING p_lane, p_epoch, p_sequence, flushed_at;
+
+    RETURN known;
+
+END
+$_$;
+
+ALTER FUNCTION atlas.known_offsets(batches regclass, p_lane smallint, p_epoch bigint, p_sequence bigint, flushed_at timestamp with time zone) OWNER TO atlas_owner;
+
+CREATE FUNCTION atlas.known_requests(batches regclass, p_lane smallint, p_epoch bigint, p_sequence bigint, ledger_bucket date, flushed_at timestamp with time zone) RETURNS jsonb
+    LANGUAGE plpgsql
+    SET search_path TO 'atlas', 'pg_temp'
+    AS $_$
+DECLARE
+    known jsonb;
+
+BEGIN
+    EXECUTE format($sql$
+        INSERT INTO write_requests
+            (tenant_id, request_id, bucket, lane, epoch, sequence, batch_no, body_hash, answer, stored_at)
+        SELECT DISTINCT ON (b.tenant_id, b.request_id)
+            b.tenant_id, b.request_id, $1, $2, $3, $4, b.batch_no, b.body_hash, b.answer, $5
+        FROM %s AS b
+        WHERE b.request_id IS NOT NULL AND NOT EXISTS (
+            SELECT FROM write_requests AS w WHERE w.tenant_id = b.tenant_id AND w.request_id = b.request_id)
+        ORDER BY b.tenant_id, b.request_id, b.batch_no
+        ON CONFLICT DO NOTHING
+        $sql$, batches)
+    USING ledger_bucket, p_lane, p_epoch, p_sequence, flushed_at;
+
+    EXECUTE format($sql$
+        SELECT coalesce(jsonb_agg(jsonb_build_object('batch_no', b.batch_no, 'reason', 'duplicate',
+            'lane', w.lane, 'epoch', w.epoch, 'sequence', w.sequence,
+            'body_hash', encode(w.body_hash, 'hex'), 'answer', encode(w.answer, 'hex'))), '[]')
+        FROM %s AS b
+        JOIN write_requests AS w ON w.tenant_id = b.tenant_id AND w.request_id = b.request_id
+        WHERE (w.lane, w.epoch, w.sequence, w.batch_no) <> ($1, $2, $3, b.batch_no)
+        $sql$, batches)
+    INTO known USING p_lane, p_epoch, p_sequence;
+
+    RETURN known;
+
+END
+$_$;
+
+ALTER FUNCTION atlas.known_requests(batches regclass, p_lane smallint, p_epoch bigint, p_sequence bigint, ledger_bucket date, flushed_at timestamp with time zone) OWNER TO atlas_owner;
+
+CREATE FUNCTION atlas.known_sequences(batches regclass, p_lane smallint, p_epoch bigint, p_sequence bigint, flushed_at timestamp with time zone) RETURNS jsonb
+    LANGUAGE plpgsql
+    SET search_path TO 'atlas', 'pg_temp'
+    AS $_$
+DECLARE
+    known jsonb;
+
+BEGIN
+    EXECUTE format($sql$
+        INSERT INTO producer_positions
+            (tenant_id, producer_id, sequence, lane, epoch, flush_sequence, stored_at)
+        SELECT DISTINCT b.tenant_id, b.producer_id, 0, $1, $2, $3, $4
+        FROM %s AS b WHERE b.producer_id IS NOT NULL
+        ORDER BY b.tenant_id, b.producer_id
+        ON CONFLICT DO NOTHING
+        $sql$, batches)
+    USING p_lane, p_epoch, p_sequence, flushed_at;
+
+    EXECUTE format($sql$
+        SELECT FROM producer_positions AS p
+        WHERE (p.tenant_id, p.producer_id) IN (
+            SELECT b.tenant_id, b.producer_id FROM %s AS b WHERE b.producer_id IS NOT NULL)
+        ORDER BY p.tenant_id, p.producer_id FOR NO KEY UPDATE
+        $sql$, batches);
+
+    EXECUTE format($sql$
+        WITH fresh AS (
+            SELECT DISTINCT ON (b.tenant_id, b.producer_id, b.producer_sequence)
+                b.tenant_id, b.producer_id, b.producer_sequence, b.batch_no, p.sequence AS stored
+            FROM %1$s AS b
+            JOIN producer_positions AS p ON p.tenant_id = b.tenant_id AND p.producer_id = b.producer_id
+            WHERE b.producer_sequence > p.sequence
+            ORDER BY b.tenant_id, b.producer_id, b.producer_sequence, b.batch_no
+        ), numbered AS (
+            SELECT f.*, row_number() OVER (PARTITION BY f.tenant_id, f.producer_id ORDER BY f.producer_sequence) AS n
+            FROM fresh AS f
+        ), next AS (
+            SELECT * FROM numbered WHERE producer_sequence = stored + n
+        ), reached AS (
+            SELECT tenant_id, producer_id, max(producer_sequence) AS sequence FROM next GROUP BY tenant_id, producer_id
+        ), moved AS (
+            UPDATE producer_positions AS p
+            SET sequence = r.sequence, lane = $1, epoch = $2, flush_sequence = $3, stored_at = $4
+            FROM reached AS r WHERE p.tenant_id = r.tenant_id AND p.producer_id = r.producer_id
+        )
+        SELECT coalesce(jsonb_agg(jsonb_build_object('batch_no', b.batch_no,
+            'reason', CASE WHEN b.producer_sequence <= coalesce(r.sequence, p.sequence) THEN 'duplicate' ELSE 'gap' END,
+            'lane', p.lane, 'epoch', p.epoch, 'sequence', p.flush_sequence, 'body_hash', '', 'answer', '',
+            'expected', coalesce(r.sequence, p.sequence) + 1)), '[]')
+        FROM %1$s AS b
+        JOIN producer_positions AS p ON p.tenant_id = b.tenant_id AND p.producer_id = b.producer_id
+        LEFT JOIN reached AS r ON r.tenant_id = b.tenant_id AND r.producer_id = b.producer_id
+        WHERE NOT EXISTS (SELECT FROM next AS n WHERE n.batch_no = b.batch_no)
+        $sql$, batches)
+    INTO known USING p_lane, p_epoch, p_sequence, flushed_at;
+
+    RETURN known;
+
+END
+$_$;
+
+ALTER FUNCTION atlas.known_sequences(batches regclass, p_lane smallint, p_epoch bigint, p_sequence bigint, flushed_at timestamp with time zone) OWNER TO atlas_owner;
+
+CREATE FUNCTION atlas.lane_is_owned(p_lane smallint) RETURNS boolean
+    LANGUAGE sql STABLE
+    SET search_path TO 'atlas', 'pg_temp'
+    AS $$
+    SELECT EXISTS (
+        SELECT FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 2 AND granted
+          AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+          AND classid = lane_lock_class() AND objid = p_lane)
+$$;
+
+ALTER FUNCTION atlas.lane_is_owned(p_lane smallint) OWNER TO atlas_owner;
+
+CREATE FUNCTION atlas.lane_leftovers(p_lane smallint) RETURNS TABLE(half text, sequence bigint)
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'atlas', 'pg_temp'
+    AS $_$
+BEGIN
+    RETURN QUERY EXECUTE format($sql$
+        SELECT h.half, h.sequence FROM (
+            SELECT 'a', (SELECT min(sequence) FROM staging.%1$I),
+                EXISTS (SELECT FROM staging.%1$I) OR EXISTS (SELECT FROM staging.%2$I)
+            UNION ALL
+            SELECT 'b', (SELECT min(sequence) FROM staging.%3$I),
+                EXISTS (SELECT FROM staging.%3$I) OR EXISTS (SELECT FROM staging.%4$I)
+        ) AS h (half, sequence, filled)
+        WHERE h.filled ORDER BY h.sequence NULLS FIRST, h.half
+        $sql$, format('lane_%s_a_batches', p_lane), format('lane_%s_a_points', p_lane),
+        format('lane_%s_b_batches', p_lane), format('lane_%s_b_points', p_lane));
+
+END
+$_$;
+
+ALTER FUNCTION atlas.lane_leftovers(p_lane smallint) OWNER TO atlas_flusher;
 
 CREATE FUNCTION atlas.lane_lock_class() RETURNS integer
     LANGUAGE sql IMMUTABLE
@@ -237,6 +401,38 @@ $$;
 
 ALTER FUNCTION atlas.make_partition(root text, name text, bound_from text, bound_to text) OWNER TO atlas_owner;
 
+CREATE FUNCTION atlas.orphaned_lanes() RETURNS SETOF smallint
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'atlas', 'pg_temp'
+    SET lock_timeout TO '200ms'
+    AS $$
+DECLARE
+    candidate smallint;
+
+BEGIN
+    FOR candidate IN
+        SELECT f.lane FROM flush_positions AS f
+        WHERE to_regclass(format('staging.%I', format('lane_%s_b_batches', f.lane))) IS NOT NULL
+          AND NOT lane_is_owned(f.lane)
+        ORDER BY f.lane
+    LOOP
+        BEGIN
+            IF EXISTS (SELECT FROM lane_leftovers(candidate)) THEN
+                RETURN NEXT candidate;
+
+            END IF;
+
+        EXCEPTION WHEN lock_not_available THEN
+            NULL; -- Somebody has just begun to flush it.
+        END;
+
+    END LOOP;
+
+END
+$$;
+
+ALTER FUNCTION atlas.orphaned_lanes() OWNER TO atlas_flusher;
+
 CREATE FUNCTION atlas.position_state(p_lane smallint, p_epoch bigint, p_sequence bigint) RETURNS text
     LANGUAGE sql STABLE
     SET search_path TO 'atlas', 'pg_temp'
@@ -257,6 +453,77 @@ CREATE FUNCTION atlas.position_state(p_lane smallint, p_epoch bigint, p_sequence
 $$;
 
 ALTER FUNCTION atlas.position_state(p_lane smallint, p_epoch bigint, p_sequence bigint) OWNER TO atlas_owner;
+
+CREATE FUNCTION atlas.prepare_lane(p_lane smallint, OUT epoch bigint, OUT sequence bigint) RETURNS record
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'atlas', 'pg_temp'
+    AS $_$
+DECLARE
+    half text;
+
+    points text;
+
+    batches text;
+
+BEGIN
+    FOREACH half IN ARRAY ARRAY['a', 'b'] LOOP
+        points := format('staging.%I', format('lane_%s_%s_points', p_lane, half));
+
+        batches := format('staging.%I', format('lane_%s_%s_batches', p_lane, half));
+
+        CONTINUE WHEN to_regclass(points) IS NOT NULL AND to_regclass(batches) IS NOT NULL;
+
+        EXECUTE format($sql$
+            CREATE UNLOGGED TABLE IF NOT EXISTS %s (
+                batch_no integer NOT NULL,
+                tenant_id integer NOT NULL,
+                entity_id bigint NOT NULL,
+                attribute_id integer NOT NULL,
+                event_time timestamptz NOT NULL,
+                quality smallint NOT NULL,
+                value_bool boolean,
+                value_int bigint,
+                value_double double precision,
+                value_decimal numeric,
+                value_text text,
+                value_time timestamptz,
+                value_json jsonb
+            ) WITH (autovacuum_enabled = false)
+            $sql$, points);
+
+        -- sequence: of the flush that the half is meant for. Of request_id, producer_* and topic/partition/
+        -- source_offset at most one is set: by which of them a repetition is known. dead_*: its dead letter.
+        EXECUTE format($sql$
+            CREATE UNLOGGED TABLE IF NOT EXISTS %s (
+                batch_no integer NOT NULL,
+                tenant_id integer NOT NULL,
+                request_id text,
+                body_hash bytea NOT NULL,
+                answer bytea NOT NULL,
+                sequence bigint,
+                producer_id text,
+                producer_sequence bigint,
+                topic text,
+                partition integer,
+                source_offset bigint,
+                dead_source text,
+                dead_reason text,
+                dead_message text,
+                dead_raw bytea
+            ) WITH (autovacuum_enabled = false)
+            $sql$, batches);
+
+        -- INSERT only: what waits in staging belongs to many tenants and is nobody's to read.
+        EXECUTE format('GRANT INSERT ON %s, %s TO atlas_ingest', points, batches);
+
+    END LOOP;
+
+    SELECT f.epoch, f.sequence INTO epoch, sequence FROM flush_positions AS f WHERE f.lane = p_lane;
+
+END
+$_$;
+
+ALTER FUNCTION atlas.prepare_lane(p_lane smallint, OUT epoch bigint, OUT sequence bigint) OWNER TO atlas_flusher;
 
 CREATE FUNCTION atlas.require_fresh(not_before timestamp with time zone, lanes smallint[], epochs bigint[], sequences bigint[], OUT beat_id bigint, OUT beaten_at timestamp with time zone) RETURNS record
     LANGUAGE plpgsql STABLE
@@ -295,6 +562,7 @@ ALTER FUNCTION atlas.require_fresh(not_before timestamp with time zone, lanes sm
 CREATE FUNCTION atlas.stage_flush(p_lane smallint, p_half text, p_epoch bigint, p_sequence bigint, OUT flushed_at timestamp with time zone, OUT point_count bigint, OUT duplicates jsonb, OUT changed_tenants integer[], OUT changed_entities bigint[], OUT changed_versions bigint[]) RETURNS record
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'atlas', 'pg_temp'
+    SET work_mem TO '64MB'
     AS $_$
 DECLARE
     points text := format('staging.%I', format('lane_%s_%s_points', p_lane, p_half));
@@ -327,29 +595,22 @@ BEGIN
 
     END IF;
 
-    -- Ordered, so that two lanes with the same requests wait for each other in one direction only.
-    EXECUTE format($sql$
-        INSERT INTO write_requests
-            (tenant_id, request_id, bucket, lane, epoch, sequence, batch_no, body_hash, answer, stored_at)
-        SELECT DISTINCT ON (b.tenant_id, b.request_id)
-            b.tenant_id, b.request_id, $1, $2, $3, $4, b.batch_no, b.body_hash, b.answer, $5
-        FROM %s AS b
-        WHERE b.request_id IS NOT NULL AND NOT EXISTS (
-            SELECT FROM write_requests AS w WHERE w.tenant_id = b.tenant_id AND w.request_id = b.request_id)
-        ORDER BY b.tenant_id, b.request_id, b.batch_no
-        ON CONFLICT DO NOTHING
-        $sql$, batches)
-    USING ledger_bucket, p_lane, p_epoch, p_sequence, flushed_at;
+    duplicates := known_requests(batches::regclass, p_lane, p_epoch, p_sequence, ledger_bucket, flushed_at)
+        || known_sequences(batches::regclass, p_lane, p_epoch, p_sequence, flushed_at)
+        || known_offsets(batches::regclass, p_lane, p_epoch, p_sequence, flushed_at);
+
+    SELECT coalesce(array_agg((d ->> 'batch_no')::integer), '{}') INTO skip_batches
+    FROM jsonb_array_elements(duplicates) AS d;
 
     EXECUTE format($sql$
-        SELECT coalesce(array_agg(b.batch_no), '{}'), coalesce(jsonb_agg(jsonb_build_object(
-            'batch_no', b.batch_no, 'lane', w.lane, 'epoch', w.epoch, 'sequence', w.sequence,
-            'body_hash', encode(w.body_hash, 'hex'), 'answer', encode(w.answer, 'hex'))), '[]')
-        FROM %s AS b
-        JOIN write_requests AS w ON w.tenant_id = b.tenant_id AND w.request_id = b.request_id
-        WHERE (w.lane, w.epoch, w.sequence, w.batch_no) <> ($1, $2, $3, b.batch_no)
+        INSERT INTO ingest_dead_letters
+            (tenant_id, source, topic, partition, source_offset, request_id, reason, message, raw, stored_at)
+        SELECT b.tenant_id, b.dead_source, b.topic, b.partition, b.source_offset, b.request_id,
+            b.dead_reason, b.dead_message, b.dead_raw, $2
+        FROM %s AS b WHERE b.dead_reason IS NOT NULL AND b.batch_no <> ALL ($1)
+        ORDER BY b.batch_no
         $sql$, batches)
-    INTO skip_batches, duplicates USING p_lane, p_epoch, p_sequence;
+    USING skip_batches, flushed_at;
 
     -- In index order: the b-tree's leaf pages are then touched one after another. Then in order of arrival:
     -- of two points of one event time the later one lies behind.
@@ -390,9 +651,7 @@ BEGIN
     FOR lane, epoch, sequence, flushed_at IN
         SELECT f.lane, f.epoch, f.sequence, f.flushed_at FROM flush_positions AS f ORDER BY f.lane
     LOOP
-        owned := EXISTS (
-            SELECT FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 2 AND granted
-            AND classid = lane_lock_class() AND objid = staging_status.lane);
+        owned := lane_is_owned(lane);
 
         staged_points := 0;
 
@@ -429,16 +688,25 @@ CREATE FUNCTION atlas.upsert_hot_attrs(points regclass, skip_batches integer[], 
     AS $_$
 BEGIN
     RETURN QUERY EXECUTE format($sql$
-        WITH latest AS (
+        WITH used AS MATERIALIZED (
+            SELECT DISTINCT p.tenant_id, p.attribute_id FROM %1$s AS p
+        ), hot AS MATERIALIZED (
+            -- LIMIT: looked up one by one, by the key. A join might read the catalog of all tenants.
+            SELECT u.tenant_id, u.attribute_id FROM used AS u CROSS JOIN LATERAL (
+                SELECT a.is_hot FROM attributes AS a
+                WHERE a.tenant_id = u.tenant_id AND a.attribute_id = u.attribute_id LIMIT 1
+            ) AS a
+            WHERE a.is_hot
+        ), latest AS (
             -- ctid is the order of arrival: a half is filled from empty by one COPY after another.
             SELECT DISTINCT ON (p.tenant_id, p.entity_id, p.attribute_id)
                 p.tenant_id, p.entity_id, p.attribute_id,
                 (extract(epoch FROM p.event_time) * 1000000)::bigint AS event_us,
                 hot_value(p.value_bool, p.value_int, p.value_double, p.value_decimal,
                           p.value_text, p.value_time, p.value_json) AS value
-            FROM %s AS p
-            JOIN attributes AS a ON a.tenant_id = p.tenant_id AND a.attribute_id = p.attribute_id
-            WHERE a.is_hot AND p.batch_no <> ALL ($1)
+            FROM %1$s AS p
+            JOIN hot AS h ON h.tenant_id = p.tenant_id AND h.attribute_id = p.attribute_id
+            WHERE p.batch_no <> ALL ($1)
             ORDER BY p.tenant_id, p.entity_id, p.attribute_id, p.event_time DESC, p.ctid DESC
         )
         INSERT INTO entity_jsonb AS e (tenant_id, entity_id, version, attrs, attr_times)
@@ -608,6 +876,33 @@ CREATE TABLE atlas.flush_positions (
 
 ALTER TABLE atlas.flush_positions OWNER TO atlas_owner;
 
+CREATE TABLE atlas.ingest_dead_letters (
+    tenant_id integer NOT NULL,
+    dead_letter_id bigint NOT NULL,
+    source text NOT NULL,
+    topic text,
+    partition integer,
+    source_offset bigint,
+    request_id text,
+    reason text NOT NULL,
+    message text NOT NULL,
+    raw bytea NOT NULL,
+    stored_at timestamp with time zone NOT NULL
+);
+
+ALTER TABLE ONLY atlas.ingest_dead_letters FORCE ROW LEVEL SECURITY;
+
+ALTER TABLE atlas.ingest_dead_letters OWNER TO atlas_owner;
+
+ALTER TABLE atlas.ingest_dead_letters ALTER COLUMN dead_letter_id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME atlas.ingest_dead_letters_dead_letter_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
 CREATE TABLE atlas.lane_epochs (
     lane smallint NOT NULL,
     epoch bigint NOT NULL,
@@ -616,6 +911,21 @@ CREATE TABLE atlas.lane_epochs (
 );
 
 ALTER TABLE atlas.lane_epochs OWNER TO atlas_owner;
+
+CREATE TABLE atlas.producer_positions (
+    tenant_id integer NOT NULL,
+    producer_id text NOT NULL,
+    sequence bigint NOT NULL,
+    lane smallint NOT NULL,
+    epoch bigint NOT NULL,
+    flush_sequence bigint NOT NULL,
+    stored_at timestamp with time zone NOT NULL,
+    CONSTRAINT producer_positions_producer_id_check CHECK (((octet_length(producer_id) >= 1) AND (octet_length(producer_id) <= 128)))
+);
+
+ALTER TABLE ONLY atlas.producer_positions FORCE ROW LEVEL SECURITY;
+
+ALTER TABLE atlas.producer_positions OWNER TO atlas_owner;
 
 CREATE TABLE atlas.replication_heartbeat (
     id smallint DEFAULT 1 NOT NULL,
@@ -626,6 +936,17 @@ CREATE TABLE atlas.replication_heartbeat (
 WITH (fillfactor='50');
 
 ALTER TABLE atlas.replication_heartbeat OWNER TO atlas_owner;
+
+CREATE TABLE atlas.retention_classes (
+    retention_class text NOT NULL,
+    keep interval,
+    action text DEFAULT 'drop'::text NOT NULL,
+    CONSTRAINT retention_classes_action_check CHECK ((action = ANY (ARRAY['drop'::text, 'archive'::text]))),
+    CONSTRAINT retention_classes_keep_check CHECK ((keep > '00:00:00'::interval)),
+    CONSTRAINT retention_classes_retention_class_check CHECK ((retention_class ~ '^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$'::text))
+);
+
+ALTER TABLE atlas.retention_classes OWNER TO atlas_owner;
 
 CREATE TABLE atlas.source_offsets (
     topic text NOT NULL,
@@ -643,7 +964,10 @@ CREATE TABLE atlas.tenants (
     status text DEFAULT 'active'::text NOT NULL,
     unknown_attribute_policy text DEFAULT 'reject'::text NOT NULL,
     created_at timestamp with time zone DEFAULT now() NOT NULL,
+    retention_class text DEFAULT 'standard'::text NOT NULL,
+    late_data_window interval,
     CONSTRAINT tenants_key_check CHECK ((key ~ '^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$'::text)),
+    CONSTRAINT tenants_late_data_window_check CHECK ((late_data_window > '00:00:00'::interval)),
     CONSTRAINT tenants_status_check CHECK ((status = ANY (ARRAY['active'::text, 'suspended'::text]))),
     CONSTRAINT tenants_unknown_attribute_policy_check CHECK ((unknown_attribute_policy = ANY (ARRAY['reject'::text, 'register'::text])))
 );
@@ -730,11 +1054,20 @@ ALTER TABLE ONLY atlas.flush_control
 ALTER TABLE ONLY atlas.flush_positions
     ADD CONSTRAINT flush_positions_pkey PRIMARY KEY (lane);
 
+ALTER TABLE ONLY atlas.ingest_dead_letters
+    ADD CONSTRAINT ingest_dead_letters_pkey PRIMARY KEY (tenant_id, dead_letter_id);
+
 ALTER TABLE ONLY atlas.lane_epochs
     ADD CONSTRAINT lane_epochs_pkey PRIMARY KEY (lane, epoch);
 
+ALTER TABLE ONLY atlas.producer_positions
+    ADD CONSTRAINT producer_positions_pkey PRIMARY KEY (tenant_id, producer_id);
+
 ALTER TABLE ONLY atlas.replication_heartbeat
     ADD CONSTRAINT replication_heartbeat_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY atlas.retention_classes
+    ADD CONSTRAINT retention_classes_pkey PRIMARY KEY (retention_class);
 
 ALTER TABLE ONLY atlas.source_offsets
     ADD CONSTRAINT source_offsets_pkey PRIMARY KEY (topic, partition);
@@ -770,6 +1103,9 @@ ALTER INDEX atlas.entity_values_ts_latest ATTACH PARTITION atlas.entity_values_t
 
 ALTER INDEX atlas.write_requests_pkey ATTACH PARTITION atlas.write_requests_default_pkey;
 
+ALTER TABLE ONLY atlas.tenants
+    ADD CONSTRAINT tenants_retention_class_known FOREIGN KEY (retention_class) REFERENCES atlas.retention_classes(retention_class);
+
 ALTER TABLE atlas.attribute_access ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE atlas.attributes ENABLE ROW LEVEL SECURITY;
@@ -788,7 +1124,15 @@ CREATE POLICY flush ON atlas.entity_jsonb TO atlas_flusher USING (true) WITH CHE
 
 CREATE POLICY flush ON atlas.entity_values_ts TO atlas_flusher USING (true) WITH CHECK (true);
 
+CREATE POLICY flush ON atlas.ingest_dead_letters TO atlas_flusher USING (true) WITH CHECK (true);
+
+CREATE POLICY flush ON atlas.producer_positions TO atlas_flusher USING (true) WITH CHECK (true);
+
 CREATE POLICY flush ON atlas.write_requests TO atlas_flusher USING (true) WITH CHECK (true);
+
+ALTER TABLE atlas.ingest_dead_letters ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE atlas.producer_positions ENABLE ROW LEVEL SECURITY;
 
 CREATE POLICY registry_read ON atlas.tenants FOR SELECT TO atlas_ingest, atlas_hotcache, atlas_query, atlas_reconciler USING (true);
 
@@ -803,6 +1147,10 @@ CREATE POLICY tenant_only ON atlas.entities TO atlas_ingest, atlas_hotcache, atl
 CREATE POLICY tenant_only ON atlas.entity_jsonb TO atlas_ingest, atlas_hotcache, atlas_query, atlas_reconciler USING ((tenant_id = (NULLIF(current_setting('atlas.tenant_id'::text, true), ''::text))::integer)) WITH CHECK ((tenant_id = (NULLIF(current_setting('atlas.tenant_id'::text, true), ''::text))::integer));
 
 CREATE POLICY tenant_only ON atlas.entity_values_ts TO atlas_ingest, atlas_hotcache, atlas_query, atlas_reconciler USING ((tenant_id = (NULLIF(current_setting('atlas.tenant_id'::text, true), ''::text))::integer)) WITH CHECK ((tenant_id = (NULLIF(current_setting('atlas.tenant_id'::text, true), ''::text))::integer));
+
+CREATE POLICY tenant_only ON atlas.ingest_dead_letters TO atlas_ingest, atlas_hotcache, atlas_query, atlas_reconciler USING ((tenant_id = (NULLIF(current_setting('atlas.tenant_id'::text, true), ''::text))::integer)) WITH CHECK ((tenant_id = (NULLIF(current_setting('atlas.tenant_id'::text, true), ''::text))::integer));
+
+CREATE POLICY tenant_only ON atlas.producer_positions TO atlas_ingest, atlas_hotcache, atlas_query, atlas_reconciler USING ((tenant_id = (NULLIF(current_setting('atlas.tenant_id'::text, true), ''::text))::integer)) WITH CHECK ((tenant_id = (NULLIF(current_setting('atlas.tenant_id'::text, true), ''::text))::integer));
 
 CREATE POLICY tenant_only ON atlas.write_requests TO atlas_ingest, atlas_hotcache, atlas_query, atlas_reconciler USING ((tenant_id = (NULLIF(current_setting('atlas.tenant_id'::text, true), ''::text))::integer)) WITH CHECK ((tenant_id = (NULLIF(current_setting('atlas.tenant_id'::text, true), ''::text))::integer));
 
@@ -856,6 +1204,10 @@ REVOKE ALL ON FUNCTION atlas.claim_lane(p_lane smallint, OUT epoch bigint, OUT s
 
 GRANT ALL ON FUNCTION atlas.claim_lane(p_lane smallint, OUT epoch bigint, OUT sequence bigint) TO atlas_ingest;
 
+REVOKE ALL ON FUNCTION atlas.empty_lane(p_lane smallint) FROM PUBLIC;
+
+GRANT ALL ON FUNCTION atlas.empty_lane(p_lane smallint) TO atlas_ingest;
+
 REVOKE ALL ON FUNCTION atlas.flush_lock() FROM PUBLIC;
 
 GRANT ALL ON FUNCTION atlas.flush_lock() TO atlas_flusher;
@@ -870,6 +1222,28 @@ REVOKE ALL ON FUNCTION atlas.hot_value(value_bool boolean, value_int bigint, val
 
 GRANT ALL ON FUNCTION atlas.hot_value(value_bool boolean, value_int bigint, value_double double precision, value_decimal numeric, value_text text, value_time timestamp with time zone, value_json jsonb) TO atlas_flusher;
 
+REVOKE ALL ON FUNCTION atlas.known_offsets(batches regclass, p_lane smallint, p_epoch bigint, p_sequence bigint, flushed_at timestamp with time zone) FROM PUBLIC;
+
+GRANT ALL ON FUNCTION atlas.known_offsets(batches regclass, p_lane smallint, p_epoch bigint, p_sequence bigint, flushed_at timestamp with time zone) TO atlas_flusher;
+
+REVOKE ALL ON FUNCTION atlas.known_requests(batches regclass, p_lane smallint, p_epoch bigint, p_sequence bigint, ledger_bucket date, flushed_at timestamp with time zone) FROM PUBLIC;
+
+GRANT ALL ON FUNCTION atlas.known_requests(batches regclass, p_lane smallint, p_epoch bigint, p_sequence bigint, ledger_bucket date, flushed_at timestamp with time zone) TO atlas_flusher;
+
+REVOKE ALL ON FUNCTION atlas.known_sequences(batches regclass, p_lane smallint, p_epoch bigint, p_sequence bigint, flushed_at timestamp with time zone) FROM PUBLIC;
+
+GRANT ALL ON FUNCTION atlas.known_sequences(batches regclass, p_lane smallint, p_epoch bigint, p_sequence bigint, flushed_at timestamp with time zone) TO atlas_flusher;
+
+REVOKE ALL ON FUNCTION atlas.lane_is_owned(p_lane smallint) FROM PUBLIC;
+
+GRANT ALL ON FUNCTION atlas.lane_is_owned(p_lane smallint) TO atlas_flusher;
+
+GRANT ALL ON FUNCTION atlas.lane_is_owned(p_lane smallint) TO atlas_ingest;
+
+REVOKE ALL ON FUNCTION atlas.lane_leftovers(p_lane smallint) FROM PUBLIC;
+
+GRANT ALL ON FUNCTION atlas.lane_leftovers(p_lane smallint) TO atlas_ingest;
+
 REVOKE ALL ON FUNCTION atlas.lane_lock_class() FROM PUBLIC;
 
 GRANT ALL ON FUNCTION atlas.lane_lock_class() TO atlas_flusher;
@@ -882,6 +1256,10 @@ GRANT ALL ON FUNCTION atlas.maintain_partitions(days_ahead integer) TO atlas_ing
 
 REVOKE ALL ON FUNCTION atlas.make_partition(root text, name text, bound_from text, bound_to text) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION atlas.orphaned_lanes() FROM PUBLIC;
+
+GRANT ALL ON FUNCTION atlas.orphaned_lanes() TO atlas_ingest;
+
 REVOKE ALL ON FUNCTION atlas.position_state(p_lane smallint, p_epoch bigint, p_sequence bigint) FROM PUBLIC;
 
 GRANT ALL ON FUNCTION atlas.position_state(p_lane smallint, p_epoch bigint, p_sequence bigint) TO atlas_ingest;
@@ -891,6 +1269,10 @@ GRANT ALL ON FUNCTION atlas.position_state(p_lane smallint, p_epoch bigint, p_se
 GRANT ALL ON FUNCTION atlas.position_state(p_lane smallint, p_epoch bigint, p_sequence bigint) TO atlas_query;
 
 GRANT ALL ON FUNCTION atlas.position_state(p_lane smallint, p_epoch bigint, p_sequence bigint) TO atlas_reconciler;
+
+REVOKE ALL ON FUNCTION atlas.prepare_lane(p_lane smallint, OUT epoch bigint, OUT sequence bigint) FROM PUBLIC;
+
+GRANT ALL ON FUNCTION atlas.prepare_lane(p_lane smallint, OUT epoch bigint, OUT sequence bigint) TO atlas_ingest;
 
 REVOKE ALL ON FUNCTION atlas.require_fresh(not_before timestamp with time zone, lanes smallint[], epochs bigint[], sequences bigint[], OUT beat_id bigint, OUT beaten_at timestamp with time zone) FROM PUBLIC;
 
@@ -956,6 +1338,10 @@ GRANT SELECT ON TABLE atlas.flush_positions TO atlas_query;
 
 GRANT SELECT ON TABLE atlas.flush_positions TO atlas_reconciler;
 
+GRANT INSERT ON TABLE atlas.ingest_dead_letters TO atlas_flusher;
+
+GRANT SELECT ON TABLE atlas.ingest_dead_letters TO atlas_ingest;
+
 GRANT SELECT,INSERT,DELETE ON TABLE atlas.lane_epochs TO atlas_flusher;
 
 GRANT SELECT ON TABLE atlas.lane_epochs TO atlas_ingest;
@@ -965,6 +1351,10 @@ GRANT SELECT ON TABLE atlas.lane_epochs TO atlas_hotcache;
 GRANT SELECT ON TABLE atlas.lane_epochs TO atlas_query;
 
 GRANT SELECT ON TABLE atlas.lane_epochs TO atlas_reconciler;
+
+GRANT SELECT,INSERT,UPDATE ON TABLE atlas.producer_positions TO atlas_flusher;
+
+GRANT SELECT ON TABLE atlas.producer_positions TO atlas_ingest;
 
 GRANT SELECT,UPDATE ON TABLE atlas.replication_heartbeat TO atlas_flusher;
 
@@ -976,7 +1366,11 @@ GRANT SELECT ON TABLE atlas.replication_heartbeat TO atlas_query;
 
 GRANT SELECT ON TABLE atlas.replication_heartbeat TO atlas_reconciler;
 
-GRANT SELECT,INSERT ON TABLE atlas.source_offsets TO atlas_flusher;
+GRANT SELECT ON TABLE atlas.retention_classes TO atlas_ingest;
+
+GRANT SELECT,INSERT,UPDATE ON TABLE atlas.source_offsets TO atlas_flusher;
+
+GRANT SELECT ON TABLE atlas.source_offsets TO atlas_ingest;
 
 GRANT SELECT,INSERT ON TABLE atlas.tenants TO atlas_ingest;
 

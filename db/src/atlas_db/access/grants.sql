@@ -10,13 +10,18 @@ GRANT USAGE ON SCHEMA staging TO atlas_ingest;
 -- The flush, and nothing else, writes telemetry.
 GRANT SELECT, INSERT, UPDATE ON atlas.flush_positions, atlas.entity_jsonb TO atlas_flusher;
 GRANT SELECT, INSERT, DELETE ON atlas.lane_epochs TO atlas_flusher;
-GRANT SELECT, INSERT ON atlas.write_requests, atlas.source_offsets TO atlas_flusher;
+GRANT SELECT, INSERT ON atlas.write_requests TO atlas_flusher;
+GRANT SELECT, INSERT, UPDATE ON atlas.source_offsets, atlas.producer_positions TO atlas_flusher;
+GRANT INSERT ON atlas.ingest_dead_letters TO atlas_flusher;
 GRANT INSERT ON atlas.entity_values_ts TO atlas_flusher;
 GRANT SELECT, UPDATE ON atlas.flush_control, atlas.replication_heartbeat TO atlas_flusher;
 GRANT SELECT ON atlas.attributes TO atlas_flusher;
 GRANT EXECUTE ON FUNCTION atlas.flush_lock(), atlas.lane_lock_class(),
     atlas.hot_value(boolean, bigint, double precision, numeric, text, timestamptz, jsonb),
-    atlas.upsert_hot_attrs(regclass, integer[], timestamptz) TO atlas_flusher;
+    atlas.upsert_hot_attrs(regclass, integer[], timestamptz), atlas.lane_is_owned(smallint),
+    atlas.known_requests(regclass, smallint, bigint, bigint, date, timestamptz),
+    atlas.known_sequences(regclass, smallint, bigint, bigint, timestamptz),
+    atlas.known_offsets(regclass, smallint, bigint, bigint, timestamptz) TO atlas_flusher;
 
 -- Every service resolves tenants and judges freshness.
 GRANT SELECT ON atlas.tenants, atlas.flush_positions, atlas.lane_epochs, atlas.replication_heartbeat
@@ -29,8 +34,10 @@ GRANT SELECT ON atlas.entities, atlas.attributes
 
 GRANT INSERT ON atlas.tenants, atlas.entities TO atlas_ingest;
 GRANT INSERT, UPDATE ON atlas.attributes TO atlas_ingest;
-GRANT SELECT ON atlas.write_requests TO atlas_ingest;
-GRANT EXECUTE ON FUNCTION atlas.claim_lane(smallint), atlas.lane_lock_class(),
+GRANT SELECT ON atlas.write_requests, atlas.producer_positions, atlas.source_offsets, atlas.ingest_dead_letters,
+    atlas.retention_classes TO atlas_ingest;
+GRANT EXECUTE ON FUNCTION atlas.prepare_lane(smallint), atlas.claim_lane(smallint), atlas.lane_leftovers(smallint),
+    atlas.empty_lane(smallint), atlas.orphaned_lanes(), atlas.lane_is_owned(smallint), atlas.lane_lock_class(),
     atlas.stage_flush(smallint, text, bigint, bigint), atlas.staging_status(),
     atlas.maintain_partitions(integer), atlas.beat_heart(interval) TO atlas_ingest;
 

@@ -12,7 +12,8 @@ BEGIN
     LOOP
         EXECUTE format('ALTER FUNCTION %s OWNER TO %s', routine,
             CASE WHEN (SELECT proname FROM pg_proc WHERE oid = routine) IN (
-                'beat_heart', 'announce_seal', 'claim_lane', 'stage_flush', 'staging_status')
+                'beat_heart', 'announce_seal', 'prepare_lane', 'claim_lane', 'lane_leftovers', 'empty_lane',
+                'orphaned_lanes', 'stage_flush', 'staging_status')
             THEN 'atlas_flusher' ELSE 'atlas_owner' END);
     END LOOP;
 END

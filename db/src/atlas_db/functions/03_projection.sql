@@ -26,16 +26,25 @@ RETURNS TABLE (tenant_id integer, entity_id bigint, version bigint)
 LANGUAGE plpgsql SET search_path = atlas, pg_temp AS $$
 BEGIN
     RETURN QUERY EXECUTE format($sql$
-        WITH latest AS (
+        WITH used AS MATERIALIZED (
+            SELECT DISTINCT p.tenant_id, p.attribute_id FROM %1$s AS p
+        ), hot AS MATERIALIZED (
+            -- LIMIT: looked up one by one, by the key. A join might read the catalog of all tenants.
+            SELECT u.tenant_id, u.attribute_id FROM used AS u CROSS JOIN LATERAL (
+                SELECT a.is_hot FROM attributes AS a
+                WHERE a.tenant_id = u.tenant_id AND a.attribute_id = u.attribute_id LIMIT 1
+            ) AS a
+            WHERE a.is_hot
+        ), latest AS (
             -- ctid is the order of arrival: a half is filled from empty by one COPY after another.
             SELECT DISTINCT ON (p.tenant_id, p.entity_id, p.attribute_id)
                 p.tenant_id, p.entity_id, p.attribute_id,
                 (extract(epoch FROM p.event_time) * 1000000)::bigint AS event_us,
                 hot_value(p.value_bool, p.value_int, p.value_double, p.value_decimal,
                           p.value_text, p.value_time, p.value_json) AS value
-            FROM %s AS p
-            JOIN attributes AS a ON a.tenant_id = p.tenant_id AND a.attribute_id = p.attribute_id
-            WHERE a.is_hot AND p.batch_no <> ALL ($1)
+            FROM %1$s AS p
+            JOIN hot AS h ON h.tenant_id = p.tenant_id AND h.attribute_id = p.attribute_id
+            WHERE p.batch_no <> ALL ($1)
             ORDER BY p.tenant_id, p.entity_id, p.attribute_id, p.event_time DESC, p.ctid DESC
         )
         INSERT INTO entity_jsonb AS e (tenant_id, entity_id, version, attrs, attr_times)

@@ -1,16 +1,25 @@
--- Lanes: one writer's private pair of staging halves, and the flush that moves a half onward.
+-- Lanes: one writer's private pair of staging halves, who owns them, what waits in them.
+-- A lane is taken over like this, by whoever holds its session advisory lock: prepare_lane, then either
+--   the former owner itself, if nobody claimed the lane meanwhile: empty_lane, and on with the epoch, or
+--   anybody: stage_flush for each of lane_leftovers under the old epoch, then claim_lane.
 
--- Takes over a lane: makes its tables if they are missing and begins a new epoch. The caller holds the
--- session advisory lock of the lane; whatever an earlier owner left in the halves is the caller's to flush.
-CREATE OR REPLACE FUNCTION claim_lane(p_lane smallint, OUT epoch bigint, OUT sequence bigint)
+-- First key of pg_try_advisory_lock(lane_lock_class(), lane), the session lock of a lane's owner.
+CREATE OR REPLACE FUNCTION lane_lock_class() RETURNS integer LANGUAGE sql IMMUTABLE AS 'SELECT 727105796';
+
+-- Makes the lane's tables if they are missing; answers where the lane stands (NULLs: never used).
+CREATE OR REPLACE FUNCTION prepare_lane(p_lane smallint, OUT epoch bigint, OUT sequence bigint)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = atlas, pg_temp AS $$
 DECLARE
     half text;
-    claim_time timestamptz := clock_timestamp();
+    points text;
+    batches text;
 BEGIN
     FOREACH half IN ARRAY ARRAY['a', 'b'] LOOP
+        points := format('staging.%I', format('lane_%s_%s_points', p_lane, half));
+        batches := format('staging.%I', format('lane_%s_%s_batches', p_lane, half));
+        CONTINUE WHEN to_regclass(points) IS NOT NULL AND to_regclass(batches) IS NOT NULL;
         EXECUTE format($sql$
-            CREATE UNLOGGED TABLE IF NOT EXISTS staging.%I (
+            CREATE UNLOGGED TABLE IF NOT EXISTS %s (
                 batch_no integer NOT NULL,
                 tenant_id integer NOT NULL,
                 entity_id bigint NOT NULL,
@@ -25,20 +34,42 @@ BEGIN
                 value_time timestamptz,
                 value_json jsonb
             ) WITH (autovacuum_enabled = false)
-            $sql$, format('lane_%s_%s_points', p_lane, half));
+            $sql$, points);
+        -- sequence: of the flush that the half is meant for. Of request_id, producer_* and topic/partition/
+        -- source_offset at most one is set: by which of them a repetition is known. dead_*: its dead letter.
         EXECUTE format($sql$
-            CREATE UNLOGGED TABLE IF NOT EXISTS staging.%I (
+            CREATE UNLOGGED TABLE IF NOT EXISTS %s (
                 batch_no integer NOT NULL,
                 tenant_id integer NOT NULL,
                 request_id text,
                 body_hash bytea NOT NULL,
-                answer bytea NOT NULL
+                answer bytea NOT NULL,
+                sequence bigint,
+                producer_id text,
+                producer_sequence bigint,
+                topic text,
+                partition integer,
+                source_offset bigint,
+                dead_source text,
+                dead_reason text,
+                dead_message text,
+                dead_raw bytea
             ) WITH (autovacuum_enabled = false)
-            $sql$, format('lane_%s_%s_batches', p_lane, half));
+            $sql$, batches);
         -- INSERT only: what waits in staging belongs to many tenants and is nobody's to read.
-        EXECUTE format('GRANT INSERT ON staging.%I, staging.%I TO atlas_ingest',
-            format('lane_%s_%s_points', p_lane, half), format('lane_%s_%s_batches', p_lane, half));
+        EXECUTE format('GRANT INSERT ON %s, %s TO atlas_ingest', points, batches);
     END LOOP;
+    SELECT f.epoch, f.sequence INTO epoch, sequence FROM flush_positions AS f WHERE f.lane = p_lane;
+END
+$$;
+
+-- Begins a new epoch of a lane, after whatever lay in its halves has been flushed under the old one.
+CREATE OR REPLACE FUNCTION claim_lane(p_lane smallint, OUT epoch bigint, OUT sequence bigint)
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = atlas, pg_temp AS $$
+DECLARE
+    claim_time timestamptz := clock_timestamp();
+BEGIN
+    PERFORM prepare_lane(p_lane);
 
     INSERT INTO flush_positions AS f (lane, epoch, sequence, flushed_at)
     VALUES (p_lane, (extract(epoch FROM claim_time) * 1000000)::bigint, 0, claim_time)
@@ -51,82 +82,65 @@ BEGIN
 END
 $$;
 
--- Moves one half of a lane into entity_values_ts and entity_jsonb, once. One transaction: the ledger, the
--- rows, the projection, the position, and the emptied half commit together or not at all.
---
--- p_sequence is the position the caller expects to make: an owner that lost the lane is told so
--- (AT003) before it changes anything. Duplicates come back as JSON objects {batch_no, lane, epoch,
--- sequence, body_hash, answer} of the request stored first (hex bytes); their points are dropped.
-CREATE OR REPLACE FUNCTION stage_flush(
-    p_lane smallint, p_half text, p_epoch bigint, p_sequence bigint,
-    OUT flushed_at timestamptz, OUT point_count bigint, OUT duplicates jsonb,
-    OUT changed_tenants integer[], OUT changed_entities bigint[], OUT changed_versions bigint[]
-) LANGUAGE plpgsql SECURITY DEFINER SET search_path = atlas, pg_temp AS $$
-DECLARE
-    points text := format('staging.%I', format('lane_%s_%s_points', p_lane, p_half));
-    batches text := format('staging.%I', format('lane_%s_%s_batches', p_lane, p_half));
-    ledger_bucket date;
-    skip_batches integer[];
+-- The halves that hold something, in the order in which they were filled, with the sequence each is meant for
+-- (NULL: filled by a release that did not say).
+CREATE OR REPLACE FUNCTION lane_leftovers(p_lane smallint) RETURNS TABLE (half text, sequence bigint)
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = atlas, pg_temp AS $$
 BEGIN
-    IF p_half NOT IN ('a', 'b') THEN
-        RAISE EXCEPTION 'half is %, want a or b', p_half USING ERRCODE = 'invalid_parameter_value';
-    END IF;
-    -- First the lock, then the clock: a seal announced after this moment waits for us, one announced
-    -- before it is visible in flush_control now.
-    PERFORM pg_advisory_xact_lock_shared(flush_lock());
-    SELECT greatest(clock_timestamp(), c.sealed_before), c.ledger_bucket
-    INTO flushed_at, ledger_bucket FROM flush_control AS c WHERE c.id = 1;
-
-    UPDATE flush_positions AS f SET sequence = p_sequence, flushed_at = stage_flush.flushed_at
-    WHERE f.lane = p_lane AND f.epoch = p_epoch AND f.sequence = p_sequence - 1;
-    IF NOT FOUND THEN
-        RAISE EXCEPTION 'lane % is not at epoch %, sequence %', p_lane, p_epoch, p_sequence - 1
-            USING ERRCODE = 'AT003';
-    END IF;
-
-    -- Ordered, so that two lanes with the same requests wait for each other in one direction only.
-    EXECUTE format($sql$
-        INSERT INTO write_requests
-            (tenant_id, request_id, bucket, lane, epoch, sequence, batch_no, body_hash, answer, stored_at)
-        SELECT DISTINCT ON (b.tenant_id, b.request_id)
-            b.tenant_id, b.request_id, $1, $2, $3, $4, b.batch_no, b.body_hash, b.answer, $5
-        FROM %s AS b
-        WHERE b.request_id IS NOT NULL AND NOT EXISTS (
-            SELECT FROM write_requests AS w WHERE w.tenant_id = b.tenant_id AND w.request_id = b.request_id)
-        ORDER BY b.tenant_id, b.request_id, b.batch_no
-        ON CONFLICT DO NOTHING
-        $sql$, batches)
-    USING ledger_bucket, p_lane, p_epoch, p_sequence, flushed_at;
-
-    EXECUTE format($sql$
-        SELECT coalesce(array_agg(b.batch_no), '{}'), coalesce(jsonb_agg(jsonb_build_object(
-            'batch_no', b.batch_no, 'lane', w.lane, 'epoch', w.epoch, 'sequence', w.sequence,
-            'body_hash', encode(w.body_hash, 'hex'), 'answer', encode(w.answer, 'hex'))), '[]')
-        FROM %s AS b
-        JOIN write_requests AS w ON w.tenant_id = b.tenant_id AND w.request_id = b.request_id
-        WHERE (w.lane, w.epoch, w.sequence, w.batch_no) <> ($1, $2, $3, b.batch_no)
-        $sql$, batches)
-    INTO skip_batches, duplicates USING p_lane, p_epoch, p_sequence;
-
-    -- In index order: the b-tree's leaf pages are then touched one after another. Then in order of arrival:
-    -- of two points of one event time the later one lies behind.
-    EXECUTE format($sql$
-        INSERT INTO entity_values_ts (tenant_id, attribute_id, entity_id, event_time, ingested_at, value_int,
-            value_double, value_time, quality, value_bool, value_decimal, value_text, value_json)
-        SELECT tenant_id, attribute_id, entity_id, event_time, $2, value_int,
-            value_double, value_time, quality, value_bool, value_decimal, value_text, value_json
-        FROM %s WHERE batch_no <> ALL ($1)
-        ORDER BY tenant_id, entity_id, attribute_id, event_time, ctid
-        $sql$, points)
-    USING skip_batches, flushed_at;
-    GET DIAGNOSTICS point_count = ROW_COUNT;
-
-    SELECT array_agg(u.tenant_id), array_agg(u.entity_id), array_agg(u.version)
-    INTO changed_tenants, changed_entities, changed_versions
-    FROM upsert_hot_attrs(points::regclass, skip_batches, flushed_at) AS u;
-
-    EXECUTE format('TRUNCATE %s, %s', points, batches);
+    RETURN QUERY EXECUTE format($sql$
+        SELECT h.half, h.sequence FROM (
+            SELECT 'a', (SELECT min(sequence) FROM staging.%1$I),
+                EXISTS (SELECT FROM staging.%1$I) OR EXISTS (SELECT FROM staging.%2$I)
+            UNION ALL
+            SELECT 'b', (SELECT min(sequence) FROM staging.%3$I),
+                EXISTS (SELECT FROM staging.%3$I) OR EXISTS (SELECT FROM staging.%4$I)
+        ) AS h (half, sequence, filled)
+        WHERE h.filled ORDER BY h.sequence NULLS FIRST, h.half
+        $sql$, format('lane_%s_a_batches', p_lane), format('lane_%s_a_points', p_lane),
+        format('lane_%s_b_batches', p_lane), format('lane_%s_b_points', p_lane));
 END
+$$;
+
+-- Throws away what lies in both halves: for an owner that still has all of it in memory.
+CREATE OR REPLACE FUNCTION empty_lane(p_lane smallint) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = atlas, pg_temp AS $$
+BEGIN
+    EXECUTE format('TRUNCATE staging.%I, staging.%I, staging.%I, staging.%I',
+        format('lane_%s_a_points', p_lane), format('lane_%s_a_batches', p_lane),
+        format('lane_%s_b_points', p_lane), format('lane_%s_b_batches', p_lane));
+END
+$$;
+
+-- Lanes that hold something and have no owner: somebody's who died.
+CREATE OR REPLACE FUNCTION orphaned_lanes() RETURNS SETOF smallint
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = atlas, pg_temp SET lock_timeout = '200ms' AS $$
+DECLARE
+    candidate smallint;
+BEGIN
+    FOR candidate IN
+        SELECT f.lane FROM flush_positions AS f
+        WHERE to_regclass(format('staging.%I', format('lane_%s_b_batches', f.lane))) IS NOT NULL
+          AND NOT lane_is_owned(f.lane)
+        ORDER BY f.lane
+    LOOP
+        BEGIN
+            IF EXISTS (SELECT FROM lane_leftovers(candidate)) THEN
+                RETURN NEXT candidate;
+            END IF;
+        EXCEPTION WHEN lock_not_available THEN
+            NULL; -- Somebody has just begun to flush it.
+        END;
+    END LOOP;
+END
+$$;
+
+-- Whether some session holds the lane's advisory lock.
+CREATE OR REPLACE FUNCTION lane_is_owned(p_lane smallint) RETURNS boolean
+LANGUAGE sql STABLE SET search_path = atlas, pg_temp AS $$
+    SELECT EXISTS (
+        SELECT FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 2 AND granted
+          AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+          AND classid = lane_lock_class() AND objid = p_lane)
 $$;
 
 -- What waits in staging, per lane; owned says whether some session holds the lane's advisory lock.
@@ -141,9 +155,7 @@ BEGIN
     FOR lane, epoch, sequence, flushed_at IN
         SELECT f.lane, f.epoch, f.sequence, f.flushed_at FROM flush_positions AS f ORDER BY f.lane
     LOOP
-        owned := EXISTS (
-            SELECT FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 2 AND granted
-            AND classid = lane_lock_class() AND objid = staging_status.lane);
+        owned := lane_is_owned(lane);
         staged_points := 0;
         staged_bytes := 0;
         FOREACH half IN ARRAY ARRAY['a', 'b'] LOOP
@@ -161,6 +173,3 @@ BEGIN
     END LOOP;
 END
 $$;
-
--- First key of pg_try_advisory_lock(lane_lock_class(), lane), the session lock of a lane's owner.
-CREATE OR REPLACE FUNCTION lane_lock_class() RETURNS integer LANGUAGE sql IMMUTABLE AS 'SELECT 727105796';

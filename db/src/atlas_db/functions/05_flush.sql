@@ -1,0 +1,216 @@
+-- The flush: one half of a lane becomes telemetry, projection, positions and dead letters.
+
+-- Moves one half of a lane into entity_values_ts and entity_jsonb, once. One transaction: what was stored
+-- before, the rows, the projection, the positions, and the emptied half commit together or not at all.
+--
+-- p_sequence is the position the caller expects to make: an owner that lost the lane is told so
+-- (AT003) before it changes anything. Batches that are not stored come back in `duplicates`, as JSON objects
+-- {batch_no, reason, lane, epoch, sequence, body_hash, answer, expected}: reason is duplicate, with the place,
+-- the hash and the answer of what was stored first (hex bytes), or gap, with the sequence that is expected of
+-- the producer. Their points are dropped.
+--
+-- Everything that can be waited for is locked in one order, step after step and key after key: flushes of several
+-- lanes wait for each other in one direction only.
+CREATE OR REPLACE FUNCTION stage_flush(
+    p_lane smallint, p_half text, p_epoch bigint, p_sequence bigint,
+    OUT flushed_at timestamptz, OUT point_count bigint, OUT duplicates jsonb,
+    OUT changed_tenants integer[], OUT changed_entities bigint[], OUT changed_versions bigint[]
+) LANGUAGE plpgsql SECURITY DEFINER
+-- A flush sorts its rows by the index; enough for the largest half that is worth flushing at once.
+SET search_path = atlas, pg_temp SET work_mem = '64MB' AS $$
+DECLARE
+    points text := format('staging.%I', format('lane_%s_%s_points', p_lane, p_half));
+    batches text := format('staging.%I', format('lane_%s_%s_batches', p_lane, p_half));
+    ledger_bucket date;
+    skip_batches integer[];
+BEGIN
+    IF p_half NOT IN ('a', 'b') THEN
+        RAISE EXCEPTION 'half is %, want a or b', p_half USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    -- First the lock, then the clock: a seal announced after this moment waits for us, one announced
+    -- before it is visible in flush_control now.
+    PERFORM pg_advisory_xact_lock_shared(flush_lock());
+    SELECT greatest(clock_timestamp(), c.sealed_before), c.ledger_bucket
+    INTO flushed_at, ledger_bucket FROM flush_control AS c WHERE c.id = 1;
+
+    UPDATE flush_positions AS f SET sequence = p_sequence, flushed_at = stage_flush.flushed_at
+    WHERE f.lane = p_lane AND f.epoch = p_epoch AND f.sequence = p_sequence - 1;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'lane % is not at epoch %, sequence %', p_lane, p_epoch, p_sequence - 1
+            USING ERRCODE = 'AT003';
+    END IF;
+
+    duplicates := known_requests(batches::regclass, p_lane, p_epoch, p_sequence, ledger_bucket, flushed_at)
+        || known_sequences(batches::regclass, p_lane, p_epoch, p_sequence, flushed_at)
+        || known_offsets(batches::regclass, p_lane, p_epoch, p_sequence, flushed_at);
+    SELECT coalesce(array_agg((d ->> 'batch_no')::integer), '{}') INTO skip_batches
+    FROM jsonb_array_elements(duplicates) AS d;
+
+    EXECUTE format($sql$
+        INSERT INTO ingest_dead_letters
+            (tenant_id, source, topic, partition, source_offset, request_id, reason, message, raw, stored_at)
+        SELECT b.tenant_id, b.dead_source, b.topic, b.partition, b.source_offset, b.request_id,
+            b.dead_reason, b.dead_message, b.dead_raw, $2
+        FROM %s AS b WHERE b.dead_reason IS NOT NULL AND b.batch_no <> ALL ($1)
+        ORDER BY b.batch_no
+        $sql$, batches)
+    USING skip_batches, flushed_at;
+
+    -- In index order: the b-tree's leaf pages are then touched one after another. Then in order of arrival:
+    -- of two points of one event time the later one lies behind.
+    EXECUTE format($sql$
+        INSERT INTO entity_values_ts (tenant_id, attribute_id, entity_id, event_time, ingested_at, value_int,
+            value_double, value_time, quality, value_bool, value_decimal, value_text, value_json)
+        SELECT tenant_id, attribute_id, entity_id, event_time, $2, value_int,
+            value_double, value_time, quality, value_bool, value_decimal, value_text, value_json
+        FROM %s WHERE batch_no <> ALL ($1)
+        ORDER BY tenant_id, entity_id, attribute_id, event_time, ctid
+        $sql$, points)
+    USING skip_batches, flushed_at;
+    GET DIAGNOSTICS point_count = ROW_COUNT;
+
+    SELECT array_agg(u.tenant_id), array_agg(u.entity_id), array_agg(u.version)
+    INTO changed_tenants, changed_entities, changed_versions
+    FROM upsert_hot_attrs(points::regclass, skip_batches, flushed_at) AS u;
+
+    EXECUTE format('TRUNCATE %s, %s', points, batches);
+END
+$$;
+
+-- Enters the half's request ids into the ledger; answers those that an earlier batch has entered.
+CREATE OR REPLACE FUNCTION known_requests(
+    batches regclass, p_lane smallint, p_epoch bigint, p_sequence bigint, ledger_bucket date, flushed_at timestamptz
+) RETURNS jsonb LANGUAGE plpgsql SET search_path = atlas, pg_temp AS $$
+DECLARE
+    known jsonb;
+BEGIN
+    EXECUTE format($sql$
+        INSERT INTO write_requests
+            (tenant_id, request_id, bucket, lane, epoch, sequence, batch_no, body_hash, answer, stored_at)
+        SELECT DISTINCT ON (b.tenant_id, b.request_id)
+            b.tenant_id, b.request_id, $1, $2, $3, $4, b.batch_no, b.body_hash, b.answer, $5
+        FROM %s AS b
+        WHERE b.request_id IS NOT NULL AND NOT EXISTS (
+            SELECT FROM write_requests AS w WHERE w.tenant_id = b.tenant_id AND w.request_id = b.request_id)
+        ORDER BY b.tenant_id, b.request_id, b.batch_no
+        ON CONFLICT DO NOTHING
+        $sql$, batches)
+    USING ledger_bucket, p_lane, p_epoch, p_sequence, flushed_at;
+
+    EXECUTE format($sql$
+        SELECT coalesce(jsonb_agg(jsonb_build_object('batch_no', b.batch_no, 'reason', 'duplicate',
+            'lane', w.lane, 'epoch', w.epoch, 'sequence', w.sequence,
+            'body_hash', encode(w.body_hash, 'hex'), 'answer', encode(w.answer, 'hex'))), '[]')
+        FROM %s AS b
+        JOIN write_requests AS w ON w.tenant_id = b.tenant_id AND w.request_id = b.request_id
+        WHERE (w.lane, w.epoch, w.sequence, w.batch_no) <> ($1, $2, $3, b.batch_no)
+        $sql$, batches)
+    INTO known USING p_lane, p_epoch, p_sequence;
+    RETURN known;
+END
+$$;
+
+-- Moves producers on by the half's batches; answers the batches that do not follow: those at or before the stored
+-- sequence are duplicates, those beyond the next one leave a gap.
+CREATE OR REPLACE FUNCTION known_sequences(
+    batches regclass, p_lane smallint, p_epoch bigint, p_sequence bigint, flushed_at timestamptz
+) RETURNS jsonb LANGUAGE plpgsql SET search_path = atlas, pg_temp AS $$
+DECLARE
+    known jsonb;
+BEGIN
+    EXECUTE format($sql$
+        INSERT INTO producer_positions
+            (tenant_id, producer_id, sequence, lane, epoch, flush_sequence, stored_at)
+        SELECT DISTINCT b.tenant_id, b.producer_id, 0, $1, $2, $3, $4
+        FROM %s AS b WHERE b.producer_id IS NOT NULL
+        ORDER BY b.tenant_id, b.producer_id
+        ON CONFLICT DO NOTHING
+        $sql$, batches)
+    USING p_lane, p_epoch, p_sequence, flushed_at;
+
+    EXECUTE format($sql$
+        SELECT FROM producer_positions AS p
+        WHERE (p.tenant_id, p.producer_id) IN (
+            SELECT b.tenant_id, b.producer_id FROM %s AS b WHERE b.producer_id IS NOT NULL)
+        ORDER BY p.tenant_id, p.producer_id FOR NO KEY UPDATE
+        $sql$, batches);
+
+    EXECUTE format($sql$
+        WITH fresh AS (
+            SELECT DISTINCT ON (b.tenant_id, b.producer_id, b.producer_sequence)
+                b.tenant_id, b.producer_id, b.producer_sequence, b.batch_no, p.sequence AS stored
+            FROM %1$s AS b
+            JOIN producer_positions AS p ON p.tenant_id = b.tenant_id AND p.producer_id = b.producer_id
+            WHERE b.producer_sequence > p.sequence
+            ORDER BY b.tenant_id, b.producer_id, b.producer_sequence, b.batch_no
+        ), numbered AS (
+            SELECT f.*, row_number() OVER (PARTITION BY f.tenant_id, f.producer_id ORDER BY f.producer_sequence) AS n
+            FROM fresh AS f
+        ), next AS (
+            SELECT * FROM numbered WHERE producer_sequence = stored + n
+        ), reached AS (
+            SELECT tenant_id, producer_id, max(producer_sequence) AS sequence FROM next GROUP BY tenant_id, producer_id
+        ), moved AS (
+            UPDATE producer_positions AS p
+            SET sequence = r.sequence, lane = $1, epoch = $2, flush_sequence = $3, stored_at = $4
+            FROM reached AS r WHERE p.tenant_id = r.tenant_id AND p.producer_id = r.producer_id
+        )
+        SELECT coalesce(jsonb_agg(jsonb_build_object('batch_no', b.batch_no,
+            'reason', CASE WHEN b.producer_sequence <= coalesce(r.sequence, p.sequence) THEN 'duplicate' ELSE 'gap' END,
+            'lane', p.lane, 'epoch', p.epoch, 'sequence', p.flush_sequence, 'body_hash', '', 'answer', '',
+            'expected', coalesce(r.sequence, p.sequence) + 1)), '[]')
+        FROM %1$s AS b
+        JOIN producer_positions AS p ON p.tenant_id = b.tenant_id AND p.producer_id = b.producer_id
+        LEFT JOIN reached AS r ON r.tenant_id = b.tenant_id AND r.producer_id = b.producer_id
+        WHERE NOT EXISTS (SELECT FROM next AS n WHERE n.batch_no = b.batch_no)
+        $sql$, batches)
+    INTO known USING p_lane, p_epoch, p_sequence, flushed_at;
+    RETURN known;
+END
+$$;
+
+-- Moves the offsets of topics on by the half's batches; answers the batches whose messages were stored before. Gaps
+-- are no fault: topics have them.
+CREATE OR REPLACE FUNCTION known_offsets(
+    batches regclass, p_lane smallint, p_epoch bigint, p_sequence bigint, flushed_at timestamptz
+) RETURNS jsonb LANGUAGE plpgsql SET search_path = atlas, pg_temp AS $$
+DECLARE
+    known jsonb;
+BEGIN
+    EXECUTE format($sql$
+        INSERT INTO source_offsets (topic, partition, next_offset, stored_at)
+        SELECT DISTINCT b.topic, b.partition, 0, $1 FROM %s AS b WHERE b.source_offset IS NOT NULL
+        ORDER BY b.topic, b.partition
+        ON CONFLICT DO NOTHING
+        $sql$, batches)
+    USING flushed_at;
+
+    EXECUTE format($sql$
+        SELECT FROM source_offsets AS o
+        WHERE (o.topic, o.partition) IN (
+            SELECT b.topic, b.partition FROM %s AS b WHERE b.source_offset IS NOT NULL)
+        ORDER BY o.topic, o.partition FOR NO KEY UPDATE
+        $sql$, batches);
+
+    EXECUTE format($sql$
+        WITH moved AS (
+            UPDATE source_offsets AS o SET next_offset = n.next_offset, stored_at = $4
+            FROM (
+                SELECT b.topic, b.partition, max(b.source_offset) + 1 AS next_offset
+                FROM %1$s AS b WHERE b.source_offset IS NOT NULL GROUP BY b.topic, b.partition
+            ) AS n
+            WHERE o.topic = n.topic AND o.partition = n.partition AND o.next_offset < n.next_offset
+        )
+        SELECT coalesce(jsonb_agg(jsonb_build_object('batch_no', b.batch_no, 'reason', 'duplicate',
+            'lane', $1, 'epoch', $2, 'sequence', $3, 'body_hash', '', 'answer', '')), '[]')
+        FROM (
+            SELECT d.*, row_number() OVER (PARTITION BY d.topic, d.partition, d.source_offset ORDER BY d.batch_no) AS n
+            FROM %1$s AS d WHERE d.source_offset IS NOT NULL
+        ) AS b
+        JOIN source_offsets AS o ON o.topic = b.topic AND o.partition = b.partition
+        WHERE b.source_offset < o.next_offset OR b.n > 1
+        $sql$, batches)
+    INTO known USING p_lane, p_epoch, p_sequence, flushed_at;
+    RETURN known;
+END
+$$;

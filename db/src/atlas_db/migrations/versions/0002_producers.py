@@ -1,0 +1,10 @@
+"""Producers' positions, dead letters of ingest, what a staged batch can carry; retention classes."""
+
+from atlas_db.migrations.sql import run_file
+
+revision = "0002"
+down_revision = "0001"
+
+
+def upgrade() -> None:
+    run_file(__file__)
