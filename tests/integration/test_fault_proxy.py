@@ -100,6 +100,24 @@ async def test_a_cut_resets_even_a_stalled_connection_and_new_ones_work(proxy: F
     again.close()
 
 
+async def test_held_answers_are_those_of_one_connection_from_one_request_on(
+    proxy: FaultProxy,
+) -> None:
+    client, other = await Client.connect(proxy), await Client.connect(proxy)
+    held = proxy.hold_answers_to(b"COMMIT")
+    assert await client.echo(b"BEGIN") == b"BEGIN"
+    assert not held.is_set()
+    echo = asyncio.ensure_future(client.echo(b"Q COMMIT;"))
+    async with asyncio.timeout(SOON_SECONDS):
+        await held.wait()
+    assert await other.echo(b"COMMIT") == b"COMMIT"
+    done, _ = await asyncio.wait({echo}, timeout=BRIEFLY_SECONDS)
+    assert not done
+    echo.cancel()
+    client.close()
+    other.close()
+
+
 async def test_half_open_leaves_the_client_without_an_answer(proxy: FaultProxy) -> None:
     client = await Client.connect(proxy)
     await client.echo(b"a")

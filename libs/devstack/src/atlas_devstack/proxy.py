@@ -29,6 +29,8 @@ class FaultProxy:
         self._flowing = asyncio.Event()
         self._flowing.set()
         self._is_refusing = False
+        self._fatal_request: bytes | None = None
+        self._answers_held = asyncio.Event()
         self._links: set[_Link] = set()
         self._serving: set[asyncio.Task[None]] = set()
 
@@ -63,6 +65,17 @@ class FaultProxy:
         """End stall() and refuse()."""
         self._is_refusing = False
         self._flowing.set()
+
+    def hold_answers_to(self, request: bytes) -> asyncio.Event:
+        """Let the next request that contains these bytes through, and no answer to it.
+
+        The server does what it was asked to, and the client never hears of it. Only that
+        connection is affected, for good. The event is set when the request has been seen. The
+        bytes must lie in one packet, which those of a short request do.
+        """
+        self._answers_held = asyncio.Event()
+        self._fatal_request = request
+        return self._answers_held
 
     def refuse(self) -> None:
         """Cut what is open, and reset every new connection at once: the server is down."""
@@ -116,6 +129,13 @@ class FaultProxy:
     def _refuses(self) -> bool:
         return self._is_refusing
 
+    def _is_fatal(self, chunk: bytes) -> bool:
+        if self._fatal_request is None or self._fatal_request not in chunk:
+            return False
+        self._fatal_request = None
+        self._answers_held.set()
+        return True
+
     async def _pass_on(self, due: float) -> None:
         await asyncio.sleep(max(0.0, due - asyncio.get_running_loop().time()))
         await self._flowing.wait()
@@ -132,6 +152,8 @@ class _Link:
         self._client = client
         self._server = server
         self._is_half_open = False
+        self._answers_flow = asyncio.Event()
+        self._answers_flow.set()
         self._forwarding: asyncio.Future[tuple[None, None]] | None = None
 
     async def run(self) -> None:
@@ -179,6 +201,8 @@ class _Link:
                 chunk = await reader.read(_CHUNK_BYTES)
             except OSError:
                 chunk = b""
+            if reader is self._client[0] and self._proxy._is_fatal(chunk):
+                self._answers_flow.clear()  # Before the server can see the request.
             due = asyncio.get_running_loop().time() + self._proxy.latency_seconds
             await queue.put((due, chunk))
 
@@ -188,6 +212,8 @@ class _Link:
         while True:
             due, chunk = await queue.get()
             await self._proxy._pass_on(due)
+            if writer is self._client[1]:
+                await self._answers_flow.wait()
             with contextlib.suppress(OSError, RuntimeError):  # The other side is gone: drain.
                 if chunk:
                     writer.write(chunk)

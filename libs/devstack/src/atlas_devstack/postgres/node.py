@@ -15,6 +15,7 @@ from atlas_devstack.account import Account, write_private
 from atlas_devstack.component import Component
 from atlas_devstack.dsn import make_dsn
 from atlas_devstack.errors import DevstackError
+from atlas_devstack.identity import ProcessIdentity
 from atlas_devstack.postgres.binaries import Binaries
 from atlas_devstack.postgres.settings import HBA, SUPERUSER, render
 from atlas_devstack.process import Launch, run_to_end
@@ -116,6 +117,19 @@ class PostgresNode(Component):
         if row != (True,):
             raise DevstackError(f"{self.name} was not promoted within 30 s")
         self._follows = None
+
+    def kill_backend(self, pid: int) -> None:
+        """SIGKILL one of its processes, as the kernel does when memory runs out.
+
+        The server then ends all sessions and recovers by itself. Raises DevstackError when the
+        process is none of this server's.
+        """
+        server = ProcessIdentity.of(self.pid)
+        below = server.descendants() if server else []
+        victim = next((process for process in below if process.pid == pid), None)
+        if victim is None:
+            raise DevstackError(f"{pid} is no process of {self.name}")
+        victim.send(signal.SIGKILL)
 
     def remove(self) -> None:
         """Delete the data of a server that does not run."""
