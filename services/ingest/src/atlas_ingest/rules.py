@@ -17,7 +17,7 @@ TEXT_BYTES_MAX = 65_536
 REGEX_MEMORY_BYTES_MAX = 2**20
 _CLIP_CHARS = 40
 # Years 1 to 9999: the range of google.protobuf.Timestamp, inside that of Postgres.
-_TIME_SECONDS_MIN, _TIME_SECONDS_MAX = -62_135_596_800, 253_402_300_799
+TIME_SECONDS_MIN, TIME_SECONDS_MAX = -62_135_596_800, 253_402_300_799
 
 
 class RefusedError(ValueError):
@@ -36,13 +36,15 @@ class Rule:
     """An attribute as validation sees it.
 
     `accept` turns a value as it came into the one that is stored, or raises RefusedError; None:
-    every value of the type is stored as it came. `attribute_id` is None for an attribute that is
-    not registered yet.
+    every value of the type is stored as it came. `attribute_id` and `definition` are None for an
+    attribute that is not registered yet; the definition is what `accept` was made of, for those who
+    check values by the set.
     """
 
     attribute_id: int | None
     data_type: DataType
     accept: Accept | None
+    definition: AttributeDef | None = None
 
 
 def new_rule(data_type: DataType) -> Rule:
@@ -54,7 +56,8 @@ def new_rule(data_type: DataType) -> Rule:
 @lru_cache(maxsize=20_000)
 def rule_of(definition: AttributeDef) -> Rule:
     """The rule of a registered attribute."""
-    return Rule(definition.attribute_id, definition.data_type, _accept(definition))
+    accept = _accept(definition)
+    return Rule(definition.attribute_id, definition.data_type, accept, definition)
 
 
 @lru_cache(maxsize=1_000)
@@ -86,10 +89,23 @@ def _accept(definition: AttributeDef) -> Accept | None:
     return _UNBOUND[definition.data_type]
 
 
-def _int_between(low: Decimal | None, high: Decimal | None) -> Accept:
+def int_range(low: Decimal | None, high: Decimal | None) -> tuple[int, int]:
+    """The least and the greatest 64-bit integer between the bounds; None is no bound."""
     # As ints: Python compares int with Decimal exactly, but ten times slower.
     least = math.ceil(low) if low is not None else -(2**63)
     most = math.floor(high) if high is not None else 2**63 - 1
+    return least, most
+
+
+def double_range(low: Decimal | None, high: Decimal | None) -> tuple[float, float]:
+    """The least and the greatest double between the bounds; None is no bound."""
+    least = -math.inf if low is None else _nearest_double(low, towards=math.inf)
+    most = math.inf if high is None else _nearest_double(high, towards=-math.inf)
+    return least, most
+
+
+def _int_between(low: Decimal | None, high: Decimal | None) -> Accept:
+    least, most = int_range(low, high)
 
     def accept(value: int) -> int:
         if least <= value <= most:
@@ -100,8 +116,7 @@ def _int_between(low: Decimal | None, high: Decimal | None) -> Accept:
 
 
 def _double_between(low: Decimal | None, high: Decimal | None) -> Accept:
-    least = -math.inf if low is None else _nearest_double(low, towards=math.inf)
-    most = math.inf if high is None else _nearest_double(high, towards=-math.inf)
+    least, most = double_range(low, high)
 
     def accept(value: float) -> float:
         if least <= value <= most:  # False for NaN.
@@ -211,7 +226,7 @@ def _time(value: tuple[int, int]) -> int:
     seconds, nanoseconds = value
     if not 0 <= nanoseconds < 1_000_000_000:
         raise RefusedError("INVALID_FIELD", f"nanos is {nanoseconds}, not in 0..999999999")
-    if not _TIME_SECONDS_MIN <= seconds <= _TIME_SECONDS_MAX:
+    if not TIME_SECONDS_MIN <= seconds <= TIME_SECONDS_MAX:
         raise RefusedError(
             "VALUE_OUT_OF_RANGE", f"{seconds} s since 1970 is outside the years 1 to 9999"
         )
