@@ -15,6 +15,7 @@ def test_a_request_survives_its_journey() -> None:
         tenants=(),
         pg_dsn="postgresql://admin:secret@127.0.0.1/atlas",
         replica_dsns=("a", "b"),
+        kafka=True,
         fresh=True,
     )
     assert UpRequest.from_json(request.to_json()) == request
@@ -22,6 +23,11 @@ def test_a_request_survives_its_journey() -> None:
 
 def test_endpoints_survive_their_journey() -> None:
     endpoints = Endpoints({"query": "127.0.0.1:1"}, "a", ["b", "c"], None, "d", ["acme", "globex"])
+    assert Endpoints.from_json(endpoints.to_json()) == endpoints
+
+
+def test_endpoints_name_the_broker_and_its_topic() -> None:
+    endpoints = Endpoints({}, "a", [], None, "d", [], kafka="127.0.0.1:2", topic="writes-1")
     assert Endpoints.from_json(endpoints.to_json()) == endpoints
 
 

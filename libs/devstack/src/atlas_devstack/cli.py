@@ -66,6 +66,9 @@ def up(  # noqa: PLR0917 - typer makes options of them.
     pg_bin_dir: Annotated[
         Path | None, typer.Option(help="Postgres' programs, instead of the wheel's.")
     ] = None,
+    kafka: Annotated[
+        bool, typer.Option("--kafka", help="A Kafka broker too, with a topic that ingest reads.")
+    ] = False,
     containers: Annotated[
         bool, typer.Option("--containers", help="Take the servers from a Docker engine.")
     ] = False,
@@ -85,6 +88,7 @@ def up(  # noqa: PLR0917 - typer makes options of them.
         replica_dsns=tuple(replica_dsn or ()),
         valkey_url=valkey_url,
         pg_bin_dir=str(pg_bin_dir.absolute()) if pg_bin_dir else None,
+        kafka=kafka,
         containers=containers,
         fresh=fresh,
         spans=spans,
@@ -165,6 +169,7 @@ def _show_endpoints(endpoints: Endpoints, *, as_json: bool) -> None:
         "postgres primary": endpoints.primary,
         **{f"replica-{number}": dsn for number, dsn in enumerate(endpoints.replicas, 1)},
         "valkey": endpoints.valkey or "-",
+        **({"kafka": f"{endpoints.kafka} {endpoints.topic}"} if endpoints.kafka else {}),
         "warehouse": endpoints.warehouse,
         "tenants": ", ".join(endpoints.tenants) or "-",
     }

@@ -17,6 +17,10 @@ class Endpoints:
     warehouse: str
     """Path of the DuckDB file; cdc-reconciler owns it while it runs."""
     tenants: list[str]
+    kafka: str | None = None
+    """Its bootstrap servers, if there is a broker."""
+    topic: str | None = None
+    """The topic there that ingest reads QueuedWrite from; another one at each start."""
 
     def to_json(self) -> str:
         """Return one line of JSON."""
@@ -25,6 +29,7 @@ class Endpoints:
                 "services": self.services,
                 "postgres": {"primary": self.primary, "replicas": self.replicas},
                 "valkey": self.valkey,
+                "kafka": {"bootstrap_servers": self.kafka, "topic": self.topic},
                 "warehouse": self.warehouse,
                 "tenants": self.tenants,
             }
@@ -41,4 +46,6 @@ class Endpoints:
             valkey=read["valkey"],
             warehouse=read["warehouse"],
             tenants=read["tenants"],
+            kafka=read["kafka"]["bootstrap_servers"],
+            topic=read["kafka"]["topic"],
         )

@@ -1,6 +1,6 @@
 """Fixtures that run the platform's servers and services for tests.
 
-Session scope: `database` (a migrated primary), `stack` (everything).
+Session scope: `database` (a migrated primary), `stack` (everything), `kafka` (a broker).
 Function scope: `fresh_database` (a private database on the same server), `start_stack`.
 """
 
@@ -13,9 +13,12 @@ from typing import Any
 import pytest
 
 from atlas_devstack.database import Database, another
+from atlas_devstack.kafka import Kafka, KafkaSite
+from atlas_devstack.ports import free_port
 from atlas_devstack.postgres import PostgresOptions
 from atlas_devstack.servers import ServerOptions
 from atlas_devstack.stack import Stack, StackOptions
+from atlas_devstack.waiting import Patience
 
 StartStack = Callable[..., Stack]
 
@@ -79,6 +82,18 @@ def fresh_database(database: Database) -> Iterator[Database]:
     """A migrated database of this test alone, empty."""
     with another(database) as own:
         yield own
+
+
+@pytest.fixture(scope="session")
+def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kafka]:
+    """A broker alone, without topics. Shared: use topics of your own, leave it running."""
+    directory = tmp_path_factory.mktemp("kafka")
+    broker = Kafka(KafkaSite(directory, directory, directory, free_port(set())), Patience())
+    broker.start()
+    try:
+        yield broker
+    finally:
+        broker.stop()
 
 
 @pytest.fixture(scope="session")

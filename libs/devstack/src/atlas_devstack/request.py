@@ -17,6 +17,7 @@ class UpRequest:
     replica_dsns: tuple[str, ...] = ()
     valkey_url: str | None = None
     pg_bin_dir: str | None = None
+    kafka: bool = False
     containers: bool = False
     fresh: bool = False
     spans: bool = False

@@ -1,5 +1,6 @@
 """Where the data servers come from: embedded, already running, or both mixed."""
 
+import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -10,11 +11,14 @@ from atlas_devstack.component import Component
 from atlas_devstack.credentials import Credentials
 from atlas_devstack.database import Database, migrate, migrations
 from atlas_devstack.errors import DevstackError
+from atlas_devstack.kafka import Kafka, KafkaSite
 from atlas_devstack.platform import DATABASE, ROLES
 from atlas_devstack.postgres import PostgresCluster, PostgresOptions, PostgresSite, node_names
 from atlas_devstack.state import StateDirectory
 from atlas_devstack.valkey import Valkey, ValkeySite
 from atlas_devstack.waiting import Patience
+
+_TOPIC_PARTITIONS = 4
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,8 @@ class ServerOptions:
     """Its replicas."""
     valkey_url: str | None = None
     """A Valkey or Redis that runs already."""
+    kafka: bool = False
+    """Whether there is a broker, with a topic that ingest reads."""
     containers: bool = False
     """Take what is not given by DSN or URL from a Docker engine (see containers)."""
 
@@ -51,12 +57,25 @@ class Servers:
         )
         embeds_valkey = options.valkey and options.valkey_url is None
         self.valkey = _valkey(state, self.credentials, patience) if embeds_valkey else None
+        self.kafka = _kafka(state, patience) if options.kafka else None
+        # Of this start alone: the broker forgets its topics when it ends, the database never does
+        # their offsets, and would take what comes under an old name for known.
+        self.topic = f"writes-{time.time_ns() // 1_000_000}" if options.kafka else None
 
     @property
     def components(self) -> list[Component]:
         """The servers that are ours, in the order in which they start."""
         nodes: list[Component] = list(self.cluster.nodes) if self.cluster else []
-        return [*([self.valkey] if self.valkey else []), *nodes]
+        return [
+            *([self.valkey] if self.valkey else []),
+            *([self.kafka] if self.kafka else []),
+            *nodes,
+        ]
+
+    @property
+    def healed(self) -> list[Component]:
+        """Those that are started again when they die: a broker has lost its topics then."""
+        return [each for each in self.components if each is not self.kafka]
 
     @property
     def database(self) -> Database:
@@ -79,11 +98,13 @@ class Servers:
         return self.valkey.url if self.valkey else self._options.valkey_url
 
     def start(self, pool: ThreadPoolExecutor) -> "list[Future[None]]":
-        """Start the primary and migrate it; return what still comes up: replicas and cache."""
+        """Start the primary and migrate it; return what still comes up: replicas, cache, broker."""
         pool.submit(migrations)
         later: list[Future[None]] = []
         if self.valkey:
             later.append(pool.submit(self.valkey.start))
+        if self.kafka:
+            later.append(pool.submit(self._start_kafka))
         if self.cluster:
             self.cluster.start_primary()
             later += [
@@ -98,6 +119,14 @@ class Servers:
             self.cluster.stop()
         if self.valkey:
             self.valkey.stop()
+        if self.kafka:
+            self.kafka.stop()
+
+    def _start_kafka(self) -> None:
+        assert self.kafka is not None
+        assert self.topic is not None
+        self.kafka.start()
+        self.kafka.create_topic(self.topic, partitions=_TOPIC_PARTITIONS)
 
     def _admin_dsn(self) -> str:
         if self._options.pg_dsn:
@@ -140,3 +169,13 @@ def _valkey(state: StateDirectory, credentials: Credentials, patience: Patience)
         password=credentials.valkey,
     )
     return Valkey(site, patience)
+
+
+def _kafka(state: StateDirectory, patience: Patience) -> Kafka:
+    site = KafkaSite(
+        directory=state.run,
+        log_directory=state.logs,
+        record_directory=state.run,
+        port=state.ports(["kafka"])["kafka"],
+    )
+    return Kafka(site, patience)

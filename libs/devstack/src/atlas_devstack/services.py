@@ -33,6 +33,10 @@ class Wiring:
     run_directory: Path
     spans: bool
     """Whether services write their spans to `<log_directory>/<service>.spans.jsonl` (it grows)."""
+    kafka: str | None = None
+    """Bootstrap servers of the broker, if there is one, ..."""
+    topic: str | None = None
+    """... and the topic there that ingest reads."""
 
     def target(self, service: str) -> str:
         """Return the address of a service."""
@@ -106,7 +110,7 @@ def _common(kind: ServiceKind, wiring: Wiring) -> dict[str, str]:
 def _specific(kind: ServiceKind, wiring: Wiring) -> dict[str, str]:
     match kind.name:
         case "ingest":
-            return {"ATLAS_HOTCACHE__TARGET": wiring.target("hotcache")}
+            return {"ATLAS_HOTCACHE__TARGET": wiring.target("hotcache"), **_source(wiring)}
         case "hotcache":
             return {"ATLAS_VALKEY__URL": wiring.valkey_url} if wiring.valkey_url else {}
         case "query":
@@ -122,3 +126,12 @@ def _specific(kind: ServiceKind, wiring: Wiring) -> dict[str, str]:
         case "cdc-reconciler":
             return {"ATLAS_WAREHOUSE__PATH": str(wiring.warehouse)}
     raise DevstackError(f"no environment is defined for {kind.name}")
+
+
+def _source(wiring: Wiring) -> dict[str, str]:
+    if wiring.kafka is None or wiring.topic is None:
+        return {}
+    return {
+        "ATLAS_KAFKA__BOOTSTRAP_SERVERS": wiring.kafka,
+        "ATLAS_KAFKA__TOPIC": wiring.topic,
+    }

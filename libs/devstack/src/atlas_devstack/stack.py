@@ -18,6 +18,7 @@ from atlas_devstack.credentials import Credentials
 from atlas_devstack.database import Database
 from atlas_devstack.endpoints import Endpoints
 from atlas_devstack.errors import DevstackError
+from atlas_devstack.kafka import Kafka
 from atlas_devstack.platform import ROLES, SERVICES, check_names
 from atlas_devstack.postgres import PostgresCluster
 from atlas_devstack.process import bound_log
@@ -45,7 +46,10 @@ class StackOptions:
     heal_services: bool = True
     """Start a service again that died."""
     heal_servers: bool = False
-    """The same for Postgres and Valkey. Off, so that tests can keep a server dead."""
+    """The same for Postgres and Valkey. Off, so that tests can keep a server dead.
+
+    Never for Kafka: it has lost its topics then.
+    """
     spans: bool = False
     """Services write their spans to logs/<service>.spans.jsonl."""
     fresh: bool = False
@@ -102,6 +106,8 @@ class Stack:
             primary=self.database.admin_dsn,
             replicas=[replica.admin_dsn for replica in self._servers.replicas.values()],
             valkey=self._servers.valkey_url,
+            kafka=self._servers.kafka.bootstrap_servers if self._servers.kafka else None,
+            topic=self._servers.topic,
             warehouse=str(self.state.warehouse),
             tenants=list(self._options.tenants) if "ingest" in self.services else [],
         )
@@ -129,6 +135,13 @@ class Stack:
         if self._servers.valkey is None:
             raise LookupError("this stack has no Valkey of its own")
         return self._servers.valkey
+
+    @property
+    def kafka(self) -> Kafka:
+        """The broker, if the stack was to have one."""
+        if self._servers.kafka is None:
+            raise LookupError("this stack has no Kafka: ask for it with ServerOptions(kafka=True)")
+        return self._servers.kafka
 
     def stop(self) -> None:
         """Stop everything cleanly; the data stay in the state directory."""
@@ -188,6 +201,8 @@ class Stack:
             database=self._servers.database,
             replicas=self._servers.replicas,
             valkey_url=self._servers.valkey_url,
+            kafka=self._servers.kafka.bootstrap_servers if self._servers.kafka else None,
+            topic=self._servers.topic,
             credentials=self._servers.credentials,
             ports=self.state.ports(list(SERVICES)),
             warehouse=self.state.warehouse,
@@ -204,7 +219,7 @@ class Stack:
     def _healed(self) -> list[Component]:
         return [
             *(self.services.values() if self._options.heal_services else ()),
-            *(self._servers.components if self._options.heal_servers else ()),
+            *(self._servers.healed if self._options.heal_servers else ()),
         ]
 
 

@@ -100,6 +100,7 @@ def _options(request: UpRequest) -> StackOptions:
             pg_dsn=request.pg_dsn,
             replica_dsns=request.replica_dsns,
             valkey_url=request.valkey_url,
+            kafka=request.kafka,
             containers=request.containers,
         ),
         tenants=request.tenants,
