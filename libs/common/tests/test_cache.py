@@ -1,10 +1,10 @@
-"""TtlCache and SingleFlight."""
+"""TtlCache, SingleFlight and ReadThrough."""
 
 import asyncio
 
 import pytest
 
-from atlas_common.cache import SingleFlight, TtlCache
+from atlas_common.cache import ReadThrough, SingleFlight, TtlCache
 from atlas_common.testing import FakeClock
 
 
@@ -123,3 +123,91 @@ async def test_an_error_reaches_every_caller_and_is_not_remembered() -> None:
         return 1
 
     assert await flights.run("k", succeed) == 1
+
+
+def test_values_together_weigh_no_more_than_allowed() -> None:
+    cache: TtlCache[str, str] = TtlCache(10, ttl_seconds=5, weigh=len, max_weight=5)
+    cache.put("a", "xx")
+    cache.put("b", "xx")
+    cache.put("a", "xxx")  # Replaced: its old weight is gone.
+    assert (cache.get("a"), cache.get("b")) == ("xxx", "xx")
+    cache.put("c", "x")
+    assert (cache.get("a"), cache.get("b"), cache.get("c")) == (None, "xx", "x")
+    cache.put("d", "x" * 100)  # Alone too heavy, and still of use.
+    assert (len(cache), cache.get("d")) == (1, "x" * 100)
+    cache.drop("d")
+    cache.put("e", "xxxxx")
+    cache.clear()
+    cache.put("f", "xxxxx")
+    assert len(cache) == 1
+
+
+class Versions:
+    """A source whose value rises; each read waits until it is let go."""
+
+    def __init__(self) -> None:
+        self.now = 1
+        self.reads = 0
+        self.read_begun = asyncio.Event()
+        self.release = asyncio.Event()
+
+    async def read(self, _key: str) -> int:
+        self.reads += 1
+        value = self.now
+        self.read_begun.set()
+        await self.release.wait()
+        return value
+
+
+async def test_what_is_dropped_while_it_is_read_is_read_again() -> None:
+    source = Versions()
+    cache = ReadThrough(source.read, TtlCache[str, int](10, 5))
+    early = asyncio.ensure_future(cache.get("a"))
+    await source.read_begun.wait()
+    source.now = 2
+    cache.drop("a")
+    late = asyncio.ensure_future(cache.get("a"))
+    source.release.set()
+    assert (await early, await late, await cache.get("a")) == (2, 2, 2)
+    assert source.reads == 2
+
+
+async def test_what_changes_all_the_time_is_answered_and_not_kept() -> None:
+    source = Versions()
+    source.release.set()
+    cache: ReadThrough[str, int]
+
+    async def read(key: str) -> int:
+        value = await source.read(key)
+        cache.clear()
+        return value
+
+    cache = ReadThrough(read, TtlCache[str, int](10, 5))
+    assert await cache.get("a") == 1
+    assert cache.peek("a") is None
+    reads = source.reads
+    assert 1 < reads < 10
+    await cache.get("a")
+    assert source.reads == 2 * reads
+
+
+async def test_a_value_put_while_an_older_one_is_read_wins() -> None:
+    source = Versions()
+    cache = ReadThrough(source.read, TtlCache[str, int](10, 5))
+    reading = asyncio.ensure_future(cache.read("a"))
+    await source.read_begun.wait()
+    source.now = 2
+    cache.put("a", 2)
+    source.release.set()
+    assert (await reading, await cache.get("a")) == (2, 2)
+
+
+async def test_a_failed_read_is_nobodys_value() -> None:
+    async def read(_key: str) -> int:
+        raise LookupError
+
+    cache = ReadThrough(read, TtlCache[str, int](10, 5))
+    with pytest.raises(LookupError):
+        await cache.get("a")
+    cache.put("a", 1)
+    assert await cache.get("a") == 1

@@ -1,12 +1,12 @@
 """Reads the catalog through bounded caches."""
 
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence, Set
 from typing import Any, TypeVar
 
 import psycopg
 
-from atlas_common.cache import SingleFlight, TtlCache
+from atlas_common.cache import ReadThrough, TtlCache
 from atlas_common.catalog.definitions import AttributeDef, AttributeTable
 from atlas_common.db import Database, load_queries, tenant_transaction
 from atlas_common.db.connection import ReadConnection
@@ -18,6 +18,7 @@ T = TypeVar("T")
 Q = load_queries("atlas_common.catalog")
 
 _TENANTS_MAX = 1_000
+_TABLES_BYTES_MAX = 96 * 2**20
 _ATTRIBUTES_TTL_SECONDS = 10.0
 _MISSING_NAME_REFRESH_SECONDS = 1.0  # Misspelt names must not turn every call into a table read.
 _ENTITIES_MAX = 200_000
@@ -27,44 +28,56 @@ _ENTITIES_TTL_SECONDS = 3_600.0  # A key never moves to another id; the time onl
 class Catalog:
     """Attribute definitions and entity keys, read from the first database that answers.
 
-    What is found is cached: attributes for ten seconds, entities for an hour. What is not found
-    is asked for again, because a write may have made it a moment ago.
+    What is found is cached: attributes for ten seconds or `attributes_ttl_seconds`, entities for an
+    hour. What is not found is asked for again, because a write may have made it a moment ago.
     """
 
     def __init__(
-        self, databases: Sequence[Database], clock: Callable[[], float] = time.monotonic
+        self,
+        databases: Sequence[Database],
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        attributes_ttl_seconds: float = _ATTRIBUTES_TTL_SECONDS,
     ) -> None:
         if not databases:
             raise ValueError("a catalog needs at least one database to read from")
         self._databases = tuple(databases)
         self._clock = clock
-        self._tables = TtlCache[int, AttributeTable](_TENANTS_MAX, _ATTRIBUTES_TTL_SECONDS, clock)
-        self._read_times = TtlCache[int, float](_TENANTS_MAX, _ATTRIBUTES_TTL_SECONDS, clock)
-        self._flights = SingleFlight[int, AttributeTable]()
+        kept = TtlCache[int, AttributeTable](
+            _TENANTS_MAX,
+            attributes_ttl_seconds,
+            clock,
+            weigh=lambda table: table.size_bytes,
+            max_weight=_TABLES_BYTES_MAX,
+        )
+        self._tables = ReadThrough(self._read_attributes, kept)
+        self._read_times = TtlCache[int, float](_TENANTS_MAX, attributes_ttl_seconds, clock)
         self._ids = TtlCache[tuple[int, str], int](_ENTITIES_MAX, _ENTITIES_TTL_SECONDS, clock)
         self._keys = TtlCache[tuple[int, int], str](_ENTITIES_MAX, _ENTITIES_TTL_SECONDS, clock)
 
     async def attributes(self, tenant: Tenant) -> AttributeTable:
-        """The tenant's attributes, at most ten seconds old; older while no database answers."""
-        table = self._tables.get(tenant.id)
-        if table is not None:
-            return table
+        """The tenant's attributes, as old as the time to live; older while no database answers."""
         try:
-            return await self._flights.run(tenant.id, lambda: self._read_attributes(tenant))
+            return await self._tables.get(tenant.id)
         except (ServiceError, psycopg.OperationalError):
             table = self._tables.peek(tenant.id)
             if table is None:
                 raise
             return table
 
+    async def attributes_with(self, tenant: Tenant, names: Set[str]) -> AttributeTable:
+        """The tenant's attributes, with a new one of these names within a second."""
+        table = await self.attributes(tenant)
+        if not names <= table.by_name.keys() and self._may_refresh(tenant):
+            table = await self._tables.read(tenant.id)
+        return table
+
     async def find_attributes(
         self, tenant: Tenant, names: Iterable[str]
     ) -> dict[str, AttributeDef]:
         """Name -> definition of those names that exist; a new one is found within a second."""
         wanted = set(names)
-        table = await self.attributes(tenant)
-        if not wanted <= table.by_name.keys() and self._may_refresh(tenant):
-            table = await self._flights.run(tenant.id, lambda: self._read_attributes(tenant))
+        table = await self.attributes_with(tenant, wanted)
         return {name: table.by_name[name] for name in wanted if name in table.by_name}
 
     async def entity_ids(self, tenant: Tenant, keys: Iterable[str]) -> dict[str, int]:
@@ -78,7 +91,7 @@ class Catalog:
             else:
                 found[key] = entity_id
         if missing:
-            rows = await self._read(tenant, Q["find_entity_ids"], {"keys": missing})
+            rows = await self._read(tenant.id, Q["find_entity_ids"], {"keys": missing})
             read = dict(rows)
             self.put_entities(tenant, read)
             found.update(read)
@@ -95,7 +108,7 @@ class Catalog:
             else:
                 found[entity_id] = key
         if missing:
-            rows = await self._read(tenant, Q["find_entity_keys"], {"entity_ids": missing})
+            rows = await self._read(tenant.id, Q["find_entity_keys"], {"entity_ids": missing})
             read = dict(rows)
             self.put_entities(tenant, {key: entity_id for entity_id, key in read.items()})
             found.update(read)
@@ -107,42 +120,49 @@ class Catalog:
             self._ids.put((tenant.id, key), entity_id)
             self._keys.put((tenant.id, entity_id), key)
 
-    def drop_attributes(self, tenant: Tenant) -> None:
-        """Forget the tenant's attributes: the caller has just changed them."""
-        self._tables.drop(tenant.id)
-        self._read_times.drop(tenant.id)
+    def drop_attributes(self, tenant: Tenant | int) -> None:
+        """Forget the tenant's attributes: they were changed."""
+        tenant_id = tenant.id if isinstance(tenant, Tenant) else tenant
+        self._tables.drop(tenant_id)
+        self._read_times.drop(tenant_id)
+
+    def put_attributes(self, tenant: Tenant, attributes: Iterable[AttributeDef]) -> None:
+        """Add what the caller has just made, or read after it was made, to what is remembered."""
+        table = self._tables.peek(tenant.id)
+        if table is None:
+            self._tables.drop(tenant.id)  # If it is being read just now, then once more.
+        else:
+            self._tables.put(tenant.id, table.with_attributes(attributes))
 
     def _may_refresh(self, tenant: Tenant) -> bool:
         read_time = self._read_times.get(tenant.id)
         return read_time is None or self._clock() - read_time >= _MISSING_NAME_REFRESH_SECONDS
 
-    async def _read_attributes(self, tenant: Tenant) -> AttributeTable:
+    async def _read_attributes(self, tenant_id: int) -> AttributeTable:
         started = self._clock()
-        rows = await self._read(tenant, Q["list_attributes"], {})
-        table = AttributeTable(_attribute(*row) for row in rows)
-        self._tables.put(tenant.id, table)
-        self._read_times.put(tenant.id, started)
-        return table
+        rows = await self._read(tenant_id, Q["list_attributes"], {})
+        self._read_times.put(tenant_id, started)
+        return AttributeTable(_attribute(*row) for row in rows)
 
     async def _read(
-        self, tenant: Tenant, query: bytes, parameters: dict[str, object]
+        self, tenant_id: int, query: bytes, parameters: dict[str, object]
     ) -> list[tuple[Any, ...]]:
         async def fetch(connection: ReadConnection) -> list[tuple[Any, ...]]:
-            cursor = await connection.execute(query, {"tenant_id": tenant.id, **parameters})
+            cursor = await connection.execute(query, {"tenant_id": tenant_id, **parameters})
             return await cursor.fetchall()
 
-        return await self._first_answer(tenant, fetch)
+        return await self._first_answer(tenant_id, fetch)
 
     async def _first_answer(
-        self, tenant: Tenant, fetch: Callable[[ReadConnection], Awaitable[T]]
+        self, tenant_id: int, fetch: Callable[[ReadConnection], Awaitable[T]]
     ) -> T:
         for database in self._databases[:-1]:
             try:
-                async with tenant_transaction(database, tenant, read_only=True) as connection:
+                async with tenant_transaction(database, tenant_id, read_only=True) as connection:
                     return await fetch(connection)
             except (ServiceError, psycopg.OperationalError):
                 continue  # The next one may answer; the last one's error is the caller's.
-        async with tenant_transaction(self._databases[-1], tenant, read_only=True) as connection:
+        async with tenant_transaction(self._databases[-1], tenant_id, read_only=True) as connection:
             return await fetch(connection)
 
 
