@@ -9,13 +9,12 @@ from typing_extensions import override
 from atlas.ingest.v1 import ingest_service_pb2 as pb
 from atlas.ingest.v1 import ingest_service_pb2_grpc
 from atlas_common import errors
-from atlas_common.limits import check_bytes, check_items
 from atlas_common.tenant import current_tenant
 from atlas_common.token import TokenSigner
 from atlas_ingest import convert, metrics
 from atlas_ingest.optimizer import WriteOptimizer
+from atlas_ingest.requests import check_write
 from atlas_ingest.staging import StagingMonitor
-from atlas_ingest.validate import entity_key_problem
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -44,7 +43,7 @@ class IngestServicer(ingest_service_pb2_grpc.IngestServiceServicer):
             raise errors.invalid_argument(
                 "INVALID_FIELD", f"ack {request.ack} is no level known here", field="ack"
             )
-        _check(request)
+        check_write(request)
         tenant = current_tenant()
         with self._optimizer.admit(len(request.points), request.ByteSize()) as admission:
             now_us = time.time_ns() // 1_000
@@ -69,25 +68,3 @@ class IngestServicer(ingest_service_pb2_grpc.IngestServiceServicer):
     ) -> pb.GetStagingStatusResponse:
         """How far each lane is flushed."""
         return convert.staging_response(await self._monitor.status())
-
-
-def _check(request: pb.WriteRequest) -> None:
-    """The bounds of the call itself; those of each point are checked with it."""
-    check_items(request, "points")
-    check_bytes(request, "request_id")
-    if not request.request_id.isprintable():
-        raise errors.invalid_argument(
-            "INVALID_FIELD", "request_id has control characters", field="request_id"
-        )
-    if not request.points:
-        raise errors.invalid_argument(
-            "INVALID_FIELD", "points is empty: send one at least", field="points"
-        )
-    if request.default_entity_key:
-        problem = entity_key_problem(request.default_entity_key)
-        if problem is not None:
-            raise errors.invalid_argument(
-                "ENTITY_KEY_INVALID",
-                f"default_entity_key {problem}",
-                field="default_entity_key",
-            )
