@@ -1,10 +1,12 @@
 -- Who may do what. Applied anew after every migration: first everything is taken back, then given.
-REVOKE ALL ON SCHEMA atlas, staging FROM PUBLIC;
+REVOKE ALL ON SCHEMA atlas, staging, retired FROM PUBLIC;
 REVOKE ALL ON ALL TABLES IN SCHEMA atlas FROM PUBLIC, atlas_ingest, atlas_hotcache, atlas_query, atlas_reconciler;
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA atlas FROM PUBLIC, atlas_ingest, atlas_hotcache, atlas_query, atlas_reconciler;
-REVOKE ALL ON ALL TABLES IN SCHEMA atlas FROM atlas_flusher;
+REVOKE ALL ON ALL TABLES IN SCHEMA atlas FROM atlas_flusher, atlas_keeper, atlas_maintenance, atlas_monitor;
+REVOKE ALL ON ALL FUNCTIONS IN SCHEMA atlas FROM atlas_keeper, atlas_maintenance, atlas_monitor;
 
-GRANT USAGE ON SCHEMA atlas TO atlas_flusher, atlas_ingest, atlas_hotcache, atlas_query, atlas_reconciler;
+GRANT USAGE ON SCHEMA atlas TO atlas_flusher, atlas_keeper, atlas_ingest, atlas_hotcache, atlas_query,
+    atlas_reconciler, atlas_maintenance, atlas_monitor;
 GRANT USAGE ON SCHEMA staging TO atlas_ingest;
 
 -- The flush, and nothing else, writes telemetry.
@@ -37,12 +39,46 @@ GRANT INSERT, UPDATE ON atlas.attributes TO atlas_ingest;
 GRANT SELECT ON atlas.write_requests, atlas.producer_positions, atlas.source_offsets, atlas.ingest_dead_letters,
     atlas.retention_classes TO atlas_ingest;
 GRANT EXECUTE ON FUNCTION atlas.prepare_lane(smallint), atlas.claim_lane(smallint), atlas.lane_leftovers(smallint),
-    atlas.empty_lane(smallint), atlas.orphaned_lanes(), atlas.lane_is_owned(smallint), atlas.lane_lock_class(),
+    atlas.empty_lane(smallint), atlas.discard_half(smallint, text, text),
+    atlas.orphaned_lanes(), atlas.lane_is_owned(smallint), atlas.lane_lock_class(),
     atlas.stage_flush(smallint, text, bigint, bigint), atlas.staging_status(),
     atlas.maintain_partitions(integer), atlas.beat_heart(interval) TO atlas_ingest;
+GRANT EXECUTE ON FUNCTION atlas.drop_expired_ledger(), atlas.default_rows(), atlas.move_default_rows(integer),
+    atlas.blocked_sessions() TO atlas_ingest;
 
 GRANT SELECT ON atlas.entity_jsonb TO atlas_hotcache, atlas_query;
 GRANT SELECT ON atlas.entity_values_ts TO atlas_query, atlas_reconciler;
 
 GRANT EXECUTE ON FUNCTION atlas.beat_heart(interval), atlas.announce_seal(timestamptz),
     atlas.flushes_in_flight(), atlas.flush_lock() TO atlas_reconciler;
+
+-- Partitions: what runs as atlas_keeper, the job that archives and retires, and who only looks.
+GRANT USAGE ON SCHEMA retired TO atlas_keeper, atlas_maintenance;
+GRANT SELECT, INSERT, DELETE ON atlas.entity_values_ts TO atlas_keeper;
+GRANT SELECT ON atlas.entity_values_ts_default, atlas.tenants, atlas.retention_classes, atlas.partition_policy
+    TO atlas_keeper;
+GRANT SELECT, INSERT, UPDATE ON atlas.retired_partitions, atlas.partition_archives TO atlas_keeper;
+GRANT EXECUTE ON FUNCTION atlas.partitions_of(regclass), atlas.partition_name(timestamptz, timestamptz),
+    atlas.uncovered_spans(timestamptz, timestamptz), atlas.make_partition(text, text, text, text),
+    atlas.retention_grace(), atlas.classes_passed(timestamptz), atlas.archived_tenants(text),
+    atlas.tenants_with_rows(text, timestamptz, timestamptz, integer[]),
+    atlas.retired_plan(text, text, timestamptz, timestamptz, integer[]),
+    atlas.detach_partition(text), atlas.drop_retired_table(text),
+    atlas.statement_shape(text) TO atlas_keeper;
+
+GRANT SELECT ON atlas.entity_values_ts TO atlas_maintenance;
+GRANT SELECT ON atlas.partition_archives, atlas.retired_partitions TO atlas_maintenance;
+GRANT EXECUTE ON FUNCTION atlas.maintain_partitions(integer), atlas.drop_expired_ledger(), atlas.default_rows(),
+    atlas.move_default_rows(integer), atlas.retention_plan(text), atlas.retire_partition(text),
+    atlas.record_archive(text, text, integer[], text, bigint, bigint, text),
+    atlas.expire_rows(text, text, integer), atlas.drop_retired(text) TO atlas_maintenance;
+
+GRANT SELECT ON atlas.flush_positions, atlas.flush_control, atlas.replication_heartbeat, atlas.source_offsets,
+    atlas.retention_classes, atlas.partition_policy, atlas.partition_archives, atlas.retired_partitions
+    TO atlas_monitor;
+GRANT SELECT (tenant_id, key, retention_class) ON atlas.tenants TO atlas_monitor;
+GRANT SELECT (tenant_id, source, topic, partition, reason, stored_at) ON atlas.ingest_dead_letters TO atlas_monitor;
+GRANT SELECT (tenant_id, producer_id, sequence, stored_at) ON atlas.producer_positions TO atlas_monitor;
+GRANT EXECUTE ON FUNCTION atlas.staging_status(), atlas.lane_is_owned(smallint), atlas.lane_lock_class(),
+    atlas.flush_lock(), atlas.flushes_in_flight(), atlas.default_rows(), atlas.partitions_of(regclass),
+    atlas.retention_plan(text), atlas.blocked_sessions() TO atlas_monitor;

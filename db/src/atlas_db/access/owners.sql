@@ -1,6 +1,8 @@
--- Whom functions run as. Those of the flush run as atlas_flusher, which may write telemetry of all tenants;
--- the others belong to the owner of the tables. A new function belongs to whoever ran the migration.
-GRANT CREATE ON SCHEMA atlas TO atlas_flusher; -- To be given a function, a role must be able to make one.
+-- Whom functions run as. Those of the flush run as atlas_flusher, which may write telemetry of all tenants, those
+-- that move and delete it as atlas_keeper; the others belong to the owner of the tables. A new function belongs to
+-- whoever ran the migration.
+-- To be given a function, a role must be able to make one.
+GRANT CREATE ON SCHEMA atlas TO atlas_flusher, atlas_keeper;
 
 DO $$
 DECLARE
@@ -8,15 +10,20 @@ DECLARE
 BEGIN
     FOR routine IN
         SELECT p.oid FROM pg_proc AS p JOIN pg_roles AS o ON o.oid = p.proowner
-        WHERE p.pronamespace = 'atlas'::regnamespace AND o.rolname NOT IN ('atlas_owner', 'atlas_flusher')
+        WHERE p.pronamespace = 'atlas'::regnamespace
+          AND o.rolname NOT IN ('atlas_owner', 'atlas_flusher', 'atlas_keeper')
     LOOP
         EXECUTE format('ALTER FUNCTION %s OWNER TO %s', routine,
             CASE WHEN (SELECT proname FROM pg_proc WHERE oid = routine) IN (
-                'beat_heart', 'announce_seal', 'prepare_lane', 'claim_lane', 'lane_leftovers', 'empty_lane',
+                'beat_heart', 'announce_seal', 'prepare_lane', 'claim_lane', 'lane_leftovers', 'empty_lane', 'discard_half',
                 'orphaned_lanes', 'stage_flush', 'staging_status')
-            THEN 'atlas_flusher' ELSE 'atlas_owner' END);
+            THEN 'atlas_flusher'
+            WHEN (SELECT proname FROM pg_proc WHERE oid = routine) IN (
+                'default_rows', 'move_default_rows', 'move_rows', 'retention_plan', 'retire_partition',
+                'old_lock_holder', 'record_archive', 'expire_rows', 'drop_retired', 'blocked_sessions')
+            THEN 'atlas_keeper' ELSE 'atlas_owner' END);
     END LOOP;
 END
 $$;
 
-REVOKE CREATE ON SCHEMA atlas FROM atlas_flusher;
+REVOKE CREATE ON SCHEMA atlas FROM atlas_flusher, atlas_keeper;

@@ -1,13 +1,16 @@
 -- Roles are of the whole cluster, not of one database: each statement is safe to repeat and to race.
 -- atlas_owner owns every object; atlas_flusher is what the flush runs as: the one role that writes
--- telemetry, for all tenants at once. Nobody can log in as either.
+-- telemetry, for all tenants at once; atlas_keeper is what maintenance moves and deletes telemetry as. Nobody can
+-- log in as any of them.
+-- atlas_maintenance is the job that archives and retires; atlas_monitor looks, at counts and sizes only.
 -- The service roles own nothing and reach telemetry only through row-level security.
 DO $$
 DECLARE
     role_name text;
 BEGIN
     FOREACH role_name IN ARRAY ARRAY[
-        'atlas_owner', 'atlas_flusher', 'atlas_ingest', 'atlas_hotcache', 'atlas_query', 'atlas_reconciler'
+        'atlas_owner', 'atlas_flusher', 'atlas_keeper', 'atlas_ingest', 'atlas_hotcache', 'atlas_query',
+        'atlas_reconciler', 'atlas_maintenance', 'atlas_monitor'
     ] LOOP
         BEGIN
             EXECUTE format('CREATE ROLE %I NOSUPERUSER NOCREATEDB NOCREATEROLE NOBYPASSRLS', role_name);
@@ -22,6 +25,12 @@ ALTER ROLE atlas_ingest LOGIN;
 ALTER ROLE atlas_hotcache LOGIN;
 ALTER ROLE atlas_query LOGIN;
 ALTER ROLE atlas_reconciler LOGIN;
+ALTER ROLE atlas_maintenance LOGIN;
+ALTER ROLE atlas_monitor LOGIN;
+
+-- To see who is waited for, and what the server is busy with. Neither shows a row of any table.
+GRANT pg_read_all_stats TO atlas_keeper;
+GRANT pg_monitor TO atlas_monitor;
 
 -- The reconciler reads the WAL through a logical slot. On RDS this is the role rds_replication.
 DO $$
@@ -34,7 +43,7 @@ BEGIN
 END
 $$;
 
-GRANT atlas_owner, atlas_flusher TO CURRENT_USER;
+GRANT atlas_owner, atlas_flusher, atlas_keeper TO CURRENT_USER;
 
 DO $$
 BEGIN

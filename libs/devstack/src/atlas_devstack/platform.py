@@ -28,7 +28,10 @@ SERVICES = {
     )
 }
 
-ROLES = tuple(kind.role for kind in SERVICES.values())
+MAINTENANCE_ROLE = "atlas_maintenance"
+MONITOR_ROLE = "atlas_monitor"
+ROLES = (*(kind.role for kind in SERVICES.values()), MAINTENANCE_ROLE, MONITOR_ROLE)
+"""All that can log in."""
 
 
 def check_names(names: tuple[str, ...]) -> None:
