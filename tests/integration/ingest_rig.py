@@ -160,10 +160,24 @@ class Rig:
         """How many points the tenant has."""
         return len(await self.stored(tenant))
 
+    @property
+    def lane(self) -> int:
+        """The number of the service's lane."""
+        (worker,) = self.service.flusher.workers
+        assert worker.holding is not None
+        return worker.holding.lane
+
+    async def tenant_id(self, key: str) -> int:
+        """A tenant's number."""
+        rows = await self.query("SELECT tenant_id FROM tenants WHERE key = %s", key)
+        return int(rows[0][0])
+
     async def position(self) -> tuple[int, int]:
         """(epoch, sequence) of the service's lane."""
-        session = self.service.flusher.session()
-        return session.lane.epoch, session.lane.sequence
+        (worker,) = self.service.flusher.workers
+        assert worker.holding is not None
+        open_load = worker.holding.open
+        return worker.holding.epoch, open_load.sequence - 1
 
     @contextmanager
     def flushes_held(self) -> Iterator[None]:
@@ -224,7 +238,7 @@ async def start_rig(
         )
         add: Callable[[Ingest, grpc.aio.Server], None] = Ingest.add_to
         channel = await stack.enter_async_context(serving(service, add=add, chain=chain))
-        await eventually(lambda: service.flusher.current is not None)
+        await eventually(lambda: any(worker.is_live for worker in service.flusher.workers))
         rig = Rig(client_on(channel), service, TokenSigner({1: _TOKEN_KEY}, 1), admin, database)
         await rig.client.set_up()
         yield rig

@@ -251,7 +251,7 @@ async def test_staging_status_tells_of_this_process_and_its_lane(rig: Rig) -> No
     after = await rig.client.ingest.GetStagingStatus(pb.GetStagingStatusRequest())
     assert after.flushed_points_total - before.flushed_points_total == 2
     assert after.rejected_points_total - before.rejected_points_total == 1
-    assert (after.pending_points, after.pending_points_max) == (0, 200_000)
+    assert (after.pending_points, after.pending_points_max) == (0, 600_000)
     (ours,) = [lane for lane in after.lanes if lane.owned]
     assert (ours.epoch, ours.sequence) == await rig.position()
     assert ours.staged_points == 0

@@ -56,9 +56,10 @@ def test_the_hash_is_of_what_decides_what_is_stored() -> None:
 
 
 def test_an_ack_of_a_newer_contract_is_none() -> None:
-    assert convert.ack_of(request()) is Ack.DURABLE
-    assert convert.ack_of(pb.WriteRequest(ack=pb.ACK_LEVEL_COMMITTED)) is Ack.COMMITTED
-    assert convert.ack_of(pb.WriteRequest(ack=1)) is None  # type: ignore[arg-type]
+    assert convert.ack_of(pb.ACK_LEVEL_UNSPECIFIED) is Ack.DURABLE
+    assert convert.ack_of(pb.ACK_LEVEL_STAGED) is Ack.STAGED
+    assert convert.ack_of(pb.ACK_LEVEL_COMMITTED) is Ack.COMMITTED
+    assert convert.ack_of(99) is None  # type: ignore[arg-type]
 
 
 def test_the_ledger_gives_an_answer_back_as_it_was() -> None:

@@ -8,9 +8,10 @@ import pytest
 
 from atlas_common.catalog import AttributeDef
 from atlas_common.values import DataType
+from atlas_ingest.columns import Window
 from atlas_ingest.points import PointColumns
 from atlas_ingest.rules import rule_of
-from atlas_ingest.validate import Window, new_attributes, validate
+from atlas_ingest.validate import new_attributes, validate
 
 NOW_US = 1_800_000_000_000_000
 WINDOW = Window(NOW_US - 10_000_000, NOW_US + 1_000_000)

@@ -21,7 +21,7 @@ GRANT SELECT ON atlas.attributes TO atlas_flusher;
 GRANT EXECUTE ON FUNCTION atlas.flush_lock(), atlas.lane_lock_class(),
     atlas.hot_value(boolean, bigint, double precision, numeric, text, timestamptz, jsonb),
     atlas.upsert_hot_attrs(regclass, integer[], timestamptz), atlas.lane_is_owned(smallint),
-    atlas.known_requests(regclass, smallint, bigint, bigint, date, timestamptz),
+    atlas.known_requests(regclass, smallint, bigint, bigint, date, timestamptz, integer[]),
     atlas.known_sequences(regclass, smallint, bigint, bigint, timestamptz),
     atlas.known_offsets(regclass, smallint, bigint, bigint, timestamptz) TO atlas_flusher;
 
@@ -35,6 +35,8 @@ GRANT SELECT ON atlas.entities, atlas.attributes
     TO atlas_ingest, atlas_hotcache, atlas_query, atlas_reconciler;
 
 GRANT INSERT ON atlas.tenants, atlas.entities TO atlas_ingest;
+GRANT UPDATE (display_name, unknown_attribute_policy, retention_class, late_data_window) ON atlas.tenants
+    TO atlas_ingest; -- Not its key, its number or whether it is in service.
 GRANT INSERT, UPDATE ON atlas.attributes TO atlas_ingest;
 GRANT SELECT ON atlas.write_requests, atlas.producer_positions, atlas.source_offsets, atlas.ingest_dead_letters,
     atlas.retention_classes TO atlas_ingest;

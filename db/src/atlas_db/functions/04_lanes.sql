@@ -35,8 +35,8 @@ BEGIN
                 value_json jsonb
             ) WITH (autovacuum_enabled = false)
             $sql$, points);
-        -- sequence: of the flush that the half is meant for. Of request_id, producer_* and topic/partition/
-        -- source_offset at most one is set: by which of them a repetition is known. dead_*: its dead letter.
+        -- sequence: of the flush that the half is meant for. request_id, producer_* or topic/partition/source_offset:
+        -- by which of them a repetition is known; a topic's message can have a request_id too. dead_*: its dead letter.
         EXECUTE format($sql$
             CREATE UNLOGGED TABLE IF NOT EXISTS %s (
                 batch_no integer NOT NULL,
@@ -50,6 +50,7 @@ BEGIN
                 topic text,
                 partition integer,
                 source_offset bigint,
+                source_follows bigint,
                 dead_source text,
                 dead_reason text,
                 dead_message text,
@@ -108,6 +109,31 @@ BEGIN
     EXECUTE format('TRUNCATE staging.%I, staging.%I, staging.%I, staging.%I',
         format('lane_%s_a_points', p_lane), format('lane_%s_a_batches', p_lane),
         format('lane_%s_b_points', p_lane), format('lane_%s_b_batches', p_lane));
+END
+$$;
+
+-- Puts a half that cannot be flushed aside as dead letters, batch by batch, its points as JSON; answers how many.
+-- What the batches are known by is not entered: they are not stored.
+CREATE OR REPLACE FUNCTION discard_half(p_lane smallint, p_half text, p_reason text) RETURNS bigint
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = atlas, pg_temp AS $$
+DECLARE
+    points text := format('staging.%I', format('lane_%s_%s_points', p_lane, p_half));
+    batches text := format('staging.%I', format('lane_%s_%s_batches', p_lane, p_half));
+    discarded bigint;
+BEGIN
+    EXECUTE format($sql$
+        INSERT INTO ingest_dead_letters (tenant_id, source, topic, partition, source_offset, request_id,
+            reason, message, raw, stored_at)
+        SELECT p.tenant_id, 'lane ' || $1, min(b.topic), min(b.partition), min(b.source_offset),
+            coalesce(min(b.request_id), min(format('%%s %%s', b.producer_id, b.producer_sequence))),
+            'INTERNAL', $2, convert_to(json_agg(p ORDER BY p.ctid)::text, 'UTF8'), clock_timestamp()
+        FROM %s AS p LEFT JOIN %s AS b ON b.batch_no = p.batch_no
+        GROUP BY p.tenant_id, p.batch_no
+        $sql$, points, batches)
+    USING p_lane, p_reason;
+    GET DIAGNOSTICS discarded = ROW_COUNT;
+    EXECUTE format('TRUNCATE %s, %s', points, batches);
+    RETURN discarded;
 END
 $$;
 

@@ -7,7 +7,7 @@
 -- (AT003) before it changes anything. Batches that are not stored come back in `duplicates`, as JSON objects
 -- {batch_no, reason, lane, epoch, sequence, body_hash, answer, expected}: reason is duplicate, with the place,
 -- the hash and the answer of what was stored first (hex bytes), or gap, with the sequence that is expected of
--- the producer. Their points are dropped.
+-- the producer, or the offset that is of the topic. Their points are dropped.
 --
 -- Everything that can be waited for is locked in one order, step after step and key after key: flushes of several
 -- lanes wait for each other in one direction only.
@@ -40,9 +40,13 @@ BEGIN
             USING ERRCODE = 'AT003';
     END IF;
 
-    duplicates := known_requests(batches::regclass, p_lane, p_epoch, p_sequence, ledger_bucket, flushed_at)
-        || known_sequences(batches::regclass, p_lane, p_epoch, p_sequence, flushed_at)
+    -- The ledger last: what does not follow must not enter it.
+    duplicates := known_sequences(batches::regclass, p_lane, p_epoch, p_sequence, flushed_at)
         || known_offsets(batches::regclass, p_lane, p_epoch, p_sequence, flushed_at);
+    SELECT coalesce(array_agg((d ->> 'batch_no')::integer), '{}') INTO skip_batches
+    FROM jsonb_array_elements(duplicates) AS d;
+    duplicates := duplicates
+        || known_requests(batches::regclass, p_lane, p_epoch, p_sequence, ledger_bucket, flushed_at, skip_batches);
     SELECT coalesce(array_agg((d ->> 'batch_no')::integer), '{}') INTO skip_batches
     FROM jsonb_array_elements(duplicates) AS d;
 
@@ -77,12 +81,15 @@ BEGIN
 END
 $$;
 
--- Enters the half's request ids into the ledger; answers those that an earlier batch has entered.
+-- Enters the half's request ids into the ledger, but for those of skip_batches; answers those that an earlier batch
+-- has entered.
 CREATE OR REPLACE FUNCTION known_requests(
-    batches regclass, p_lane smallint, p_epoch bigint, p_sequence bigint, ledger_bucket date, flushed_at timestamptz
+    batches regclass, p_lane smallint, p_epoch bigint, p_sequence bigint, ledger_bucket date, flushed_at timestamptz,
+    skip_batches integer[]
 ) RETURNS jsonb LANGUAGE plpgsql SET search_path = atlas, pg_temp AS $$
 DECLARE
     known jsonb;
+    passed_on boolean;
 BEGIN
     EXECUTE format($sql$
         INSERT INTO write_requests
@@ -90,22 +97,28 @@ BEGIN
         SELECT DISTINCT ON (b.tenant_id, b.request_id)
             b.tenant_id, b.request_id, $1, $2, $3, $4, b.batch_no, b.body_hash, b.answer, $5
         FROM %s AS b
-        WHERE b.request_id IS NOT NULL AND NOT EXISTS (
+        WHERE b.request_id IS NOT NULL AND b.batch_no <> ALL ($6) AND NOT EXISTS (
             SELECT FROM write_requests AS w WHERE w.tenant_id = b.tenant_id AND w.request_id = b.request_id)
         ORDER BY b.tenant_id, b.request_id, b.batch_no
         ON CONFLICT DO NOTHING
         $sql$, batches)
-    USING ledger_bucket, p_lane, p_epoch, p_sequence, flushed_at;
+    USING ledger_bucket, p_lane, p_epoch, p_sequence, flushed_at, skip_batches;
 
     EXECUTE format($sql$
         SELECT coalesce(jsonb_agg(jsonb_build_object('batch_no', b.batch_no, 'reason', 'duplicate',
             'lane', w.lane, 'epoch', w.epoch, 'sequence', w.sequence,
-            'body_hash', encode(w.body_hash, 'hex'), 'answer', encode(w.answer, 'hex'))), '[]')
+            'body_hash', encode(w.body_hash, 'hex'), 'answer', encode(w.answer, 'hex'))), '[]'),
+            coalesce(bool_or(b.source_offset IS NOT NULL AND b.body_hash <> w.body_hash), false)
         FROM %s AS b
         JOIN write_requests AS w ON w.tenant_id = b.tenant_id AND w.request_id = b.request_id
-        WHERE (w.lane, w.epoch, w.sequence, w.batch_no) <> ($1, $2, $3, b.batch_no)
+        WHERE b.batch_no <> ALL ($4) AND (w.lane, w.epoch, w.sequence, w.batch_no) <> ($1, $2, $3, b.batch_no)
         $sql$, batches)
-    INTO known USING p_lane, p_epoch, p_sequence;
+    INTO known, passed_on USING p_lane, p_epoch, p_sequence, skip_batches;
+    IF passed_on THEN
+        -- Another lane has just stored a message's request id with another body, after known_offsets had looked and
+        -- moved the offset past it. Once more: now it will be seen in time.
+        RAISE EXCEPTION 'a request id was stored meanwhile' USING ERRCODE = 'serialization_failure';
+    END IF;
     RETURN known;
 END
 $$;
@@ -169,14 +182,24 @@ BEGIN
 END
 $$;
 
--- Moves the offsets of topics on by the half's batches; answers the batches whose messages were stored before. Gaps
--- are no fault: topics have them.
+-- Moves the offsets of topics on by the half's batches; answers the batches that are not stored. Those before the
+-- stored offset are duplicates. The others are stored in the order of their offsets as long as each follows the one
+-- before: a reader says after which offset a message comes (source_follows), since topics have gaps of their own. So
+-- nothing is ever skipped: whatever is lost on the way stops all that come after it, and its reader goes back.
+-- A message whose request id the ledger has with another body stops them as well (as a duplicate with that body's
+-- hash): its reader has it stored as a dead letter instead.
 CREATE OR REPLACE FUNCTION known_offsets(
     batches regclass, p_lane smallint, p_epoch bigint, p_sequence bigint, flushed_at timestamptz
 ) RETURNS jsonb LANGUAGE plpgsql SET search_path = atlas, pg_temp AS $$
 DECLARE
+    has_messages boolean;
     known jsonb;
 BEGIN
+    EXECUTE format('SELECT EXISTS (SELECT FROM %s WHERE source_offset IS NOT NULL)', batches) INTO has_messages;
+    IF NOT has_messages THEN
+        RETURN '[]';
+    END IF;
+
     EXECUTE format($sql$
         INSERT INTO source_offsets (topic, partition, next_offset, stored_at)
         SELECT DISTINCT b.topic, b.partition, 0, $1 FROM %s AS b WHERE b.source_offset IS NOT NULL
@@ -193,22 +216,57 @@ BEGIN
         $sql$, batches);
 
     EXECUTE format($sql$
-        WITH moved AS (
+        WITH messages AS (
+            SELECT b.batch_no, b.topic, b.partition, b.source_offset, b.source_follows, b.body_hash, b.answer,
+                o.next_offset AS stored, w.lane, w.epoch, w.sequence, w.body_hash AS first_hash,
+                w.answer AS first_answer, coalesce(w.body_hash <> b.body_hash, false) AS is_reused,
+                -- Which of them comes first is open until one is stored.
+                EXISTS (SELECT FROM %1$s AS c WHERE c.tenant_id = b.tenant_id AND c.request_id = b.request_id
+                    AND c.batch_no < b.batch_no AND c.body_hash <> b.body_hash) AS is_contested
+            FROM %1$s AS b
+            JOIN source_offsets AS o ON o.topic = b.topic AND o.partition = b.partition
+            LEFT JOIN write_requests AS w ON w.tenant_id = b.tenant_id AND w.request_id = b.request_id
+        ), fresh AS (
+            SELECT DISTINCT ON (topic, partition, source_offset) *
+            FROM messages WHERE source_offset >= stored
+            ORDER BY topic, partition, source_offset, batch_no
+        ), chained AS (
+            SELECT f.*, coalesce(lag(f.source_offset) OVER (
+                PARTITION BY f.topic, f.partition ORDER BY f.source_offset) + 1, f.stored) AS reached
+            FROM fresh AS f
+        ), judged AS (
+            SELECT c.*, bool_and(
+                coalesce(c.source_follows <= c.reached, true) AND NOT c.is_reused AND NOT c.is_contested
+            ) OVER (PARTITION BY c.topic, c.partition ORDER BY c.source_offset) AS is_next
+            FROM chained AS c
+        ), moved AS (
             UPDATE source_offsets AS o SET next_offset = n.next_offset, stored_at = $4
             FROM (
-                SELECT b.topic, b.partition, max(b.source_offset) + 1 AS next_offset
-                FROM %1$s AS b WHERE b.source_offset IS NOT NULL GROUP BY b.topic, b.partition
+                SELECT topic, partition, max(source_offset) + 1 AS next_offset
+                FROM judged WHERE is_next GROUP BY topic, partition
             ) AS n
-            WHERE o.topic = n.topic AND o.partition = n.partition AND o.next_offset < n.next_offset
+            WHERE o.topic = n.topic AND o.partition = n.partition
+            RETURNING o.topic, o.partition, o.next_offset
+        ), reported AS (
+            SELECT m.*, m.source_offset < m.stored OR j.is_next AS is_stored,
+                coalesce(n.next_offset, m.stored) AS expected
+            FROM messages AS m
+            LEFT JOIN judged AS j
+                ON j.topic = m.topic AND j.partition = m.partition AND j.source_offset = m.source_offset
+            LEFT JOIN moved AS n ON n.topic = m.topic AND n.partition = m.partition
+            WHERE m.source_offset < m.stored OR NOT j.is_next OR j.batch_no <> m.batch_no
         )
-        SELECT coalesce(jsonb_agg(jsonb_build_object('batch_no', b.batch_no, 'reason', 'duplicate',
-            'lane', $1, 'epoch', $2, 'sequence', $3, 'body_hash', '', 'answer', '')), '[]')
-        FROM (
-            SELECT d.*, row_number() OVER (PARTITION BY d.topic, d.partition, d.source_offset ORDER BY d.batch_no) AS n
-            FROM %1$s AS d WHERE d.source_offset IS NOT NULL
-        ) AS b
-        JOIN source_offsets AS o ON o.topic = b.topic AND o.partition = b.partition
-        WHERE b.source_offset < o.next_offset OR b.n > 1
+        SELECT coalesce(jsonb_agg(CASE
+            WHEN is_stored THEN jsonb_build_object('batch_no', batch_no, 'reason', 'duplicate',
+                'lane', $1, 'epoch', $2, 'sequence', $3,
+                'body_hash', encode(body_hash, 'hex'), 'answer', encode(answer, 'hex'))
+            WHEN is_reused THEN jsonb_build_object('batch_no', batch_no, 'reason', 'duplicate',
+                'lane', lane, 'epoch', epoch, 'sequence', sequence,
+                'body_hash', encode(first_hash, 'hex'), 'answer', encode(first_answer, 'hex'))
+            ELSE jsonb_build_object('batch_no', batch_no, 'reason', 'gap', 'lane', $1, 'epoch', $2, 'sequence', $3,
+                'body_hash', '', 'answer', '', 'expected', expected)
+        END), '[]')
+        FROM reported
         $sql$, batches)
     INTO known USING p_lane, p_epoch, p_sequence, flushed_at;
     RETURN known;

@@ -1,28 +1,36 @@
 """A write's rows on their way into the database, and what becomes of them."""
 
 import asyncio
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 
 from atlas_common.errors import ServiceError
 from atlas_common.token import Position
 from atlas_ingest.budget import Admission
+from atlas_ingest.encode import BatchIdentity, batch_row
+from atlas_ingest.points import Ack, DeadLetter
 
 
 @dataclass(frozen=True, slots=True)
-class Duplicate:
-    """An earlier request of the same id: where it was stored, its body, its answer."""
+class Skipped:
+    """Why the flush stored nothing of a batch.
+
+    A duplicate has the position, body and answer of what was stored first. Of a gap, `expected` is
+    the sequence that the producer should have sent.
+    """
 
     position: Position
-    body_hash: bytes
-    answer: bytes
+    body_hash: bytes = b""
+    answer: bytes = b""
+    expected: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """The flush with the batch is committed. `duplicate`: nothing of this batch was stored."""
+    """The position that holds the batch; `skipped`: nothing of it was stored by that flush."""
 
     position: Position
-    duplicate: Duplicate | None
+    skipped: Skipped | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,42 +39,77 @@ class Flushed:
 
     position: Position
     point_count: int
-    duplicates: dict[int, Duplicate]
+    skipped: dict[int, Skipped]
     changes: dict[int, tuple[list[int], list[int]]]
 
 
 @dataclass(eq=False, slots=True)
 class Batch:
-    """Encoded rows of one write. `number` tells it from the others of its flush."""
+    """Encoded rows of one write. `number` tells it from the others of its flush.
+
+    It keeps its share of the memory budget until its flush is durable, or it has failed.
+    """
 
     number: int
     tenant_id: int
-    request_id: str
-    body_hash: bytes
-    answer: bytes
     rows: bytes
     point_count: int
-    durable: bool
+    ack: Ack
+    known_by: BatchIdentity
+    dead_letter: DeadLetter | None
     admission: Admission
-    appended_at: float
+    appended_at: float  # time.monotonic()
     done: asyncio.Future[Stored] = field(default_factory=asyncio.Future)
-    is_staging: bool = False  # The COPY with it has begun: it may be stored whatever happens.
-    flushed: Flushed | None = None  # The flush with it is committed.
+    is_staged: bool = False  # The COPY with it is committed.
+    on_settled: Callable[[], None] | None = None  # Called once it is stored or has failed.
+
+    @property
+    def order_key(self) -> Hashable:
+        """Batches of one key are stored in their order; None: of no order."""
+        if self.known_by.producer is not None:
+            return self.tenant_id, self.known_by.producer.producer_id
+        if self.known_by.source is not None:
+            return self.known_by.source.topic, self.known_by.source.partition
+        return None
 
     @property
     def is_abandoned(self) -> bool:
-        """Nobody waits for it any more."""
-        return self.done.cancelled()
+        """Nobody waits for it any more, and nothing follows it."""
+        return self.done.cancelled() and self.order_key is None
 
-    def store(self, flushed: Flushed) -> None:
+    @property
+    def asks_staged(self) -> bool:
+        """Its caller is answered as soon as it is copied."""
+        return self.ack is Ack.STAGED
+
+    def ledger_row(self, sequence: int) -> bytes:
+        """Its row in staging beside its points."""
+        return batch_row(self.number, self.tenant_id, self.known_by, sequence, self.dead_letter)
+
+    def answer(self, stored: Stored) -> None:
         """Tell the caller where it is."""
-        duplicate = flushed.duplicates.get(self.number)
         if not self.done.done():
-            self.done.set_result(Stored(flushed.position, duplicate))
-        self.admission.release()
+            self.done.set_result(stored)
+
+    def settle(self, stored: Stored) -> None:
+        """It is flushed: nothing that follows it can overtake it any more."""
+        self.answer(stored)
+        self._settled()
 
     def fail(self, error: ServiceError) -> None:
-        """Tell the caller why it is not stored, or not known to be."""
+        """Tell the caller why it is not stored, or not known to be; that is the end of it."""
         if not self.done.done():
             self.done.set_exception(error)
+            # A stream that has ended meanwhile has nobody to look at it.
+            self.done.exception()
+        self.drop()
+
+    def drop(self) -> None:
+        """Forget it."""
         self.admission.release()
+        self._settled()
+
+    def _settled(self) -> None:
+        if self.on_settled is not None:
+            self.on_settled()
+            self.on_settled = None

@@ -1,6 +1,8 @@
 """What the ingest service can be told. The environment is read here and nowhere else."""
 
-from pydantic import Field
+from typing import Self
+
+from pydantic import Field, model_validator
 
 from atlas_common.config import DatabaseConfig, PeerConfig, Section, ServiceConfig, TokenConfig
 
@@ -17,18 +19,28 @@ class FlushConfig(Section):
     bytes: int = Field(
         default=16 * 2**20, ge=2**16, description="Bytes of rows that are flushed at once."
     )
+    lanes_min: int = Field(default=1, ge=1, le=32, description="Lanes that are always held.")
+    lanes_max: int = Field(
+        default=3, ge=1, le=32, description="Lanes held when one cannot keep up: flushes at a time."
+    )
     pending_points_max: int = Field(
-        default=200_000, ge=10_000, description="Most points accepted and not answered yet."
+        default=600_000, ge=10_000, description="Most points accepted and not durable yet."
     )
     pending_bytes_max: int = Field(
-        default=128 * 2**20, ge=2**24, description="Most bytes of requests not answered yet."
+        default=128 * 2**20, ge=2**24, description="Most bytes of requests not durable yet."
     )
     invalidate_timeout_ms: float = Field(
         default=250.0, gt=0, description="Longest wait for hotcache after a flush."
     )
     attempts_max: int = Field(
-        default=5, ge=1, description="Tries of one flush before its lane is claimed anew."
+        default=5, ge=1, description="Tries of one flush before its lane is taken over anew."
     )
+
+    @model_validator(mode="after")
+    def _lanes_in_order(self) -> Self:
+        if self.lanes_max < self.lanes_min:
+            raise ValueError(f"lanes_max {self.lanes_max} is below lanes_min {self.lanes_min}")
+        return self
 
 
 class EventTimeConfig(Section):
@@ -57,7 +69,7 @@ class MaintenanceConfig(Section):
         default=3600.0, gt=0, description="How often partitions are made ahead."
     )
     adoption_interval_seconds: float = Field(
-        default=10.0, gt=0, description="How often lanes without an owner are looked for."
+        default=2.0, gt=0, description="How often lanes without an owner are looked for."
     )
 
 

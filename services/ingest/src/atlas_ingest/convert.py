@@ -8,25 +8,37 @@ from google.protobuf import duration_pb2
 from atlas.ingest.v1 import ingest_service_pb2 as pb
 from atlas.type.v1 import error_pb2, value_pb2
 from atlas_common.values import DataType, datetime_to_us, us_to_timestamp
-from atlas_ingest.points import Ack, Answer, PointColumns, PointError, Write
+from atlas_ingest.points import Ack, Answer, PointError
+from atlas_ingest.row_points import RowPoints
 from atlas_ingest.status import LaneStatus, StagingStatus
+from atlas_ingest.write import Write
 
 _TYPES: dict[str | None, DataType | None] = {
     None: None,
     **{f"{data_type}_value": data_type for data_type in DataType},
 }
-_ACKS = {
+_ACKS: dict[int, Ack] = {
     pb.ACK_LEVEL_UNSPECIFIED: Ack.DURABLE,
+    pb.ACK_LEVEL_STAGED: Ack.STAGED,
     pb.ACK_LEVEL_COMMITTED: Ack.COMMITTED,
     pb.ACK_LEVEL_DURABLE: Ack.DURABLE,
 }
-_ACK_LEVELS = {Ack.COMMITTED: pb.ACK_LEVEL_COMMITTED, Ack.DURABLE: pb.ACK_LEVEL_DURABLE}
+_ACK_LEVELS = {
+    Ack.STAGED: pb.ACK_LEVEL_STAGED,
+    Ack.COMMITTED: pb.ACK_LEVEL_COMMITTED,
+    Ack.DURABLE: pb.ACK_LEVEL_DURABLE,
+}
 _REASON_PREFIX = "ERROR_REASON_"
 
 
-def ack_of(request: pb.WriteRequest) -> Ack | None:
+def ack_of(level: int) -> Ack | None:
     """The level asked for; None for one of a newer contract."""
-    return _ACKS.get(request.ack)
+    return _ACKS.get(level)
+
+
+def ack_level(ack: Ack) -> pb.AckLevel.ValueType:
+    """The level that is answered."""
+    return _ACK_LEVELS[ack]
 
 
 def write_of(request: pb.WriteRequest, ack: Ack, now_us: int) -> Write:
@@ -35,7 +47,7 @@ def write_of(request: pb.WriteRequest, ack: Ack, now_us: int) -> Write:
     Consumes the request: its `ack` is cleared.
     """
     return Write(
-        columns=_columns(request, now_us),
+        columns=row_points(request, now_us),
         request_id=request.request_id,
         body_hash=_body_hash(request) if request.request_id else b"",
         size_bytes=request.ByteSize(),
@@ -51,10 +63,10 @@ def write_response(answer: Answer, *, token: bytes, ack: Ack, duplicate: bool) -
         token=token,
         accepted_count=answer.accepted_count,
         rejected_count=answer.rejected_count,
-        ack=_ACK_LEVELS[ack],
+        ack=ack_level(ack),
         duplicate=duplicate,
     )
-    response.errors.extend(map(_error_message, answer.errors))
+    response.errors.extend(map(error_message, answer.errors))
     return response
 
 
@@ -63,7 +75,7 @@ def encode_answer(answer: Answer) -> bytes:
     kept = pb.WriteResponse(
         accepted_count=answer.accepted_count, rejected_count=answer.rejected_count
     )
-    kept.errors.extend(map(_error_message, answer.errors))
+    kept.errors.extend(map(error_message, answer.errors))
     return kept.SerializeToString()
 
 
@@ -77,12 +89,17 @@ def decode_answer(kept: bytes) -> Answer:
     )
 
 
-def _columns(request: pb.WriteRequest, now_us: int) -> PointColumns:
-    """One pass over the points: these fields are all that is ever read of them."""
-    default_key = request.default_entity_key
+def row_points(
+    request: pb.WriteRequest | pb.WriteStreamBatch, now_us: int, default_key: str = ""
+) -> RowPoints:
+    """The points in columns, with what they leave out filled in.
+
+    One pass over the points: these fields are all that is ever read of them.
+    """
+    default_key = request.default_entity_key or default_key
     given = request.HasField("default_event_time_us")
     default_time_us = request.default_event_time_us if given else now_us
-    columns = PointColumns([], [], [], [], [], [])
+    columns = RowPoints.empty()
     add_key, add_attribute = columns.entity_keys.append, columns.attributes.append
     add_time, add_quality = columns.event_times_us.append, columns.qualities.append
     add_type, add_value = columns.types.append, columns.values.append
@@ -118,7 +135,7 @@ def _body_hash(request: pb.WriteRequest) -> bytes:
     return hashlib.sha256(request.SerializeToString(deterministic=True)).digest()
 
 
-def _error_message(error: PointError) -> pb.PointError:
+def error_message(error: PointError) -> pb.PointError:
     return pb.PointError(
         index=error.index,
         reason=error_pb2.ErrorReason.Value(_REASON_PREFIX + error.reason),

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from atlas_common.values import VALUE_COLUMNS, DataType
+from atlas_ingest.points import DeadLetter, ProducerSequence, SourceOffset
 
 HEADER = b"PGCOPY\n\xff\r\n\0" + struct.pack(">ii", 0, 0)
 TRAILER = struct.pack(">h", -1)
@@ -26,7 +27,23 @@ POINT_COLUMNS = (
     "quality",
     *VALUE_COLUMNS.values(),
 )
-BATCH_COLUMNS = ("batch_no", "tenant_id", "request_id", "body_hash", "answer")
+BATCH_COLUMNS = (
+    "batch_no",
+    "tenant_id",
+    "request_id",
+    "body_hash",
+    "answer",
+    "sequence",
+    "producer_id",
+    "producer_sequence",
+    "topic",
+    "partition",
+    "source_offset",
+    "dead_source",
+    "dead_reason",
+    "dead_message",
+    "dead_raw",
+)
 
 _PG_EPOCH_US = 946_684_800_000_000  # 2000-01-01T00:00:00Z, from which Postgres counts.
 _NULL = struct.pack(">i", -1)
@@ -34,7 +51,12 @@ _WIDE = Context(prec=100)
 # By their number of digits; no more are ever needed: 38 decimal digits, at any offset.
 _NUMERICS = [struct.Struct(f">hhHh{count}h") for count in range(12)]
 _JSONB_VERSION = b"\x01"
-_LENGTH = struct.Struct(">i")
+_LENGTH = _INT = struct.Struct(">i")
+_BIGINT = struct.Struct(">q")
+_NO_PRODUCER = (None,) * 2
+_NO_SOURCE = (None,) * 3
+_NO_DEAD_LETTER = (None,) * 4
+_BATCH_FIELDS = struct.pack(">h", len(BATCH_COLUMNS))
 _KEY_SIZES = {
     "batch_no": 4,
     "tenant_id": 4,
@@ -53,6 +75,17 @@ _FIXED_TYPES = {
     DataType.TIME: ">i8",
 }
 _ORDER = tuple(DataType)
+
+
+@dataclass(frozen=True, slots=True)
+class BatchIdentity:
+    """By what a repetition of a batch is known, one of three or nothing; and its answer."""
+
+    request_id: str = ""
+    body_hash: bytes = b""
+    answer: bytes = b""
+    producer: ProducerSequence | None = None
+    source: SourceOffset | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,11 +108,34 @@ def point_rows(batch_no: int, tenant_id: int, rows: PointRows) -> bytes:
 
 
 def batch_row(
-    batch_no: int, tenant_id: int, request_id: str, body_hash: bytes, answer: bytes
+    batch_no: int, tenant_id: int, known_by: BatchIdentity, sequence: int, dead: DeadLetter | None
 ) -> bytes:
-    """A row of a batches table, in BATCH_COLUMNS."""
-    head = struct.pack(">hiiii", len(BATCH_COLUMNS), 4, batch_no, 4, tenant_id)
-    return head + b"".join(map(_sized, (request_id.encode(), body_hash, answer)))
+    """A row of a batches table, in BATCH_COLUMNS; `sequence`: of the flush that is to come."""
+    producer, source = known_by.producer, known_by.source
+    fields = (
+        _INT.pack(batch_no),
+        _INT.pack(tenant_id),
+        known_by.request_id.encode() or None,
+        known_by.body_hash,
+        known_by.answer,
+        _BIGINT.pack(sequence),
+        *(_NO_PRODUCER if producer is None else _producer_fields(producer)),
+        *(_NO_SOURCE if source is None else _source_fields(source)),
+        *(_NO_DEAD_LETTER if dead is None else _dead_letter_fields(dead)),
+    )
+    return _BATCH_FIELDS + b"".join(_NULL if field is None else _sized(field) for field in fields)
+
+
+def _producer_fields(producer: ProducerSequence) -> tuple[bytes, bytes]:
+    return producer.producer_id.encode(), _BIGINT.pack(producer.sequence)
+
+
+def _source_fields(source: SourceOffset) -> tuple[bytes, bytes, bytes]:
+    return source.topic.encode(), _INT.pack(source.partition), _BIGINT.pack(source.offset)
+
+
+def _dead_letter_fields(dead: DeadLetter) -> tuple[bytes, bytes, bytes, bytes]:
+    return dead.source.encode(), dead.reason.encode(), dead.message.encode(), dead.raw
 
 
 def numeric(value: Decimal) -> bytes:

@@ -1,19 +1,13 @@
-"""What the database needs done now and then: partitions ahead, lanes without an owner emptied."""
+"""What the database needs done now and then: partitions ahead."""
 
 import asyncio
-import time
 
 import psycopg
 
 from atlas_common import errors, telemetry
-from atlas_common.config import DatabaseConfig
 from atlas_common.db import Database
 from atlas_common.errors import ServiceError
-from atlas_ingest import metrics
 from atlas_ingest.config import MaintenanceConfig
-from atlas_ingest.flush import Announce
-from atlas_ingest.lane import HALVES, LaneLostError, claimed
-from atlas_ingest.staging import StagingMonitor
 from atlas_ingest.store import Q
 
 _RETRY_SECONDS = 2.0
@@ -53,45 +47,3 @@ class Partitions:
             raise errors.unavailable(
                 "DEPENDENCY_UNAVAILABLE", "the partitions are not made yet", retry_after=1.0
             )
-
-
-class Adoption:
-    """Flushes what ingest processes left behind that died and were not replaced."""
-
-    def __init__(
-        self,
-        monitor: StagingMonitor,
-        direct: DatabaseConfig,
-        config: MaintenanceConfig,
-        announce: Announce,
-    ) -> None:
-        self._monitor = monitor
-        self._direct = direct
-        self._interval_seconds = config.adoption_interval_seconds
-        self._announce = announce
-
-    async def run(self) -> None:
-        """Look every interval, through outages."""
-        while True:
-            await asyncio.sleep(self._interval_seconds)
-            try:
-                await self.adopt()
-            except (ServiceError, psycopg.Error, LaneLostError) as error:
-                _log.warning("adoption failed", error=str(error))
-
-    async def adopt(self) -> None:
-        """Empty all lanes that hold points and have no owner."""
-        for row in await self._monitor.lanes():
-            if row.staged_points and not row.owned:
-                await self._empty(row.lane)
-
-    async def _empty(self, number: int) -> None:
-        started = time.monotonic()
-        points = 0
-        async with claimed(self._direct, name="ingest adoption", lanes=[number]) as lane:
-            for half in HALVES:
-                flushed = await lane.flush(half, durable=True)
-                points += flushed.point_count
-                await self._announce(flushed)
-        metrics.lanes_adopted.add(1)
-        _log.info("lane adopted", lane=number, points=points, seconds=time.monotonic() - started)

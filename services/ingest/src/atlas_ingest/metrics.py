@@ -11,6 +11,10 @@ stage_seconds = metrics.histogram("atlas.ingest.stage_seconds", "s", "One COPY i
 flush_points = metrics.histogram("atlas.ingest.flush_points", "{points}", "Points of one flush.")
 lane_claims = metrics.counter("atlas.ingest.lane_claims", "1", "Lanes claimed.")
 lanes_adopted = metrics.counter("atlas.ingest.lanes_adopted", "1", "Ownerless lanes emptied.")
+points_refilled = metrics.counter(
+    "atlas.ingest.points_refilled", "{points}", "Points staged again after a loss."
+)
+failovers = metrics.counter("atlas.ingest.failovers", "1", "Promotions of another server noticed.")
 flush_retries = metrics.counter("atlas.ingest.flush_retries", "1", "Flushes tried again.")
 invalidations = metrics.counter(
     "atlas.ingest.invalidations", "1", "Flushes told to hotcache, by outcome."

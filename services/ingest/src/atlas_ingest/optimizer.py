@@ -8,17 +8,19 @@ from atlas_common import errors
 from atlas_common.errors import ServiceError
 from atlas_common.tenant import Tenant
 from atlas_common.token import Position
-from atlas_ingest import convert, encode, validate
-from atlas_ingest.batch import Batch, Duplicate, Stored
+from atlas_ingest import convert
+from atlas_ingest.batch import Batch, Skipped, Stored
 from atlas_ingest.budget import Admission, Budget
+from atlas_ingest.columns import Checked, Window
 from atlas_ingest.config import EventTimeConfig
-from atlas_ingest.flush import Flusher, FlushSession
-from atlas_ingest.points import Ack, Answer, Write
+from atlas_ingest.encode import BatchIdentity
+from atlas_ingest.flush import Flusher
+from atlas_ingest.points import Ack, Answer, Rejections
 from atlas_ingest.refusal import BatchRefusedError
 from atlas_ingest.resolver import Resolver
 from atlas_ingest.rules import Rule, rule_of
 from atlas_ingest.store import Store
-from atlas_ingest.validate import Validated, Window
+from atlas_ingest.write import Write
 
 _SECOND_US = 1_000_000
 _DAY_US = 86_400 * _SECOND_US
@@ -26,11 +28,42 @@ _DAY_US = 86_400 * _SECOND_US
 
 @dataclass(frozen=True, slots=True)
 class Ingested:
-    """What became of a write. `position` holds it; None if nothing had to be stored."""
+    """What became of a write. `position` holds it; None if nothing had to be stored.
+
+    `refused`: the batch was refused as a whole, and yet what it is known by has moved on.
+    """
 
     answer: Answer
     position: Position | None
     duplicate: bool = False
+    refused: ServiceError | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Submitted:
+    """A write on its way."""
+
+    write: Write
+    answer: Answer
+    done: "asyncio.Future[Stored] | None" = None  # None: there is nothing to wait for.
+    refused: ServiceError | None = None
+    earlier: Skipped | None = None  # Known before it was sent on its way.
+
+    async def ingested(self) -> Ingested:
+        """Wait for the level that the write asks for.
+
+        Raises ServiceError: ALREADY_EXISTS / REQUEST_ID_REUSED, FAILED_PRECONDITION / SEQUENCE_GAP,
+        UNAVAILABLE when it was lost on the way. A cancelled caller is missed by nobody: the batch
+        goes its way.
+        """
+        if self.earlier is not None:
+            return _repeated(self.write, self.earlier)
+        if self.done is None:
+            return Ingested(self.answer, None, refused=self.refused)
+        stored = await self.done
+        if stored.skipped is not None:
+            return _skipped(self.write, stored.skipped)
+        return Ingested(self.answer, stored.position, refused=self.refused)
 
 
 class WriteOptimizer:
@@ -53,8 +86,13 @@ class WriteOptimizer:
         self._age_us = round(event_time.max_age_days * _DAY_US)
 
     @property
+    def budget(self) -> Budget:
+        """What this process holds in memory."""
+        return self._budget
+
+    @property
     def pending_points(self) -> int:
-        """Points of calls that are not answered yet."""
+        """Points of writes that are not durable yet."""
         return self._budget.points
 
     def admit(self, points: int, size_bytes: int) -> Admission:
@@ -64,128 +102,177 @@ class WriteOptimizer:
     async def ingest_telemetry(
         self, tenant: Tenant, write: Write, admission: Admission, now_us: int
     ) -> Ingested:
-        """Store the batch; returns when its flush is committed, at the level it asks for.
+        """Store the batch; returns when it is stored as safely as it asks for.
 
-        Raises ServiceError: BatchRefusedError for bad points without partial_success,
-        ALREADY_EXISTS / REQUEST_ID_REUSED, UNAVAILABLE when the database is away or lost
-        meanwhile; psycopg.Error.
+        Raises as `submit` and `Submitted.ingested` do.
+        """
+        submitted = await self.submit(tenant, write, admission, now_us)
+        return await submitted.ingested()
+
+    async def submit(
+        self, tenant: Tenant, write: Write, admission: Admission, now_us: int
+    ) -> Submitted:
+        """Check the batch and send it on its way; those of one producer or partition in this order.
+
+        Raises ServiceError: BatchRefusedError for bad points without partial_success (unless
+        something follows the batch: then it is sent on empty), UNAVAILABLE while the database was
+        never there; psycopg.Error.
         """
         # Of before the first look-up: a batch never outlives what its numbers were looked up in.
-        session = None if write.validate_only else self._flusher.session()
-        window = Window(now_us - self._age_us, now_us + self._future_us)
-        validated, rules = await self._validate(tenant, write, window)
-        rejections = validated.rejections
-        if rejections.count and not write.partial_success:
-            return await self._repeated_or_refused(tenant, write, validated)
-        answer = Answer(validated.accepted_count, rejections.count, tuple(rejections.errors))
-        if session is None or not (answer.accepted_count or write.request_id):
-            return Ingested(answer, None)
-        await asyncio.sleep(0)  # Large batches come in numbers; let the others have their turn.
-        rows, number = await self._rows(tenant, write, validated, rules)
-        batch = Batch(
-            number=number,
-            tenant_id=tenant.id,
-            request_id=write.request_id,
-            body_hash=write.body_hash,
-            answer=convert.encode_answer(answer) if write.request_id else b"",
-            rows=rows,
-            point_count=answer.accepted_count,
-            durable=write.ack is Ack.DURABLE,
-            admission=admission,
-            appended_at=time.monotonic(),
+        generation = 0 if write.validate_only else self._flusher.admit()
+        checked, rules = await self._check(tenant, write, await self._window(tenant, now_us))
+        refused: ServiceError | None = None
+        if checked.rejections.count and not write.partial_success:
+            refused = refusal(checked)
+            if not write.moves_a_position:
+                earlier = await self._earlier(tenant, write)
+                if earlier is None:
+                    raise refused
+                # A batch that was good once stays good: its repetition gets the answer of then.
+                return Submitted(write, _nothing_accepted(checked.rejections), earlier=earlier)
+            checked = _Nothing(checked)
+        answer = Answer(
+            checked.accepted_count, checked.rejections.count, tuple(checked.rejections.errors)
         )
-        return await _stored(session, batch, answer)
+        if write.validate_only or not (answer.accepted_count or _must_pass(write)):
+            return Submitted(write, answer, refused=refused)
+        if write.ack is Ack.STAGED and write.request_id:
+            # It is answered before the flush could find out.
+            earlier = await self._earlier(tenant, write)
+            if earlier is not None:
+                return Submitted(write, answer, earlier=earlier)
+        await asyncio.sleep(0)  # Large batches come in numbers; let the others have their turn.
+        batch = await self._batch(tenant, write, checked, rules, answer=answer, admission=admission)
+        self._flusher.append(batch, generation)
+        admission.keep()
+        return Submitted(write, answer, batch.done, refused)
 
-    async def _validate(
+    async def _window(self, tenant: Tenant, now_us: int) -> Window:
+        settings = await self._resolver.settings(tenant)
+        return settings.window(now_us, Window(now_us - self._age_us, now_us + self._future_us))
+
+    async def _check(
         self, tenant: Tenant, write: Write, window: Window
-    ) -> tuple[Validated, dict[str, Rule]]:
+    ) -> tuple[Checked, dict[str, Rule]]:
         """The points that may be stored, and the rules of all attributes that they have."""
         columns = write.columns
-        names = set(columns.attributes)
-        known = await self._resolver.attributes(tenant, names)
-        rules = {name: rule_of(definition) for name, definition in known.items()}
+        names = columns.attribute_names()
+        rules = await self._resolver.rules(tenant, names)
         if len(rules) == len(names) or not await self._resolver.registers_unknown_attributes(
             tenant
         ):
-            return validate.validate(columns, rules, window), rules
-        brought = validate.new_attributes(columns, rules)
-        validated = validate.validate(columns, {**rules, **brought}, window)
-        refused = validated.rejections.count and not write.partial_success
+            return columns.check(rules, window), rules
+        brought = columns.new_attributes(rules)
+        checked = columns.check({**rules, **brought}, window)
+        refused = checked.rejections.count and not write.partial_success
         if write.validate_only or refused:
-            return validated, rules
-        used = {
-            columns.attributes[index]
-            for indexes in validated.accepted.values()
-            for index in indexes
-        }
+            return checked, rules
+        used = checked.attribute_names()
         wanted = {name: rule.data_type for name, rule in brought.items() if name in used}
         if not wanted:
-            return validated, rules
+            return checked, rules
         made = await self._resolver.register(tenant, wanted)
         rules.update({name: rule_of(definition) for name, definition in made.items()})
         # Once more: another call may have defined one first, with its own type and rules, or the
         # catalog may be full.
-        return validate.validate(columns, rules, window), rules
+        return columns.check(rules, window), rules
 
-    async def _repeated_or_refused(
-        self, tenant: Tenant, write: Write, validated: Validated
-    ) -> Ingested:
-        """A batch that was good once stays good: its repetition gets the answer of then."""
-        if write.request_id and not write.validate_only:
-            stored = await self._store.stored_request(tenant, write.request_id)
-            if stored is not None:
-                earlier = Duplicate(stored.position, stored.body_hash, stored.answer)
-                return _repeated(write.request_id, write.body_hash, earlier)
-        first = validated.rejections.errors[0].index
-        raise BatchRefusedError(
-            validated.rejections,
-            write.columns.entity_keys[first],
-            write.columns.attributes[first],
-        )
+    async def _earlier(self, tenant: Tenant, write: Write) -> Skipped | None:
+        """What the ledger knows of the request."""
+        if not write.request_id or write.validate_only:
+            return None
+        stored = await self._store.stored_request(tenant, write.request_id)
+        if stored is None:
+            return None
+        return Skipped(stored.position, stored.body_hash, stored.answer)
 
-    async def _rows(
-        self, tenant: Tenant, write: Write, validated: Validated, rules: dict[str, Rule]
-    ) -> tuple[bytes, int]:
-        """The accepted points as rows of staging, and the batch's number in them.
-
-        Grouped by type. That keeps the order among points of one attribute, which has one type;
-        and no other order has a meaning.
-        """
-        columns, values = write.columns, validated.values
-        keys = columns.entity_keys
-        used = {keys[index] for indexes in validated.accepted.values() for index in indexes}
+    async def _batch(
+        self,
+        tenant: Tenant,
+        write: Write,
+        checked: Checked,
+        rules: dict[str, Rule],
+        *,
+        answer: Answer,
+        admission: Admission,
+    ) -> Batch:
+        used = checked.entity_keys()
         entity_ids = await self._resolver.entity_ids(tenant, used) if used else {}
         attribute_ids = {name: rule.attribute_id or 0 for name, rule in rules.items()}
         number = self._flusher.next_number()
-        parts = []
-        for data_type, indexes in validated.accepted.items():
-            if indexes:
-                rows = encode.PointRows(
-                    data_type=data_type,
-                    entity_ids=[entity_ids[keys[i]] for i in indexes],
-                    attribute_ids=[attribute_ids[columns.attributes[i]] for i in indexes],
-                    event_times_us=[columns.event_times_us[i] for i in indexes],
-                    qualities=[columns.qualities[i] for i in indexes],
-                    values=[values[i] for i in indexes],
-                )
-                parts.append(encode.point_rows(number, tenant.id, rows))
-        return b"".join(parts), number
+        return Batch(
+            number=number,
+            tenant_id=tenant.id,
+            rows=checked.rows(number, tenant.id, entity_ids, attribute_ids),
+            point_count=answer.accepted_count,
+            ack=write.ack,
+            known_by=BatchIdentity(
+                request_id=write.request_id,
+                body_hash=write.body_hash,
+                answer=convert.encode_answer(answer) if write.request_id else b"",
+                producer=write.producer,
+                source=write.source,
+            ),
+            dead_letter=write.dead_letter,
+            admission=admission,
+            appended_at=time.monotonic(),
+        )
 
 
-async def _stored(session: FlushSession, batch: Batch, answer: Answer) -> Ingested:
-    session.append(batch)
-    batch.admission.keep()
-    # A cancelled caller cancels this future, which tells the session that nobody waits; the flush
-    # itself belongs to the session and goes on.
-    stored: Stored = await batch.done
-    if stored.duplicate is not None:
-        return _repeated(batch.request_id, batch.body_hash, stored.duplicate)
-    return Ingested(answer, stored.position)
+def refusal(checked: Checked) -> BatchRefusedError:
+    """Why the batch is refused as a whole."""
+    return BatchRefusedError(
+        checked.rejections, *checked.names_of(checked.rejections.errors[0].index)
+    )
 
 
-def _repeated(request_id: str, body_hash: bytes, earlier: Duplicate) -> Ingested:
-    if earlier.body_hash != body_hash:
-        raise _reused(request_id)
+class _Nothing:
+    """A refused batch that passes through empty."""
+
+    def __init__(self, checked: Checked) -> None:
+        self.rejections = checked.rejections
+        self.accepted_count = 0
+
+    def entity_keys(self) -> set[str]:
+        return set()
+
+    attribute_names = entity_keys
+
+    def names_of(self, index: int) -> tuple[str, str]:
+        raise NotImplementedError  # Whoever asks has the batch that was refused.
+
+    def rows(self, *_: object) -> bytes:
+        return b""
+
+
+def _must_pass(write: Write) -> bool:
+    """Whether the flush has to see the batch even if it has no points."""
+    return bool(write.request_id or write.moves_a_position or write.dead_letter)
+
+
+def _nothing_accepted(rejections: Rejections) -> Answer:
+    return Answer(0, rejections.count, tuple(rejections.errors))
+
+
+def _skipped(write: Write, skipped: Skipped) -> Ingested:
+    if skipped.expected is not None:
+        assert write.producer is not None
+        raise errors.failed_precondition(
+            "SEQUENCE_GAP",
+            f"sequence {write.producer.sequence} of producer {write.producer.producer_id!r} does"
+            f" not follow what is stored: send {skipped.expected} next",
+            field="sequence",
+            expected=skipped.expected,
+        )
+    if not write.request_id:
+        nothing = Answer(0, 0, ())
+        return Ingested(nothing, skipped.position, duplicate=True)
+    return _repeated(write, skipped)
+
+
+def _repeated(write: Write, earlier: Skipped) -> Ingested:
+    if earlier.body_hash != write.body_hash:
+        raise _reused(write.request_id)
     return Ingested(convert.decode_answer(earlier.answer), earlier.position, duplicate=True)
 
 

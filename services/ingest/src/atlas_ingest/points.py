@@ -12,6 +12,7 @@ ERRORS_REPORTED_MAX = 100
 class Ack(Enum):
     """When a write is answered, and so what the answer survives."""
 
+    STAGED = "staged"
     COMMITTED = "committed"
     DURABLE = "durable"
 
@@ -69,13 +70,27 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
-class Write:
-    """One call's batch."""
+class ProducerSequence:
+    """A producer's batch: its repetitions are known by their number."""
 
-    columns: PointColumns
-    request_id: str  # Empty: not repeatable.
-    body_hash: bytes  # Of all that decides what is stored; empty without a request_id.
-    size_bytes: int
-    partial_success: bool
-    validate_only: bool
-    ack: Ack
+    producer_id: str
+    sequence: int
+
+
+@dataclass(frozen=True, slots=True)
+class SourceOffset:
+    """A message of a topic: its repetitions are known by its offset."""
+
+    topic: str
+    partition: int
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A message that cannot be stored, or not all of it; `reason` is a name of ErrorReason."""
+
+    source: str
+    raw: bytes
+    reason: str
+    message: str

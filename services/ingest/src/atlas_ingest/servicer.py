@@ -38,7 +38,7 @@ class IngestServicer(ingest_service_pb2_grpc.IngestServiceServicer):
     async def Write(self, request: pb.WriteRequest, context: Context) -> pb.WriteResponse:
         """Store a batch of points."""
         started = time.monotonic()
-        ack = convert.ack_of(request)
+        ack = convert.ack_of(request.ack)
         if ack is None:
             raise errors.invalid_argument(
                 "INVALID_FIELD", f"ack {request.ack} is no level known here", field="ack"

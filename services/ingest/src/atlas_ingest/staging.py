@@ -39,9 +39,9 @@ class StagingMonitor:
         )
 
     def _lane(self, row: LaneRow) -> LaneStatus:
-        session = self._flusher.current
-        if session is not None and session.lane.number == row.lane:
-            oldest = session.oldest_appended_at
+        worker = self._flusher.worker_of(row.lane)
+        if worker is not None:
+            oldest = worker.oldest_appended_at
             age_seconds = 0.0 if oldest is None else time.monotonic() - oldest
             return LaneStatus(row, True, age_seconds, self._flusher.totals.last_error)
         if row.staged_points and not row.owned:

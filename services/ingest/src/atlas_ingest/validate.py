@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from atlas_common.values import DataType
+from atlas_ingest.columns import Window
 from atlas_ingest.points import PointColumns, PointError, Rejections
 from atlas_ingest.rules import RefusedError, Rule, clip, new_rule
 
@@ -13,14 +14,6 @@ ENTITY_KEY_BYTES_MAX = 256
 ATTRIBUTE_NAME_BYTES_MAX = 128
 QUALITY_MAX = 255
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
-
-
-@dataclass(frozen=True, slots=True)
-class Window:
-    """Event times that are accepted, in microseconds since the epoch, both ends included."""
-
-    oldest_us: int
-    newest_us: int
 
 
 @dataclass(slots=True)

@@ -13,18 +13,22 @@ from atlas_common.background import Work
 from atlas_common.db import Database, Heartbeat, PostgresTenants, rights
 from atlas_common.rpc import Check, open_channel
 from atlas_common.token import TokenSigner
+from atlas_ingest.adoption import Adoption
 from atlas_ingest.budget import Budget
 from atlas_ingest.catalog_servicer import CatalogServicer
+from atlas_ingest.catalog_watch import CatalogWatch
 from atlas_ingest.config import Config
-from atlas_ingest.flush import Announce, Flusher
+from atlas_ingest.flush import Flusher
 from atlas_ingest.invalidation import Invalidator, nobody_to_tell
-from atlas_ingest.maintenance import Adoption, Partitions
+from atlas_ingest.maintenance import Partitions
 from atlas_ingest.metrics import observe_pending
 from atlas_ingest.optimizer import WriteOptimizer
 from atlas_ingest.resolver import Resolver
 from atlas_ingest.servicer import IngestServicer
+from atlas_ingest.settling import Settling
 from atlas_ingest.staging import StagingMonitor
 from atlas_ingest.store import Store
+from atlas_ingest.worker import Announce
 
 INGEST = ingest_service_pb2.DESCRIPTOR.services_by_name["IngestService"].full_name
 CATALOG = catalog_service_pb2.DESCRIPTOR.services_by_name["CatalogService"].full_name
@@ -69,7 +73,11 @@ async def wire(config: Config) -> AsyncIterator[Ingest]:
         )
         observe_pending(budget)
         flusher = Flusher(
-            config.flush, config.direct, announce=announce, on_claim=resolver.forget_all
+            config.flush,
+            config.direct,
+            Settling(primary),
+            announce=announce,
+            on_failover=resolver.forget_all,
         )
         optimizer = WriteOptimizer(
             resolver=resolver,
@@ -82,7 +90,7 @@ async def wire(config: Config) -> AsyncIterator[Ingest]:
         tenants = PostgresTenants(primary)
         signer = TokenSigner.from_config(config.token)
         partitions = Partitions(primary, config.maintenance)
-        adoption = Adoption(monitor, config.direct, config.maintenance, announce)
+        adoption = Adoption(primary, config.direct, config.maintenance, flusher.take_over)
         yield Ingest(
             ingest=IngestServicer(optimizer, signer, monitor),
             catalog=CatalogServicer(store, resolver, tenants, signer, config.catalog),
@@ -100,6 +108,7 @@ async def wire(config: Config) -> AsyncIterator[Ingest]:
                 "flush": flusher.run,
                 "adoption": adoption.run,
                 "heartbeat": Heartbeat(primary).run,
+                "catalog": CatalogWatch(config.direct, resolver).run,
             },
         )
 

@@ -77,6 +77,7 @@ BEGIN
             ALTER TABLE %s ADD COLUMN IF NOT EXISTS sequence bigint, ADD COLUMN IF NOT EXISTS producer_id text,
                 ADD COLUMN IF NOT EXISTS producer_sequence bigint, ADD COLUMN IF NOT EXISTS topic text,
                 ADD COLUMN IF NOT EXISTS partition integer, ADD COLUMN IF NOT EXISTS source_offset bigint,
+                ADD COLUMN IF NOT EXISTS source_follows bigint,
                 ADD COLUMN IF NOT EXISTS dead_source text, ADD COLUMN IF NOT EXISTS dead_reason text,
                 ADD COLUMN IF NOT EXISTS dead_message text, ADD COLUMN IF NOT EXISTS dead_raw bytea
             $sql$, batches);
