@@ -1,9 +1,10 @@
 """The one way calls leave this client: tenant, request id, deadline, retries, trace context."""
 
+import asyncio
 import uuid
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import contextmanager
-from typing import TypeVar, cast
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any, TypeVar, cast
 
 import grpc
 from google.protobuf.message import Message
@@ -108,6 +109,26 @@ class Caller:
             finally:
                 if opened is not None:
                     opened.cancel()  # Nothing happens when it is over.
+
+    @asynccontextmanager
+    async def exchange(
+        self, method: grpc.aio.StreamStreamMultiCallable[Any, Any]
+    ) -> AsyncIterator[Any]:
+        """Make a call with streams both ways: without a deadline, cancelled when the block ends.
+
+        Nothing is repeated. The block's errors of the call become AtlasError.
+        """
+        with self._span(method, None) as metadata:
+            call = method(metadata=metadata)
+            try:
+                yield call
+            except asyncio.InvalidStateError as error:  # Written to when it was over.
+                code, text = await call.code(), await call.details()
+                raise AtlasError(code, "", text or "the call has ended") from error
+            except grpc.aio.AioRpcError as error:
+                raise AtlasError.from_rpc(error) from error
+            finally:
+                call.cancel()
 
     @contextmanager
     def _span(

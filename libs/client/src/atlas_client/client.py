@@ -2,9 +2,9 @@
 
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import grpc
 
@@ -34,6 +34,7 @@ from atlas_client.records import (
     EntityState,
     PipelineStatus,
     Point,
+    ProducerPosition,
     Reading,
     ReadMetadata,
     ReconcileSummary,
@@ -226,6 +227,25 @@ class AtlasClient:
             self._ingest.Write, request, timeout=timeout, request_id=request_id
         )
         return convert.write_result(request_id, answer)
+
+    async def producer_position(
+        self, producer_id: str, *, timeout: float | None = None
+    ) -> ProducerPosition:
+        """Return how far the batches of a WriteStream's producer_id are stored."""
+        request = ingest_pb2.GetProducerPositionRequest(producer_id=producer_id)
+        method = self._ingest.GetProducerPosition
+        return convert.producer_position(await self._caller.unary(method, request, timeout=timeout))
+
+    def open_write_stream(self) -> AbstractAsyncContextManager[Any]:
+        """Open a WriteStream; what Producer is made of, which is easier to use.
+
+        The block gets the grpc.aio call. Its requests are bytes, serialized WriteStreamRequests.
+        """
+        method = self._channel("ingest").stream_stream(
+            "/atlas.ingest.v1.IngestService/WriteStream",
+            response_deserializer=ingest_pb2.WriteStreamResponse.FromString,
+        )
+        return self._caller.exchange(method)
 
     # Reading -----------------------------------------------------------------------------------
 

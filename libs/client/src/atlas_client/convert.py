@@ -1,5 +1,6 @@
 """Messages of the contracts to records and back."""
 
+from collections.abc import Iterable
 from datetime import datetime, timedelta
 from typing import TypeVar
 
@@ -19,6 +20,7 @@ from atlas_client.errors import reason_name
 from atlas_client.values import DataType, from_proto, from_timestamp, from_us, set_value, to_us
 
 ACK_LEVELS = {
+    records.AckLevel.STAGED: ingest_pb2.ACK_LEVEL_STAGED,
     records.AckLevel.COMMITTED: ingest_pb2.ACK_LEVEL_COMMITTED,
     records.AckLevel.DURABLE: ingest_pb2.ACK_LEVEL_DURABLE,
 }
@@ -67,12 +69,24 @@ def write_result(request_id: str, message: ingest_pb2.WriteResponse) -> records.
         token=message.token,
         accepted_count=message.accepted_count,
         rejected_count=message.rejected_count,
-        errors=tuple(
-            records.PointError(each.index, reason_name(each.reason), each.field, each.message)
-            for each in message.errors
-        ),
+        errors=point_errors(message.errors),
         ack=acks.get(message.ack),
         duplicate=message.duplicate,
+    )
+
+
+def point_errors(messages: Iterable[ingest_pb2.PointError]) -> tuple[records.PointError, ...]:
+    return tuple(
+        records.PointError(each.index, reason_name(each.reason), each.field, each.message)
+        for each in messages
+    )
+
+
+def producer_position(
+    message: ingest_pb2.GetProducerPositionResponse,
+) -> records.ProducerPosition:
+    return records.ProducerPosition(
+        sequence=message.position, stored_at=moment(message, "store_time"), token=message.token
     )
 
 

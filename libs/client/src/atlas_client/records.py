@@ -12,6 +12,8 @@ from atlas_client.values import DataType, ReadValue, Value
 class AckLevel(StrEnum):
     """When a write is answered, and so what the answer survives."""
 
+    STAGED = "staged"
+    """Copied, not visible yet; the death of ingest and of Postgres together loses it."""
     COMMITTED = "committed"
     """Visible on the primary; a crash of Postgres may lose the last moments."""
     DURABLE = "durable"
@@ -64,6 +66,17 @@ class PointError:
     reason: str
     field: str
     message: str
+
+
+@dataclass(frozen=True, slots=True)
+class ProducerPosition:
+    """How far a producer's batches are stored."""
+
+    sequence: int
+    """The last stored one; 0: none yet."""
+    stored_at: datetime | None
+    token: bytes
+    """Holds everything up to the sequence."""
 
 
 @dataclass(frozen=True, slots=True)
