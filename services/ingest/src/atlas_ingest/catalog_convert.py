@@ -1,5 +1,9 @@
 """Messages to domain and back, for the catalog."""
 
+from datetime import timedelta
+
+from google.protobuf import duration_pb2
+
 from atlas.catalog.v1 import catalog_service_pb2 as pb
 from atlas_common import errors
 from atlas_common.values import (
@@ -12,7 +16,8 @@ from atlas_common.values import (
 )
 from atlas_ingest import definitions
 from atlas_ingest.definitions import AttributeDraft
-from atlas_ingest.store import AttributeRow, EntityRow, TenantRow
+from atlas_ingest.store import AttributeRow, EntityColumns, EntityRow, TenantRow
+from atlas_ingest.tenants import LATE_DATA_WINDOW_MAX, RETENTION_CLASS_DEFAULT, TenantDraft
 
 _POLICIES = {
     pb.UNKNOWN_ATTRIBUTE_POLICY_UNSPECIFIED: "reject",
@@ -25,8 +30,8 @@ _POLICY_MESSAGES = {
 }
 
 
-def policy_of(request: pb.CreateTenantRequest) -> str:
-    """The policy's name in the database. Raises ServiceError INVALID_FIELD."""
+def tenant_draft(request: pb.CreateTenantRequest) -> TenantDraft:
+    """The fields of a tenant. Raises ServiceError INVALID_FIELD."""
     policy = _POLICIES.get(request.unknown_attribute_policy)
     if policy is None:
         raise errors.invalid_argument(
@@ -34,18 +39,51 @@ def policy_of(request: pb.CreateTenantRequest) -> str:
             f"unknown_attribute_policy {request.unknown_attribute_policy} is not known here",
             field="unknown_attribute_policy",
         )
-    return policy
+    given = request.HasField("late_data_window")
+    return TenantDraft(
+        display_name=request.display_name,
+        unknown_attribute_policy=policy,
+        retention_class=request.retention_class or RETENTION_CLASS_DEFAULT,
+        late_data_window=_late_data_window(request.late_data_window) if given else None,
+    )
+
+
+def _late_data_window(window: duration_pb2.Duration) -> timedelta:
+    # From its numbers: ToTimedelta() raises for what is no duration.
+    microseconds = window.seconds * 1_000_000 + window.nanos // 1_000
+    most = LATE_DATA_WINDOW_MAX // timedelta(microseconds=1)
+    if not 0 < microseconds <= most or not abs(window.nanos) < 1_000_000_000:
+        raise errors.invalid_argument(
+            "INVALID_FIELD",
+            f"late_data_window of {window.seconds} s is not between 1 us and"
+            f" {LATE_DATA_WINDOW_MAX.days} days: leave it out for the platform's",
+            field="late_data_window",
+        )
+    return timedelta(microseconds=microseconds)
 
 
 def tenant_message(row: TenantRow) -> pb.Tenant:
     """A tenant."""
-    return pb.Tenant(
+    message = pb.Tenant(
         tenant_id=row.tenant_id,
         key=row.key,
         display_name=row.display_name,
         unknown_attribute_policy=_POLICY_MESSAGES[row.unknown_attribute_policy],
         create_time=us_to_timestamp(datetime_to_us(row.created_at)),
+        retention_class=row.retention_class,
     )
+    if row.late_data_window is not None:
+        message.late_data_window.FromTimedelta(row.late_data_window)
+    return message
+
+
+def entity_messages(entities: EntityColumns) -> dict[str, pb.Entity]:
+    """Key -> entity."""
+    columns = zip(entities.keys, entities.entity_ids, entities.created_us, strict=True)
+    return {
+        key: pb.Entity(entity_id=entity_id, key=key, create_time=us_to_timestamp(created_us))
+        for key, entity_id, created_us in columns
+    }
 
 
 def entity_message(row: EntityRow) -> pb.Entity:

@@ -12,13 +12,15 @@ from atlas_common import errors
 from atlas_common.db import PostgresTenants
 from atlas_common.errors import ServiceError
 from atlas_common.limits import check_bytes, check_items
-from atlas_common.tenant import TENANT_KEY_BYTES_MAX, check_tenant_key, current_tenant
+from atlas_common.tenant import check_tenant_key, current_tenant
 from atlas_common.token import TokenSigner
 from atlas_ingest import catalog_convert as convert
 from atlas_ingest.config import CatalogConfig
 from atlas_ingest.definitions import AttributeDraft
 from atlas_ingest.resolver import Resolver
+from atlas_ingest.rules import clip
 from atlas_ingest.store import AttributeConflictError, Store, TenantRow
+from atlas_ingest.tenants import FIELDS, TenantDraft
 from atlas_ingest.validate import entity_key_problem
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -50,13 +52,32 @@ class CatalogServicer(catalog_service_pb2_grpc.CatalogServiceServicer):
         self, request: pb.CreateTenantRequest, context: Context
     ) -> pb.CreateTenantResponse:
         """Make a tenant, or answer the one that is there."""
-        _check_tenant(request)
-        policy = convert.policy_of(request)
-        row, created = await self._store.create_tenant(request.key, request.display_name, policy)
+        _check_key(request.key, "key")
+        draft = _tenant_draft(request, "")
+        row, created = await self._store.create_tenant(request.key, draft)
         if not created:
-            _check_same(request, policy, row)
+            _check_same(request, draft, row)
         self._tenants.forget(request.key)
         return pb.CreateTenantResponse(tenant=convert.tenant_message(row), created=created)
+
+    @override
+    async def UpdateTenant(
+        self, request: pb.UpdateTenantRequest, context: Context
+    ) -> pb.UpdateTenantResponse:
+        """Change the fields of a tenant that the mask names."""
+        fields = _masked_fields(request.update_mask.paths)
+        _check_key(request.tenant.key, "tenant.key")
+        draft = _tenant_draft(_masked(request.tenant, fields), "tenant.")
+        row = await self._store.update_tenant(request.tenant.key, draft, fields)
+        if row is None:
+            raise errors.not_found(
+                "TENANT_UNKNOWN",
+                f"there is no tenant {request.tenant.key!r}: make it with CreateTenant",
+                tenant=request.tenant.key,
+            )
+        self._resolver.forget_tenant(row.tenant_id)
+        self._tenants.forget(row.key)
+        return pb.UpdateTenantResponse(tenant=convert.tenant_message(row))
 
     @override
     async def ListTenants(
@@ -90,11 +111,11 @@ class CatalogServicer(catalog_service_pb2_grpc.CatalogServiceServicer):
         if not request.keys:
             return pb.BatchCreateEntitiesResponse()
         tenant = current_tenant()
-        rows, created_count = await self._store.create_entities(tenant, list(request.keys))
-        self._resolver.remember_entities(tenant, rows)
-        by_key = {row.key: convert.entity_message(row) for row in rows}
+        entities = await self._store.create_entities(tenant, list(dict.fromkeys(request.keys)))
+        self._resolver.remember_entities(tenant, entities)
+        by_key = convert.entity_messages(entities)
         return pb.BatchCreateEntitiesResponse(
-            entities=[by_key[key] for key in request.keys], created_count=created_count
+            entities=[by_key[key] for key in request.keys], created_count=entities.created_count
         )
 
     @override
@@ -128,8 +149,7 @@ class CatalogServicer(catalog_service_pb2_grpc.CatalogServiceServicer):
             )
         except AttributeConflictError as error:
             raise _conflict(drafts, error) from None
-        finally:
-            self._resolver.forget_attributes(tenant)
+        self._resolver.remember_attributes(tenant, rows)
         by_name = {row.name: convert.attribute_message(row) for row in rows}
         return pb.BatchUpsertAttributesResponse(
             attributes=[by_name[draft.name] for draft in drafts],
@@ -177,35 +197,69 @@ def _page_size(asked: int, most: int) -> int:
     return min(asked or _PAGE_SIZE_DEFAULT, most)
 
 
-def _check_tenant(request: pb.CreateTenantRequest) -> None:
-    if len(request.key) > TENANT_KEY_BYTES_MAX:
-        check_bytes(request, "key")
+def _check_key(key: str, field: str) -> None:
     try:
-        check_tenant_key(request.key)
+        check_tenant_key(key)
     except ServiceError as error:
-        raise errors.invalid_argument(error.reason, error.message, field="key") from None
-    check_bytes(request, "display_name")
-    if "\0" in request.display_name:
+        raise errors.invalid_argument(error.reason, error.message, field=field) from None
+
+
+def _tenant_draft(request: pb.CreateTenantRequest, prefix: str) -> TenantDraft:
+    """The fields, checked. `prefix`: of their names in errors."""
+    try:
+        for field in ("display_name", "retention_class"):
+            check_bytes(request, field)
+            if "\0" in getattr(request, field):
+                raise errors.invalid_argument(
+                    "TEXT_HAS_NUL", f"{field} holds U+0000: remove it", field=field
+                )
+        return convert.tenant_draft(request)
+    except ServiceError as error:
+        error.field = f"{prefix}{error.field}"
+        raise
+
+
+def _masked_fields(paths: Sequence[str]) -> list[str]:
+    fields = list(dict.fromkeys(paths))
+    unknown = [path for path in fields if path not in FIELDS]
+    if unknown or not fields:
+        problem = f"names {clip(unknown[0])}" if unknown else "is empty"
         raise errors.invalid_argument(
-            "TEXT_HAS_NUL", "display_name holds U+0000: remove it", field="display_name"
-        )
-
-
-def _check_same(request: pb.CreateTenantRequest, policy: str, row: TenantRow) -> None:
-    """What the caller asked for expressly must be what is there; what it left open may be any."""
-    different = ""
-    if request.display_name and request.display_name != row.display_name:
-        different = "display_name"
-    elif request.unknown_attribute_policy and policy != row.unknown_attribute_policy:
-        different = "unknown_attribute_policy"
-    if different:
-        raise errors.already_exists(
             "INVALID_FIELD",
-            f"the tenant {row.key!r} exists with another {different}: leave it out or choose"
-            " another key",
-            field=different,
-            tenant=row.key,
+            f"update_mask {problem}: name at least one of {', '.join(FIELDS)}, and nothing else",
+            field="update_mask",
         )
+    return fields
+
+
+def _masked(tenant: pb.Tenant, fields: Sequence[str]) -> pb.CreateTenantRequest:
+    """The fields that the mask names; the others are not looked at."""
+    wanted = pb.CreateTenantRequest(key=tenant.key)
+    for field in fields:
+        if field != "late_data_window":
+            setattr(wanted, field, getattr(tenant, field))
+        elif tenant.HasField("late_data_window"):
+            wanted.late_data_window.CopyFrom(tenant.late_data_window)
+    return wanted
+
+
+def _check_same(request: pb.CreateTenantRequest, draft: TenantDraft, row: TenantRow) -> None:
+    """What the caller asked for expressly must be what is there; what it left open may be any."""
+    asked = {
+        "display_name": bool(request.display_name),
+        "unknown_attribute_policy": bool(request.unknown_attribute_policy),
+        "retention_class": bool(request.retention_class),
+        "late_data_window": request.HasField("late_data_window"),
+    }
+    for field, is_asked in asked.items():
+        if is_asked and getattr(draft, field) != getattr(row, field):
+            raise errors.already_exists(
+                "INVALID_FIELD",
+                f"the tenant {row.key!r} exists with another {field}: leave it out, choose another"
+                " key, or change it with UpdateTenant",
+                field=field,
+                tenant=row.key,
+            )
 
 
 def _drafts(request: pb.BatchUpsertAttributesRequest) -> list[AttributeDraft]:

@@ -15,6 +15,8 @@ UNIT_BYTES_MAX = 64
 REGEX_BYTES_MAX = 1024
 ALLOWED_VALUES_MAX = 1000
 BOUND_BYTES_MAX = 64
+# Names, units, patterns and allowed values of all attributes of a tenant: they are held in memory.
+DEFINITIONS_BYTES_MAX = 16 * 2**20
 # A bound may lie anywhere in a double's range, which is far wider than a decimal's.
 BOUND_EXPONENT_MAX = 400
 _BOUNDED = frozenset({DataType.INT, DataType.DOUBLE, DataType.DECIMAL})

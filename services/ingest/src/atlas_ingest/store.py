@@ -1,12 +1,14 @@
 """The catalog's rows and the ledger's: SQL in, values out."""
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
+import psycopg
 from psycopg.rows import class_row
 
 from atlas_common import errors
@@ -15,7 +17,14 @@ from atlas_common.db import Database, WriteConnection, load_queries, tenant_tran
 from atlas_common.tenant import Tenant
 from atlas_common.token import Position
 from atlas_common.values import DataType
-from atlas_ingest.definitions import HOT_BYTES_MAX, AttributeDraft, hot_bytes
+from atlas_ingest.definitions import (
+    DEFINITIONS_BYTES_MAX,
+    HOT_BYTES_MAX,
+    AttributeDraft,
+    hot_bytes,
+)
+from atlas_ingest.rules import clip
+from atlas_ingest.tenants import TenantDraft, TenantSettings
 
 Q = load_queries("atlas_ingest")
 
@@ -29,6 +38,8 @@ class TenantRow:
     display_name: str
     unknown_attribute_policy: str
     created_at: datetime
+    retention_class: str
+    late_data_window: timedelta | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +49,26 @@ class EntityRow:
     entity_id: int
     key: str
     created_at: datetime
+
+
+@dataclass(slots=True)
+class EntityColumns:
+    """Entities column by column, in any order; `created_us`: since the epoch."""
+
+    keys: list[str] = field(default_factory=list)
+    entity_ids: list[int] = field(default_factory=list)
+    created_us: list[int] = field(default_factory=list)
+    created_count: int = 0
+
+    def add(self, row: Sequence[Any] | None) -> None:
+        """Take in what a statement answered: keys by the line, numbers between commas."""
+        if row is None or row[0] is None:
+            return
+        keys, entity_ids, created_us, created_count = row
+        self.keys += keys.split("\n")
+        self.entity_ids += map(int, entity_ids.split(","))
+        self.created_us += map(int, created_us.split(","))
+        self.created_count += created_count
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,12 +125,13 @@ class Store:
     def __init__(self, primary: Database) -> None:
         self._primary = primary
 
-    async def create_tenant(
-        self, key: str, display_name: str, policy: str
-    ) -> tuple[TenantRow, bool]:
-        """The tenant of this key, and whether this call made it."""
-        values = {"key": key, "display_name": display_name, "policy": policy}
-        async with self._primary.transaction() as connection:
+    async def create_tenant(self, key: str, draft: TenantDraft) -> tuple[TenantRow, bool]:
+        """The tenant of this key, and whether this call made it.
+
+        Raises ServiceError as `update_tenant` for a retention class that does not exist.
+        """
+        values = _tenant_values(key, draft)
+        async with self._known_class(draft), self._primary.transaction() as connection:
             cursor = connection.cursor(row_factory=class_row(TenantRow))
             made = await (await cursor.execute(Q["create_tenant"], values)).fetchone()
             if made is not None:
@@ -109,6 +141,37 @@ class Store:
             assert found is not None  # Tenants are never deleted.
             return found, False
 
+    async def update_tenant(
+        self, key: str, draft: TenantDraft, fields: Sequence[str]
+    ) -> TenantRow | None:
+        """The tenant with these fields changed; None if there is none.
+
+        Raises ServiceError INVALID_ARGUMENT / INVALID_FIELD for a retention class that does not
+        exist, with those that do.
+        """
+        values = {**_tenant_values(key, draft), "fields": list(fields)}
+        async with self._known_class(draft), self._primary.transaction() as connection:
+            cursor = connection.cursor(row_factory=class_row(TenantRow))
+            row = await (await cursor.execute(Q["update_tenant"], values)).fetchone()
+            if row is not None:
+                await connection.execute(Q["notify_catalog"], {"tenant_id": row.tenant_id})
+        return row
+
+    @asynccontextmanager
+    async def _known_class(self, draft: TenantDraft) -> AsyncIterator[None]:
+        try:
+            yield
+        except psycopg.errors.ForeignKeyViolation:
+            async with self._primary.transaction(read_only=True) as connection:
+                rows = await (await connection.execute(Q["retention_classes"])).fetchall()
+            known = ", ".join(row[0] for row in rows)
+            raise errors.invalid_argument(
+                "INVALID_FIELD",
+                f"retention_class {clip(draft.retention_class)} does not exist: choose one of"
+                f" {known}",
+                field="retention_class",
+            ) from None
+
     async def list_tenants(self, after: int, limit: int) -> list[TenantRow]:
         """Tenants with greater ids."""
         async with self._primary.transaction(read_only=True) as connection:
@@ -116,34 +179,31 @@ class Store:
             await cursor.execute(Q["list_tenants"], {"after": after, "row_limit": limit})
             return await cursor.fetchall()
 
-    async def registers_unknown_attributes(self, tenant: Tenant) -> bool:
-        """Whether points may bring attributes into the tenant's catalog."""
+    async def tenant_settings(self, tenant_id: int) -> TenantSettings:
+        """What of the tenant decides about its writes."""
         async with self._primary.transaction(read_only=True) as connection:
-            cursor = await connection.execute(
-                Q["unknown_attribute_policy"], {"tenant_id": tenant.id}
-            )
+            cursor = await connection.execute(Q["tenant_settings"], {"tenant_id": tenant_id})
             row = await cursor.fetchone()
-        return row is not None and row[0] == "register"
+        if row is None:
+            return TenantSettings()
+        return TenantSettings(row[0] == "register", row[1])
 
-    async def create_entities(
-        self, tenant: Tenant, keys: Sequence[str]
-    ) -> tuple[list[EntityRow], int]:
-        """All entities of these keys, missing ones made; and how many were made."""
-        values = {"tenant_id": tenant.id, "keys": list(keys)}
+    async def create_entities(self, tenant: Tenant, keys: Sequence[str]) -> EntityColumns:
+        """All entities of these keys, missing ones made.
+
+        `keys`: distinct, valid, at most some thousand. The ids are on the disk when this returns,
+        and have to be: a batch that outlives a crash of the database is staged again with them, and
+        a number that was lost would be given to another key.
+        """
+        entities = EntityColumns()
+        if not keys:
+            return entities
         async with tenant_transaction(self._primary, tenant) as connection:
-            cursor = connection.cursor(row_factory=class_row(EntityRow))
-            # Looked up first: a conflict would use up a number of the identity sequence.
-            found = await (await cursor.execute(Q["entities_by_key"], values)).fetchall()
-            values["keys"] = _missing(keys, found)
-            if not values["keys"]:
-                return found, 0
-            made = await (await cursor.execute(Q["create_entities"], values)).fetchall()
-            values["keys"] = _missing(keys, [*found, *made])
-            if values["keys"]:
-                # Another call made them since: DO NOTHING waited for its commit, and a new
-                # statement sees what was committed.
-                found += await (await cursor.execute(Q["entities_by_key"], values)).fetchall()
-        return [*found, *made], len(made)
+            entities.add(await _one(connection, "make_entities", tenant, keys))
+            if len(entities.keys) < len(keys):
+                missing = set(keys).difference(entities.keys)
+                entities.add(await _one(connection, "entities_by_key", tenant, missing))
+        return entities
 
     async def list_entities(self, tenant: Tenant, after: int, limit: int) -> list[EntityRow]:
         """The tenant's entities with greater ids."""
@@ -153,22 +213,26 @@ class Store:
             return await (await cursor.execute(Q["list_entities"], values)).fetchall()
 
     async def register_attributes(
-        self, tenant: Tenant, types: dict[str, DataType], attributes_max: int
+        self, tenant: Tenant, types: Mapping[str, DataType], attributes_max: int
     ) -> list[AttributeRow]:
         """All attributes of these names, missing ones made cold.
 
         Names beyond the bound of `attributes_max` per tenant are not made and not in the answer.
         """
         async with tenant_transaction(self._primary, tenant) as connection:
+            await connection.execute(Q["lock_attributes"], {"tenant_id": tenant.id})
+            known = await _attributes(connection, tenant, list(types))
             room = attributes_max - await _count_attributes(connection, tenant)
-            names = list(types)[: max(0, room)]
+            names = list(types.keys() - {row.name for row in known})[: max(0, room)]
+            if not names:
+                return known
             values = {
                 "tenant_id": tenant.id,
                 "names": names,
                 "data_types": [types[name].value for name in names],
             }
-            if names:
-                await connection.execute(Q["register_attributes"], values)
+            await connection.execute(Q["register_attributes"], values)
+            await connection.execute(Q["notify_catalog"], {"tenant_id": tenant.id})
             return await _attributes(connection, tenant, list(types))
 
     async def upsert_attributes(
@@ -177,18 +241,19 @@ class Store:
         """The attributes as they are now, in any order.
 
         Raises AttributeConflictError; ServiceError FAILED_PRECONDITION / BATCH_TOO_LARGE when the
-        tenant would have more than `attributes_max`.
+        tenant would have more than `attributes_max`, or longer definitions than are allowed.
         """
         values = {"tenant_id": tenant.id, "definitions": json.dumps(list(map(_record, drafts)))}
         async with tenant_transaction(self._primary, tenant) as connection:
+            await connection.execute(Q["lock_attributes"], {"tenant_id": tenant.id})
             cursor = connection.cursor(row_factory=class_row(AttributeRow))
             rows = await (await cursor.execute(Q["upsert_attributes"], values)).fetchall()
             changed = {row.name for row in rows}
             refused = [draft.name for draft in drafts if draft.name not in changed]
             if refused:
                 raise AttributeConflictError(await _attributes(connection, tenant, refused))
-            if any(row.created for row in rows):
-                await _check_room(connection, tenant, attributes_max)
+            await _check_room(connection, tenant, attributes_max)
+            await connection.execute(Q["notify_catalog"], {"tenant_id": tenant.id})
         return rows
 
     async def list_attributes(self, tenant: Tenant, after: int, limit: int) -> list[AttributeRow]:
@@ -225,6 +290,16 @@ async def _check_room(connection: WriteConnection, tenant: Tenant, attributes_ma
             field="attributes",
             attributes_max=attributes_max,
         )
+    cursor = await connection.execute(Q["size_attributes"], {"tenant_id": tenant.id})
+    row = await cursor.fetchone()
+    if row is not None and row[0] > DEFINITIONS_BYTES_MAX:
+        raise errors.failed_precondition(
+            "BATCH_TOO_LARGE",
+            f"the tenant's definitions would have {row[0]} bytes of text, at most"
+            f" {DEFINITIONS_BYTES_MAX} are allowed: shorten allowed_values; nothing was changed",
+            field="attributes",
+            bytes_max=DEFINITIONS_BYTES_MAX,
+        )
     cursor = await connection.execute(Q["count_hot_attributes"], {"tenant_id": tenant.id})
     counts = {DataType(data_type): number for data_type, number in await cursor.fetchall()}
     size = hot_bytes(counts)
@@ -246,9 +321,24 @@ async def _attributes(
     return await (await cursor.execute(Q["attributes_by_name"], values)).fetchall()
 
 
-def _missing(keys: Sequence[str], found: Sequence[EntityRow]) -> list[str]:
-    known = {row.key for row in found}
-    return [key for key in dict.fromkeys(keys) if key not in known]
+async def _one(
+    connection: WriteConnection, query: str, tenant: Tenant, keys: Collection[str]
+) -> tuple[Any, ...] | None:
+    text = "\n".join(keys)
+    if text.count("\n") != len(keys) - 1:
+        raise ValueError("an entity's key has no line break")
+    cursor = await connection.execute(Q[query], {"tenant_id": tenant.id, "keys": text})
+    return await cursor.fetchone()
+
+
+def _tenant_values(key: str, draft: TenantDraft) -> dict[str, Any]:
+    return {
+        "key": key,
+        "display_name": draft.display_name,
+        "policy": draft.unknown_attribute_policy,
+        "retention_class": draft.retention_class,
+        "late_data_window": draft.late_data_window,
+    }
 
 
 def _record(draft: AttributeDraft) -> dict[str, Any]:
