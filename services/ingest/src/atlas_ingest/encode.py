@@ -45,8 +45,9 @@ BATCH_COLUMNS = (
     "dead_raw",
 )
 
-_PG_EPOCH_US = 946_684_800_000_000  # 2000-01-01T00:00:00Z, from which Postgres counts.
-_NULL = struct.pack(">i", -1)
+PG_EPOCH_US = 946_684_800_000_000
+"""2000-01-01T00:00:00Z, from which Postgres counts, in microseconds since 1970."""
+NULL = struct.pack(">i", -1)
 _WIDE = Context(prec=100)
 # By their number of digits; no more are ever needed: 38 decimal digits, at any offset.
 _NUMERICS = [struct.Struct(f">hhHh{count}h") for count in range(12)]
@@ -57,7 +58,7 @@ _NO_PRODUCER = (None,) * 2
 _NO_SOURCE = (None,) * 3
 _NO_DEAD_LETTER = (None,) * 4
 _BATCH_FIELDS = struct.pack(">h", len(BATCH_COLUMNS))
-_KEY_SIZES = {
+KEY_SIZES = {
     "batch_no": 4,
     "tenant_id": 4,
     "entity_id": 8,
@@ -65,10 +66,10 @@ _KEY_SIZES = {
     "event_time": 8,
     "quality": 2,
 }
-_KEY_FIELDS: list[Any] = [("field_count", ">i2")]
-for _name, _size in _KEY_SIZES.items():
-    _KEY_FIELDS += [(f"{_name}_size", ">i4"), (_name, f">i{_size}")]
-_FIXED_TYPES = {
+KEY_FIELDS: list[Any] = [("field_count", ">i2")]
+for _name, _size in KEY_SIZES.items():
+    KEY_FIELDS += [(f"{_name}_size", ">i4"), (_name, f">i{_size}")]
+FIXED_TYPES = {
     DataType.BOOL: ">i1",
     DataType.INT: ">i8",
     DataType.DOUBLE: ">f8",
@@ -102,7 +103,7 @@ class PointRows:
 
 def point_rows(batch_no: int, tenant_id: int, rows: PointRows) -> bytes:
     """The rows of a points table, in POINT_COLUMNS, in their order; without header and trailer."""
-    if rows.data_type in _FIXED_TYPES:
+    if rows.data_type in FIXED_TYPES:
         return _fixed_rows(batch_no, tenant_id, rows)
     return _varying_rows(batch_no, tenant_id, rows)
 
@@ -123,7 +124,7 @@ def batch_row(
         *(_NO_SOURCE if source is None else _source_fields(source)),
         *(_NO_DEAD_LETTER if dead is None else _dead_letter_fields(dead)),
     )
-    return _BATCH_FIELDS + b"".join(_NULL if field is None else _sized(field) for field in fields)
+    return _BATCH_FIELDS + b"".join(NULL if field is None else _sized(field) for field in fields)
 
 
 def _producer_fields(producer: ProducerSequence) -> tuple[bytes, bytes]:
@@ -159,26 +160,26 @@ def numeric(value: Decimal) -> bytes:
 
 def _fixed_rows(batch_no: int, tenant_id: int, rows: PointRows) -> bytes:
     """All rows have one layout: an array of records is filled by column and is the answer."""
-    value_type = np.dtype(_FIXED_TYPES[rows.data_type])
+    value_type = np.dtype(FIXED_TYPES[rows.data_type])
     before = _ORDER.index(rows.data_type)
     after = len(_ORDER) - before - 1
     layout = np.dtype(
         [
-            *_KEY_FIELDS,
-            ("nulls_before", f"V{len(_NULL) * before}"),
+            *KEY_FIELDS,
+            ("nulls_before", f"V{len(NULL) * before}"),
             ("value_size", ">i4"),
             ("value", value_type),
-            ("nulls_after", f"V{len(_NULL) * after}"),
+            ("nulls_after", f"V{len(NULL) * after}"),
         ]
     )
     records = _with_keys(layout, batch_no, tenant_id, rows)
     if before:
-        records["nulls_before"] = np.void(_NULL * before)
+        records["nulls_before"] = np.void(NULL * before)
     if after:
-        records["nulls_after"] = np.void(_NULL * after)
+        records["nulls_after"] = np.void(NULL * after)
     records["value_size"] = value_type.itemsize
     if rows.data_type is DataType.TIME:
-        records["value"] = np.asarray(rows.values, dtype=np.int64) - _PG_EPOCH_US
+        records["value"] = np.asarray(rows.values, dtype=np.int64) - PG_EPOCH_US
     else:
         records["value"] = np.asarray(rows.values, dtype=value_type.newbyteorder("="))
     return records.tobytes()
@@ -187,9 +188,9 @@ def _fixed_rows(batch_no: int, tenant_id: int, rows: PointRows) -> bytes:
 def _varying_rows(batch_no: int, tenant_id: int, rows: PointRows) -> bytes:
     """The part before the value has one layout; the value of each row is put in between."""
     before = _ORDER.index(rows.data_type)
-    nulls_before = _NULL * before
-    nulls_after = _NULL * (len(_ORDER) - before - 1)
-    layout = np.dtype(_KEY_FIELDS)
+    nulls_before = NULL * before
+    nulls_after = NULL * (len(_ORDER) - before - 1)
+    layout = np.dtype(KEY_FIELDS)
     heads = _with_keys(layout, batch_no, tenant_id, rows).tobytes()
     size = layout.itemsize
     encode = _ENCODERS[rows.data_type]
@@ -212,13 +213,13 @@ def _with_keys(
 ) -> npt.NDArray[Any]:
     records = np.empty(len(rows.values), dtype=layout)
     records["field_count"] = len(POINT_COLUMNS)
-    for name, size in _KEY_SIZES.items():
+    for name, size in KEY_SIZES.items():
         records[f"{name}_size"] = size
     records["batch_no"] = batch_no
     records["tenant_id"] = tenant_id
     records["entity_id"] = np.asarray(rows.entity_ids, dtype=np.int64)
     records["attribute_id"] = np.asarray(rows.attribute_ids, dtype=np.int64)
-    records["event_time"] = np.asarray(rows.event_times_us, dtype=np.int64) - _PG_EPOCH_US
+    records["event_time"] = np.asarray(rows.event_times_us, dtype=np.int64) - PG_EPOCH_US
     records["quality"] = np.asarray(rows.qualities, dtype=np.int64)
     return records
 

@@ -1,0 +1,343 @@
+"""An Arrow IPC stream as columns of points, or what is wrong with its form.
+
+Nothing in the stream is believed: its extent is measured first (framing), its columns must be the
+known ones, and pyarrow validates every offset, index and text of what it decoded before anything
+else looks at it.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.ipc
+
+from atlas_common.values import DataType
+from atlas_ingest import decimals
+from atlas_ingest.arrow import numerics
+from atlas_ingest.arrow.columns import MISSING, SEVERAL, TYPES, ArrowColumns, Names
+from atlas_ingest.arrow.framing import NOT_ARROW, ROWS_MAX, ArrowInvalidError, not_arrow
+from atlas_ingest.arrow.values import (
+    Bools,
+    Decimals,
+    Doubles,
+    Integers,
+    Times,
+    TypedRows,
+    texts_of,
+    to_us,
+)
+
+Ints: TypeAlias = npt.NDArray[np.int64]
+
+TEXT_BYTES_MAX = 32 * 2**20
+"""Of all texts of one column, written out: a dictionary can repeat a large one at no cost."""
+
+_SCALE_MAX = numerics.PRECISION_MAX
+_WIDEST = pa.decimal128(
+    decimals.INTEGER_DIGITS_MAX + decimals.FRACTION_DIGITS_MAX, decimals.FRACTION_DIGITS_MAX
+)
+_PLAIN_DECIMAL = (
+    rf"^-?[0-9]{{1,{decimals.INTEGER_DIGITS_MAX}}}"
+    rf"(\.[0-9]{{1,{decimals.FRACTION_DIGITS_MAX}}})?$"
+)
+_PER_SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
+_OPTIONS = pa.ipc.IpcReadOptions(
+    use_threads=False, ensure_alignment=pa.ipc.Alignment.DataTypeSpecific
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Defaults:
+    """What stands in for an entity key or event time that a row does not have."""
+
+    entity_key: str
+    event_time_us: int
+
+
+def read(ipc_stream: bytes, defaults: Defaults) -> ArrowColumns:
+    """The points of a stream that measure() has let pass. Raises ArrowInvalidError."""
+    try:
+        table = _table(ipc_stream)
+        arrays = {
+            name: column.chunk(0)
+            for name, column in zip(table.column_names, table.columns, strict=True)
+            if column.num_chunks and not pa.types.is_null(column.type)
+        }
+        return _columns(table.num_rows, arrays, defaults)
+    except NOT_ARROW as error:
+        raise not_arrow(error) from None
+
+
+def _table(ipc_stream: bytes) -> Any:
+    """All batches of the stream, validated, as a table of one chunk."""
+    reader = pa.ipc.open_stream(pa.py_buffer(ipc_stream), options=_OPTIONS)
+    _check_columns(reader.schema)
+    batches = []
+    rows = 0
+    for batch in reader:
+        batch.validate(full=True)
+        batches.append(batch)
+        rows += len(batch)
+        if rows > ROWS_MAX:  # measure() has found less: the frames contradict each other.
+            raise ArrowInvalidError(
+                f"has more than {ROWS_MAX} rows: split it", reason="BATCH_TOO_LARGE"
+            )
+    table = pa.Table.from_batches(batches, reader.schema)
+    return table.unify_dictionaries().combine_chunks() if len(batches) > 1 else table
+
+
+def _columns(count: int, arrays: Mapping[str, Any], defaults: Defaults) -> ArrowColumns:
+    types, values = _values(count, arrays)
+    return ArrowColumns(
+        entity_keys=_names(count, arrays.get("entity_key"), defaults.entity_key),
+        attributes=_names(count, arrays.get("attribute"), ""),
+        event_times_us=_event_times(count, arrays.get("event_time"), defaults.event_time_us),
+        qualities=_qualities(count, arrays.get("quality")),
+        types=types,
+        values=values,
+    )
+
+
+def _names(count: int, array: Any, default: str) -> Names:
+    """Texts that repeat; the default for those that are null or empty."""
+    if array is None:
+        return Names(np.zeros(count, dtype=np.int64), [default])
+    codes, texts = _distinct(array)
+    distinct = texts.to_pylist()
+    is_absent = codes < 0
+    if "" in distinct:
+        is_absent |= codes == distinct.index("")
+    if is_absent.any():
+        # A name of its own, also when the default stands among the others.
+        codes = np.where(is_absent, len(distinct), codes)
+        distinct.append(default)
+    return Names(codes, distinct)
+
+
+def _distinct(array: Any) -> tuple[Ints, Any]:
+    """Codes, -1 for null, into texts of which each is used and none is there twice."""
+    if not pa.types.is_dictionary(array.type):
+        array = _plain(array).dictionary_encode()
+        return _codes(array.indices), array.dictionary
+    codes, texts = _codes(array.indices), _plain(array.dictionary)
+    used, where = np.unique(codes, return_inverse=True)
+    merged = texts.take(pa.array(np.maximum(used, 0))).dictionary_encode() if len(texts) else None
+    if merged is None:
+        return np.full(len(codes), -1, dtype=np.int64), pa.array([], pa.string())
+    mapped = np.where(used < 0, np.int64(-1), _codes(merged.indices))
+    return np.asarray(mapped[where], dtype=np.int64), merged.dictionary
+
+
+def _codes(indices: Any) -> Ints:
+    codes: Ints = indices.cast(pa.int64()).fill_null(-1).to_numpy(zero_copy_only=False)
+    return codes
+
+
+def _plain(texts: Any) -> Any:
+    """As a pa.StringArray."""
+    return texts.cast(pa.string())
+
+
+def _check_text_bytes(size: int) -> None:
+    if size > TEXT_BYTES_MAX:
+        raise ArrowInvalidError(
+            f"has {size} bytes of text in one column, at most {TEXT_BYTES_MAX} fit in one message:"
+            " split it",
+            reason="BATCH_TOO_LARGE",
+        )
+
+
+def _event_times(count: int, array: Any, default_us: int) -> Ints:
+    if array is None:
+        return np.full(count, default_us, dtype=np.int64)
+    numbers = to_us(_numbers(array), _per_second(array.type))
+    if array.null_count:
+        numbers = np.where(_is_valid(array), numbers, np.int64(default_us))
+    return numbers
+
+
+def _qualities(count: int, array: Any) -> Ints:
+    if array is None:
+        return np.zeros(count, dtype=np.int64)
+    if not pa.types.is_uint64(array.type):
+        return _numbers(array)
+    numbers: npt.NDArray[np.uint64] = array.fill_null(0).to_numpy()
+    return np.minimum(numbers, np.uint64(2**63 - 1)).astype(np.int64)
+
+
+def _numbers(array: Any) -> Ints:
+    """Integers or timestamps as int64; nulls as 0."""
+    numbers: Ints = array.cast(pa.int64()).fill_null(0).to_numpy()
+    return numbers
+
+
+def _per_second(data_type: Any) -> int:
+    return _PER_SECOND[data_type.unit] if pa.types.is_timestamp(data_type) else 1_000_000
+
+
+def _is_valid(array: Any) -> npt.NDArray[np.bool_]:
+    flags: npt.NDArray[np.bool_] = array.is_valid().to_numpy(zero_copy_only=False)
+    return flags
+
+
+def _values(
+    count: int, arrays: Mapping[str, Any]
+) -> tuple[npt.NDArray[np.int8], dict[DataType, TypedRows]]:
+    """Of each row the type, and the values by type."""
+    given = {
+        data_type: arrays[f"{data_type}_value"]
+        for data_type in TYPES
+        if f"{data_type}_value" in arrays
+    }
+    if len(given) == 1:
+        ((data_type, array),) = given.items()
+        if not _nulls(array):
+            types = np.full(count, TYPES.index(data_type), dtype=np.int8)
+            return types, {data_type: _READERS[data_type](np.arange(count), array)}
+    types = np.full(count, MISSING, dtype=np.int8)
+    counts = np.zeros(count, dtype=np.int8)
+    valid = {data_type: _present(array) for data_type, array in given.items()}
+    for data_type, flags in valid.items():
+        types[flags] = TYPES.index(data_type)
+        counts += flags
+    types[counts > 1] = SEVERAL
+    values: dict[DataType, TypedRows] = {}
+    for data_type, array in given.items():
+        rows = np.flatnonzero(types == TYPES.index(data_type))
+        if len(rows):
+            own = array if len(rows) == count else array.take(pa.array(rows))
+            values[data_type] = _READERS[data_type](rows, own)
+    return types, values
+
+
+def _nulls(array: Any) -> int:
+    """How many are null, also by way of a dictionary that holds a null."""
+    if pa.types.is_dictionary(array.type) and array.dictionary.null_count:
+        return len(array) - int(_present(array).sum())
+    return int(array.null_count)
+
+
+def _present(array: Any) -> npt.NDArray[np.bool_]:
+    flags = _is_valid(array)
+    if pa.types.is_dictionary(array.type) and array.dictionary.null_count:
+        holds = np.append(_is_valid(array.dictionary), [False])  # At -1: of a null index.
+        flags &= holds[_codes(array.indices)]
+    return flags
+
+
+def _read_bools(rows: Ints, array: Any) -> TypedRows:
+    return Bools(rows, array.cast(pa.uint8()).to_numpy())
+
+
+def _read_ints(rows: Ints, array: Any) -> TypedRows:
+    return Integers(rows, _numbers(array))
+
+
+def _read_doubles(rows: Ints, array: Any) -> TypedRows:
+    return Doubles(rows, array.cast(pa.float64()).to_numpy())
+
+
+def _read_times(rows: Ints, array: Any) -> TypedRows:
+    return Times(rows, _numbers(array), _per_second(array.type))
+
+
+def _read_decimals(rows: Ints, array: Any) -> TypedRows:
+    if pa.types.is_decimal128(array.type):
+        return Decimals(rows, numerics.scaled_of(array), array.type.precision)
+    if pa.types.is_dictionary(array.type) or not _is_plain_decimal(array):
+        return _texts(DataType.DECIMAL, rows, array)
+    # As most are written: no more digits than are stored, no exponent. pyarrow parses these.
+    numbers = numerics.scaled_of(_plain(array).cast(_WIDEST))
+    return Decimals(rows, numbers, _WIDEST.precision, texts=array)
+
+
+def _is_plain_decimal(array: Any) -> bool:
+    return bool(pc.all(pc.match_substring_regex(_plain(array), _PLAIN_DECIMAL)).as_py())
+
+
+def _read_text(rows: Ints, array: Any) -> TypedRows:
+    return _texts(DataType.TEXT, rows, array)
+
+
+def _read_json(rows: Ints, array: Any) -> TypedRows:
+    return _texts(DataType.JSON, rows, array)
+
+
+def _texts(data_type: DataType, rows: Ints, array: Any) -> TypedRows:
+    codes, distinct = _distinct(array)
+    sizes = pc.binary_length(distinct).to_numpy()
+    _check_text_bytes(int(sizes[codes].sum()))
+    return texts_of(data_type, rows, codes, distinct)
+
+
+_READERS: dict[DataType, Callable[[Ints, Any], TypedRows]] = {
+    DataType.BOOL: _read_bools,
+    DataType.INT: _read_ints,
+    DataType.DOUBLE: _read_doubles,
+    DataType.DECIMAL: _read_decimals,
+    DataType.TEXT: _read_text,
+    DataType.TIME: _read_times,
+    DataType.JSON: _read_json,
+}
+
+
+def _is_text(data_type: Any) -> bool:
+    kinds = pa.types
+    if kinds.is_dictionary(data_type):
+        return _is_text(data_type.value_type)
+    # No views: those of null slots are not validated, and pyarrow 26 crashes when it reads them.
+    return bool(kinds.is_string(data_type) or kinds.is_large_string(data_type))
+
+
+def _is_moment(data_type: Any) -> bool:
+    return bool(pa.types.is_timestamp(data_type) or pa.types.is_int64(data_type))
+
+
+def _is_int(data_type: Any) -> bool:
+    # Of the 64-bit ones, the unsigned hold numbers that are none here.
+    return bool(pa.types.is_integer(data_type) and not pa.types.is_uint64(data_type))
+
+
+def _is_decimal(data_type: Any) -> bool:
+    if pa.types.is_decimal128(data_type):
+        return bool(0 <= data_type.scale <= _SCALE_MAX)
+    return _is_text(data_type)
+
+
+_TEXT = "string, or dictionary of it"
+_COLUMNS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "entity_key": (_is_text, _TEXT),
+    "attribute": (_is_text, _TEXT),
+    "event_time": (_is_moment, "timestamp, or int64 of microseconds"),
+    "quality": (pa.types.is_integer, "an integer type"),
+    "bool_value": (pa.types.is_boolean, "bool"),
+    "int_value": (_is_int, "int64, or a narrower integer"),
+    "double_value": (pa.types.is_floating, "float64, or a narrower one"),
+    "decimal_value": (_is_decimal, "decimal128 with a scale of 0 to 38, or string"),
+    "text_value": (_is_text, _TEXT),
+    "time_value": (_is_moment, "timestamp, or int64 of microseconds"),
+    "json_value": (_is_text, _TEXT),
+}
+
+
+def _check_columns(schema: Any) -> None:
+    seen: set[str] = set()
+    for column in schema:
+        name = str(column.name)
+        if name not in _COLUMNS:
+            raise ArrowInvalidError(f"has a column {name[:64]!r}: known are {', '.join(_COLUMNS)}")
+        if name in seen:
+            raise ArrowInvalidError(f"has the column {name} twice")
+        seen.add(name)
+        takes, wanted = _COLUMNS[name]
+        # A column of type null is one that is not there: so is a frame of nothing but None.
+        if not (takes(column.type) or pa.types.is_null(column.type)):
+            raise ArrowInvalidError(f"has {name} as {str(column.type)[:64]}: it has to be {wanted}")
+    if "attribute" not in seen:
+        raise ArrowInvalidError("has no column attribute: name the attribute of each row")
+    if not any(name.endswith("_value") for name in seen):
+        raise ArrowInvalidError("has no value column, such as double_value")
