@@ -3,7 +3,7 @@ REVOKE ALL ON SCHEMA atlas, staging, retired FROM PUBLIC;
 REVOKE ALL ON ALL TABLES IN SCHEMA atlas FROM PUBLIC, atlas_ingest, atlas_hotcache, atlas_query, atlas_reconciler;
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA atlas FROM PUBLIC, atlas_ingest, atlas_hotcache, atlas_query, atlas_reconciler;
 REVOKE ALL ON ALL TABLES IN SCHEMA atlas FROM atlas_flusher, atlas_keeper, atlas_maintenance, atlas_monitor;
-REVOKE ALL ON ALL FUNCTIONS IN SCHEMA atlas FROM atlas_keeper, atlas_maintenance, atlas_monitor;
+REVOKE ALL ON ALL FUNCTIONS IN SCHEMA atlas FROM atlas_maintenance, atlas_monitor;
 
 GRANT USAGE ON SCHEMA atlas TO atlas_flusher, atlas_keeper, atlas_ingest, atlas_hotcache, atlas_query,
     atlas_reconciler, atlas_maintenance, atlas_monitor;

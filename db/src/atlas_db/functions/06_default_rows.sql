@@ -39,7 +39,11 @@ BEGIN
     -- All rows of one flush have one ingested_at: a cut can lie between flushes only.
     SELECT d.ingested_at INTO edge FROM entity_values_ts_default AS d
     WHERE d.ingested_at < span.upper_bound ORDER BY d.ingested_at OFFSET rows_max LIMIT 1;
-    edge := least(span.upper_bound, greatest(edge, first + interval '1 microsecond'));
+    IF edge IS NULL THEN
+        edge := span.upper_bound;
+    ELSIF edge = first THEN
+        edge := first + interval '1 microsecond';
+    END IF;
     IF edge > clock_timestamp() THEN
         outcome := format('rows of %s may still arrive in the default partition, until %s', first, edge);
         RETURN;
