@@ -70,7 +70,7 @@ class Store(
     async def _unserved(self, request: Any, context: Any) -> Any:
         raise NotImplementedError
 
-    GetStagingStatus = CreateTenant = ListTenants = _unserved
+    GetStagingStatus = CreateTenant = UpdateTenant = ListTenants = _unserved
     BatchCreateEntities = ListEntities = _unserved
 
     async def ListAttributes(self, request: Any, context: Any) -> Any:

@@ -118,15 +118,56 @@ class AtlasClient:
         *,
         display_name: str = "",
         unknown_attributes: UnknownAttributes = UnknownAttributes.REJECT,
+        retention_class: str = "",
+        late_data_window: timedelta | None = None,
         timeout: float | None = None,
     ) -> Tenant:
-        """Make a tenant, or return the one there is."""
+        """Make a tenant, or return the one there is.
+
+        `retention_class`: one of the platform's, "standard" unless given. `late_data_window`: how
+        old a point may be, unless it is as the platform has it.
+        """
         request = catalog_pb2.CreateTenantRequest(
             key=key,
             display_name=display_name,
             unknown_attribute_policy=convert.POLICIES[unknown_attributes],
+            retention_class=retention_class,
         )
+        if late_data_window is not None:
+            request.late_data_window.FromTimedelta(late_data_window)
         answer = await self._caller.unary(self._catalog.CreateTenant, request, timeout=timeout)
+        return convert.tenant(answer.tenant)
+
+    async def update_tenant(
+        self,
+        key: str,
+        *,
+        display_name: str | None = None,
+        unknown_attributes: UnknownAttributes | None = None,
+        retention_class: str | None = None,
+        late_data_window: timedelta | None = None,
+        timeout: float | None = None,
+    ) -> Tenant:
+        """Change what is given, at least one thing; the rest stays as it is.
+
+        A `late_data_window` of zero goes back to that of the platform.
+        """
+        request = catalog_pb2.UpdateTenantRequest(tenant=catalog_pb2.Tenant(key=key))
+        changed = request.update_mask.paths
+        if display_name is not None:
+            request.tenant.display_name = display_name
+            changed.append("display_name")
+        if unknown_attributes is not None:
+            request.tenant.unknown_attribute_policy = convert.POLICIES[unknown_attributes]
+            changed.append("unknown_attribute_policy")
+        if retention_class is not None:
+            request.tenant.retention_class = retention_class
+            changed.append("retention_class")
+        if late_data_window is not None:
+            if late_data_window:
+                request.tenant.late_data_window.FromTimedelta(late_data_window)
+            changed.append("late_data_window")
+        answer = await self._caller.unary(self._catalog.UpdateTenant, request, timeout=timeout)
         return convert.tenant(answer.tenant)
 
     async def list_tenants(self, *, timeout: float | None = None) -> AsyncIterator[Tenant]:

@@ -93,7 +93,14 @@ def producer_position(
 def tenant(message: catalog_pb2.Tenant) -> records.Tenant:
     registers = message.unknown_attribute_policy == catalog_pb2.UNKNOWN_ATTRIBUTE_POLICY_REGISTER
     policy = records.UnknownAttributes.REGISTER if registers else records.UnknownAttributes.REJECT
-    return records.Tenant(message.tenant_id, message.key, message.display_name, policy)
+    return records.Tenant(
+        tenant_id=message.tenant_id,
+        key=message.key,
+        display_name=message.display_name,
+        unknown_attributes=policy,
+        retention_class=message.retention_class,
+        late_data_window=span(message, "late_data_window"),
+    )
 
 
 def entity(message: catalog_pb2.Entity) -> records.Entity:

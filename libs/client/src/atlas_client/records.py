@@ -103,6 +103,9 @@ class Tenant:
     key: str
     display_name: str
     unknown_attributes: UnknownAttributes
+    retention_class: str = ""
+    late_data_window: timedelta | None = None
+    """How old a point may be; None: as the platform has it."""
 
 
 @dataclass(frozen=True, slots=True)

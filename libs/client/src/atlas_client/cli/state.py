@@ -1,5 +1,6 @@
 """atlas tenants, attributes, tiers, reconcile."""
 
+from datetime import timedelta
 from typing import Annotated
 
 import typer
@@ -7,7 +8,7 @@ import typer
 from atlas_client.cli import exits
 from atlas_client.cli.connection import Context, connected
 from atlas_client.cli.output import note, print_json, print_table, shown
-from atlas_client.records import ReconcileSummary, WindowResult
+from atlas_client.records import ReconcileSummary, UnknownAttributes, WindowResult
 
 app = typer.Typer()
 
@@ -16,22 +17,67 @@ app = typer.Typer()
 @connected(tenant=False)
 async def tenants(
     context: Context,
+    *,
     create: Annotated[
         str | None, typer.Option("--create", metavar="KEY", help="Make this tenant first.")
+    ] = None,
+    update: Annotated[
+        str | None, typer.Option("--update", metavar="KEY", help="Change this tenant first.")
+    ] = None,
+    display_name: Annotated[
+        str | None, typer.Option("--display-name", help="Of the tenant made or changed.")
+    ] = None,
+    unknown_attributes: Annotated[
+        UnknownAttributes | None,
+        typer.Option("--unknown-attributes", help="What becomes of points that bring new ones."),
+    ] = None,
+    retention_class: Annotated[
+        str | None, typer.Option("--retention-class", help="How long its telemetry is kept.")
+    ] = None,
+    late_days: Annotated[
+        float | None,
+        typer.Option("--late-days", min=0, help="How old a point may be; 0: as the platform says."),
     ] = None,
 ) -> int:
     """List the tenants.
 
-    Example: atlas tenants --create hooli
+    Example: atlas tenants --create hooli --unknown-attributes register
+
+    Example: atlas tenants --update hooli --retention-class standard --late-days 30
     """
+    late_data_window = None if late_days is None else timedelta(days=late_days)
     if create is not None:
-        await context.client.create_tenant(create)
+        await context.client.create_tenant(
+            create,
+            display_name=display_name or "",
+            unknown_attributes=unknown_attributes or UnknownAttributes.REJECT,
+            retention_class=retention_class or "",
+            late_data_window=late_data_window or None,
+        )
+    if update is not None:
+        await context.client.update_tenant(
+            update,
+            display_name=display_name,
+            unknown_attributes=unknown_attributes,
+            retention_class=retention_class,
+            late_data_window=late_data_window,
+        )
     found = [tenant async for tenant in context.client.list_tenants()]
     if context.as_json:
         print_json(found)
     else:
-        heads = ("id", "key", "name", "unknown attributes")
-        rows = [(t.tenant_id, t.key, t.display_name, t.unknown_attributes) for t in found]
+        heads = ("id", "key", "name", "unknown attributes", "retention", "late data")
+        rows = [
+            (
+                t.tenant_id,
+                t.key,
+                t.display_name,
+                t.unknown_attributes,
+                t.retention_class,
+                "" if t.late_data_window is None else str(t.late_data_window),
+            )
+            for t in found
+        ]
         print_table(heads, rows)
     return exits.OK
 
