@@ -56,3 +56,10 @@ def test_good_definitions_pass() -> None:
     draft_of(**{**TEXT, "validation_regex": "^[A-Z]+$", "allowed_values": ("A", "B")})
     draft_of(**{**NUMBER, "min_value": "-1e300", "max_value": "1e300"})
     draft_of(**{**NUMBER, "min_value": "1", "max_value": "1.0"})
+
+
+def test_a_pattern_that_would_cost_too_much_for_each_byte_is_refused() -> None:
+    with pytest.raises(DefinitionError, match="repeat less"):
+        draft_of(**{**TEXT, "validation_regex": "(.*a.{500})"})
+    # RE2 takes time in proportion to the text, whatever the pattern: this one is harmless.
+    assert draft_of(**{**TEXT, "validation_regex": "(a+)+$"}).validation_regex == "(a+)+$"

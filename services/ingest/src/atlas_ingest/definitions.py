@@ -8,7 +8,7 @@ import re2
 
 from atlas_common.values import DataType
 from atlas_ingest import decimals
-from atlas_ingest.rules import TEXT_BYTES_MAX, clip, regex_of
+from atlas_ingest.rules import REGEX_STEPS_MAX, TEXT_BYTES_MAX, clip, regex_of
 from atlas_ingest.validate import attribute_name_problem
 
 UNIT_BYTES_MAX = 64
@@ -127,12 +127,18 @@ def _check_regex(pattern: str) -> None:
     if "\0" in pattern:
         raise DefinitionError("validation_regex", "holds U+0000")
     try:
-        regex_of(pattern)
+        steps = regex_of(pattern).programsize
     except re2.error as error:
         cause = error.args[0].decode() if isinstance(error.args[0], bytes) else error.args[0]
         raise DefinitionError(
             "validation_regex", f"{clip(pattern)} is no RE2 expression: {cause}"
         ) from None
+    if steps > REGEX_STEPS_MAX:
+        raise DefinitionError(
+            "validation_regex",
+            f"{clip(pattern)} compiles to {steps} steps, at most {REGEX_STEPS_MAX} are allowed:"
+            " repeat less",
+        )
 
 
 def _check_allowed(allowed_values: tuple[str, ...]) -> None:
