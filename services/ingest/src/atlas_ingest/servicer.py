@@ -1,6 +1,7 @@
 """IngestService over gRPC."""
 
 import time
+from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc.aio
@@ -15,6 +16,7 @@ from atlas_ingest import convert, metrics
 from atlas_ingest.optimizer import WriteOptimizer
 from atlas_ingest.requests import check_write
 from atlas_ingest.staging import StagingMonitor
+from atlas_ingest.write_arrow import ArrowWriter
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -28,6 +30,7 @@ class IngestServicer(ingest_service_pb2_grpc.IngestServiceServicer):
         self._optimizer = optimizer
         self._signer = signer
         self._monitor = monitor
+        self._arrow = ArrowWriter(optimizer, signer, monitor)
 
     @property
     def pending_points(self) -> int:
@@ -61,6 +64,13 @@ class IngestServicer(ingest_service_pb2_grpc.IngestServiceServicer):
             ack=ack,
             duplicate=ingested.duplicate,
         )
+
+    @override
+    async def WriteArrow(
+        self, request_iterator: AsyncIterator[pb.WriteArrowRequest], context: Context
+    ) -> pb.WriteArrowResponse:
+        """Store a stream of Arrow messages."""
+        return await self._arrow.write(request_iterator)
 
     @override
     async def GetStagingStatus(

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from atlas_common.values import DataType
 from atlas_ingest.arrow import checking
-from atlas_ingest.arrow.values import TypedRows
+from atlas_ingest.arrow.values import Texts, TypedRows
 from atlas_ingest.columns import Window
 from atlas_ingest.points import PointColumns
 from atlas_ingest.rules import Rule, new_rule
@@ -58,6 +58,11 @@ class ArrowColumns:
     qualities: Ints
     types: npt.NDArray[np.int8]
     values: Mapping[DataType, TypedRows]
+
+    @property
+    def text_bytes(self) -> int:
+        """Of all values that came as text, each written out as often as it stands there."""
+        return sum(typed.text_bytes for typed in self.values.values() if isinstance(typed, Texts))
 
     def __len__(self) -> int:
         return len(self.event_times_us)

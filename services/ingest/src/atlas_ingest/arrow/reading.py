@@ -142,15 +142,6 @@ def _plain(texts: Any) -> Any:
     return texts.cast(pa.string())
 
 
-def _check_text_bytes(size: int) -> None:
-    if size > TEXT_BYTES_MAX:
-        raise ArrowInvalidError(
-            f"has {size} bytes of text in one column, at most {TEXT_BYTES_MAX} fit in one message:"
-            " split it",
-            reason="BATCH_TOO_LARGE",
-        )
-
-
 def _event_times(count: int, array: Any, default_us: int) -> Ints:
     if array is None:
         return np.full(count, default_us, dtype=np.int64)
@@ -270,8 +261,14 @@ def _read_json(rows: Ints, array: Any) -> TypedRows:
 def _texts(data_type: DataType, rows: Ints, array: Any) -> TypedRows:
     codes, distinct = _distinct(array)
     sizes = pc.binary_length(distinct).to_numpy()
-    _check_text_bytes(int(sizes[codes].sum()))
-    return texts_of(data_type, rows, codes, distinct)
+    text_bytes = int(sizes[codes].sum(dtype=np.int64))
+    if text_bytes > TEXT_BYTES_MAX:
+        raise ArrowInvalidError(
+            f"has {text_bytes} bytes of text in {data_type}_value, at most {TEXT_BYTES_MAX} fit in"
+            " one message: split it",
+            reason="BATCH_TOO_LARGE",
+        )
+    return texts_of(data_type, rows, codes, distinct, text_bytes=text_bytes)
 
 
 _READERS: dict[DataType, Callable[[Ints, Any], TypedRows]] = {

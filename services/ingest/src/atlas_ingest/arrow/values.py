@@ -260,6 +260,7 @@ class Texts:
     distinct: Any
     accepted: Flags
     stored: Any
+    text_bytes: int
 
     def value(self, at: int) -> str:
         """The value at a position."""
@@ -297,13 +298,18 @@ class Texts:
         return flags
 
 
-def texts_of(data_type: DataType, rows: Ints, codes: Ints, distinct: Any) -> Texts:
-    """Check each distinct text for what holds of all attributes of the type."""
+def texts_of(
+    data_type: DataType, rows: Ints, codes: Ints, distinct: Any, *, text_bytes: int
+) -> Texts:
+    """Check each distinct text for what holds of all attributes of the type.
+
+    `text_bytes`: of all texts, each counted as often as it has a code.
+    """
     if data_type is DataType.TEXT:
         accepted, stored = _plain(distinct), distinct.cast(pa.binary())
     else:
         accepted, stored = _asked(data_type, distinct)
-    return Texts(data_type, rows, codes, distinct, accepted, stored)
+    return Texts(data_type, rows, codes, distinct, accepted, stored, text_bytes)
 
 
 def _plain(distinct: Any) -> Flags:
