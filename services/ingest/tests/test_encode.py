@@ -116,19 +116,20 @@ def test_a_ledger_row() -> None:
     known_by = encode.BatchIdentity("r-ü", b"hash", b"")
     (row,) = fields_of(encode.batch_row(5, 2, known_by, 9, None))
     keys = [struct.pack(">i", 5), struct.pack(">i", 2), "r-ü".encode(), b"hash", b""]
-    assert row == [*keys, struct.pack(">q", 9), *[None] * 9]
+    assert row == [*keys, struct.pack(">q", 9), *[None] * 10]
 
 
 def test_a_ledger_row_of_a_producer() -> None:
     known_by = encode.BatchIdentity(producer=ProducerSequence("line-7", 3))
     (row,) = fields_of(encode.batch_row(5, 2, known_by, 9, None))
     assert row[2] is None
-    assert row[6:] == [b"line-7", struct.pack(">q", 3), *[None] * 7]
+    assert row[6:] == [b"line-7", struct.pack(">q", 3), *[None] * 8]
 
 
 def test_a_ledger_row_of_a_message_with_its_dead_letter() -> None:
-    known_by = encode.BatchIdentity(source=SourceOffset("points", 4, 2**40))
+    known_by = encode.BatchIdentity(source=SourceOffset("points", 4, 2**40, 2**40 - 3))
     dead = DeadLetter("kafka", b"\x00\xff", "INVALID_FIELD", "no")
     (row,) = fields_of(encode.batch_row(5, 2, known_by, 9, dead))
     assert row[8:11] == [b"points", struct.pack(">i", 4), struct.pack(">q", 2**40)]
-    assert row[11:] == [b"kafka", b"INVALID_FIELD", b"no", b"\x00\xff"]
+    assert row[11] == struct.pack(">q", 2**40 - 3)
+    assert row[12:] == [b"kafka", b"INVALID_FIELD", b"no", b"\x00\xff"]

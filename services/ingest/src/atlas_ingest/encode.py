@@ -39,6 +39,7 @@ BATCH_COLUMNS = (
     "topic",
     "partition",
     "source_offset",
+    "source_follows",
     "dead_source",
     "dead_reason",
     "dead_message",
@@ -55,7 +56,7 @@ _JSONB_VERSION = b"\x01"
 _LENGTH = _INT = struct.Struct(">i")
 _BIGINT = struct.Struct(">q")
 _NO_PRODUCER = (None,) * 2
-_NO_SOURCE = (None,) * 3
+_NO_SOURCE = (None,) * 4
 _NO_DEAD_LETTER = (None,) * 4
 _BATCH_FIELDS = struct.pack(">h", len(BATCH_COLUMNS))
 KEY_SIZES = {
@@ -80,7 +81,10 @@ _ORDER = tuple(DataType)
 
 @dataclass(frozen=True, slots=True)
 class BatchIdentity:
-    """By what a repetition of a batch is known, one of three or nothing; and its answer."""
+    """By what a repetition of a batch is known, and its answer.
+
+    By one of three or nothing; but a message of a topic can have a request_id besides.
+    """
 
     request_id: str = ""
     body_hash: bytes = b""
@@ -131,8 +135,13 @@ def _producer_fields(producer: ProducerSequence) -> tuple[bytes, bytes]:
     return producer.producer_id.encode(), _BIGINT.pack(producer.sequence)
 
 
-def _source_fields(source: SourceOffset) -> tuple[bytes, bytes, bytes]:
-    return source.topic.encode(), _INT.pack(source.partition), _BIGINT.pack(source.offset)
+def _source_fields(source: SourceOffset) -> tuple[bytes, bytes, bytes, bytes]:
+    return (
+        source.topic.encode(),
+        _INT.pack(source.partition),
+        _BIGINT.pack(source.offset),
+        _BIGINT.pack(source.follows),
+    )
 
 
 def _dead_letter_fields(dead: DeadLetter) -> tuple[bytes, bytes, bytes, bytes]:

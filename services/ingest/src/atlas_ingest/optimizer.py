@@ -15,8 +15,7 @@ from atlas_ingest.columns import Checked, Window
 from atlas_ingest.config import EventTimeConfig
 from atlas_ingest.encode import BatchIdentity
 from atlas_ingest.flush import Flusher
-from atlas_ingest.matching import Matching
-from atlas_ingest.points import Ack, Answer, Rejections
+from atlas_ingest.points import Ack, Answer, DeadLetter, Rejections
 from atlas_ingest.refusal import BatchRefusedError
 from atlas_ingest.resolver import Resolver
 from atlas_ingest.rules import Rule, rule_of
@@ -83,7 +82,6 @@ class WriteOptimizer:
         self._store = store
         self._flusher = flusher
         self._budget = budget
-        self._matching = Matching()
         self._future_us = round(event_time.max_future_seconds * _SECOND_US)
         self._age_us = round(event_time.max_age_days * _DAY_US)
 
@@ -149,6 +147,29 @@ class WriteOptimizer:
         admission.keep()
         return Submitted(write, answer, batch.done, refused)
 
+    def submit_dead_letter(
+        self, tenant_id: int, known_by: BatchIdentity, letter: DeadLetter, admission: Admission
+    ) -> "asyncio.Future[Stored]":
+        """Send a message that cannot be stored on its way, to be kept as it came.
+
+        `tenant_id` 0: of no tenant that is known. Raises ServiceError UNAVAILABLE.
+        """
+        generation = self._flusher.admit()
+        batch = Batch(
+            number=self._flusher.next_number(),
+            tenant_id=tenant_id,
+            rows=b"",
+            point_count=0,
+            ack=Ack.DURABLE,
+            known_by=known_by,
+            dead_letter=letter,
+            admission=admission,
+            appended_at=time.monotonic(),
+        )
+        self._flusher.append(batch, generation)
+        admission.keep()
+        return batch.done
+
     async def _window(self, tenant: Tenant, now_us: int) -> Window:
         settings = await self._resolver.settings(tenant)
         return settings.window(now_us, Window(now_us - self._age_us, now_us + self._future_us))
@@ -163,9 +184,9 @@ class WriteOptimizer:
         if len(rules) == len(names) or not await self._resolver.registers_unknown_attributes(
             tenant
         ):
-            return await self._matching.check(write, rules, window), rules
+            return columns.check(rules, window), rules
         brought = columns.new_attributes(rules)
-        checked = await self._matching.check(write, {**rules, **brought}, window)
+        checked = columns.check({**rules, **brought}, window)
         refused = checked.rejections.count and not write.partial_success
         if write.validate_only or refused:
             return checked, rules
@@ -177,7 +198,7 @@ class WriteOptimizer:
         rules.update({name: rule_of(definition) for name, definition in made.items()})
         # Once more: another call may have defined one first, with its own type and rules, or the
         # catalog may be full.
-        return await self._matching.check(write, rules, window), rules
+        return columns.check(rules, window), rules
 
     async def _earlier(self, tenant: Tenant, write: Write) -> Skipped | None:
         """What the ledger knows of the request."""
@@ -202,6 +223,7 @@ class WriteOptimizer:
         entity_ids = await self._resolver.entity_ids(tenant, used) if used else {}
         attribute_ids = {name: rule.attribute_id or 0 for name, rule in rules.items()}
         number = self._flusher.next_number()
+        letter = write.dead_letter if answer.rejected_count else None
         return Batch(
             number=number,
             tenant_id=tenant.id,
@@ -215,7 +237,7 @@ class WriteOptimizer:
                 producer=write.producer,
                 source=write.source,
             ),
-            dead_letter=write.dead_letter,
+            dead_letter=None if letter is None else letter(checked.rejections),
             admission=admission,
             appended_at=time.monotonic(),
         )
@@ -249,7 +271,7 @@ class _Nothing:
 
 def _must_pass(write: Write) -> bool:
     """Whether the flush has to see the batch even if it has no points."""
-    return bool(write.request_id or write.moves_a_position or write.dead_letter)
+    return bool(write.request_id or write.moves_a_position)
 
 
 def _nothing_accepted(rejections: Rejections) -> Answer:
@@ -258,18 +280,29 @@ def _nothing_accepted(rejections: Rejections) -> Answer:
 
 def _skipped(write: Write, skipped: Skipped) -> Ingested:
     if skipped.expected is not None:
-        assert write.producer is not None
-        raise errors.failed_precondition(
-            "SEQUENCE_GAP",
-            f"sequence {write.producer.sequence} of producer {write.producer.producer_id!r} does"
-            f" not follow what is stored: send {skipped.expected} next",
-            field="sequence",
-            expected=skipped.expected,
-        )
+        raise _gap(write, skipped.expected)
     if not write.request_id:
         nothing = Answer(0, 0, ())
         return Ingested(nothing, skipped.position, duplicate=True)
     return _repeated(write, skipped)
+
+
+def _gap(write: Write, expected: int) -> ServiceError:
+    if write.producer is not None:
+        return errors.failed_precondition(
+            "SEQUENCE_GAP",
+            f"sequence {write.producer.sequence} of producer {write.producer.producer_id!r} does"
+            f" not follow what is stored: send {expected} next",
+            field="sequence",
+            expected=expected,
+        )
+    assert write.source is not None
+    return errors.failed_precondition(
+        "SEQUENCE_GAP",
+        f"offset {write.source.offset} does not follow what is stored: go on at {expected}",
+        field="offset",
+        expected=expected,
+    )
 
 
 def _repeated(write: Write, earlier: Skipped) -> Ingested:

@@ -79,11 +79,16 @@ class ProducerSequence:
 
 @dataclass(frozen=True, slots=True)
 class SourceOffset:
-    """A message of a topic: its repetitions are known by its offset."""
+    """A message of a topic: its repetitions are known by its offset.
+
+    `follows`: the offset after that of the message before it, as far as its reader knows. It is
+    stored only if everything before that is.
+    """
 
     topic: str
     partition: int
     offset: int
+    follows: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -278,6 +278,17 @@ SELECT producer_id, sequence, lane, epoch, flush_sequence
 FROM producer_positions
 WHERE tenant_id = %(tenant_id)s AND producer_id = ANY(%(producer_ids)s)
 
+-- name: stored_offsets
+-- How far the partitions of these topics are stored.
+SELECT topic, partition, next_offset
+FROM source_offsets
+WHERE topic = ANY(%(topics)s)
+
+-- name: source_offset
+SELECT next_offset
+FROM source_offsets
+WHERE topic = %(topic)s AND partition = %(partition)s
+
 -- name: staging_status
 -- age_seconds: since the lane's last flush, by the database's clock.
 SELECT

@@ -1,16 +1,18 @@
 """One batch on its way in, whichever door it came through."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from atlas_ingest.columns import Columns
-from atlas_ingest.points import Ack, DeadLetter, ProducerSequence, SourceOffset
+from atlas_ingest.points import Ack, DeadLetter, ProducerSequence, Rejections, SourceOffset
 
 
 @dataclass(frozen=True, slots=True)
 class Write:
     """A batch, and what is to be done with it.
 
-    A repetition is known by request_id, by producer or by source; two of them are never given.
+    A repetition is known by request_id, by producer or by source; two of them are never given, but
+    for a message of a topic that has a request_id besides.
     """
 
     columns: Columns
@@ -22,7 +24,8 @@ class Write:
     body_hash: bytes = b""  # Of all that decides what is stored; empty without a request_id.
     producer: ProducerSequence | None = None
     source: SourceOffset | None = None
-    dead_letter: DeadLetter | None = None  # Stored with the batch, once.
+    # Stored with the batch, once, if some of its points are refused.
+    dead_letter: Callable[[Rejections], DeadLetter] | None = None
 
     @property
     def moves_a_position(self) -> bool:
