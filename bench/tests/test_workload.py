@@ -1,12 +1,9 @@
-"""What the benchmarks send: the platform and its baseline must be given the same points."""
-
-import struct
+"""What the read benchmark writes before it reads."""
 
 import numpy as np
 import pytest
 
 from atlas.ingest.v1 import ingest_service_pb2
-from atlas_bench.copy_format import COLUMNS, copy_template
 from atlas_bench.errors import BenchError
 from atlas_bench.job import ClosedLoop, Job, OpenLoop, Request
 from atlas_bench.workload import ATTRIBUTES, Shape, entity_values, write_templates
@@ -33,23 +30,6 @@ def test_tenants_have_the_same_entities_with_different_values() -> None:
     assert entity_values(0, 1) != entity_values(1, 1)
 
 
-def test_copy_has_every_point_once_with_its_times() -> None:
-    template = copy_template(SMALL, [11, 12])
-    rows = 2 * 4 * len(ATTRIBUTES)
-    times = np.arange(2 * rows, dtype=np.int64)
-    decoded = decode_copy(template.with_big_endian(times))
-    assert len(decoded) == rows
-    keys = [struct.unpack(">iqi", b"".join(row[:3])) for row in decoded]  # type: ignore[arg-type]
-    assert len(set(keys)) == rows
-    assert {tenant for tenant, _, _ in keys} == {11, 12}
-    assert [struct.unpack(">q", row[3] or b"")[0] for row in decoded] == times[::2].tolist()
-    assert [struct.unpack(">q", row[4] or b"")[0] for row in decoded] == times[1::2].tolist()
-    # Exactly one value each, in the column of its attribute's type.
-    for number, row in enumerate(decoded):
-        filled = [name for name, field in zip(COLUMNS, row, strict=True) if field is not None][6:]
-        assert filled == [f"value_{ATTRIBUTES[number % len(ATTRIBUTES)].data_type}"]
-
-
 def test_a_batch_holds_whole_entities() -> None:
     with pytest.raises(BenchError, match="multiple of 20"):
         Shape(batch_points=1_010)
@@ -68,19 +48,3 @@ def test_a_job_survives_its_way_to_the_driver(load: OpenLoop | ClosedLoop) -> No
         assert one.tenant == other.tenant
         assert one.template.body == other.template.body
         assert one.template.offsets.tolist() == other.template.offsets.tolist()
-
-
-def decode_copy(body: bytes) -> list[list[bytes | None]]:
-    """Read binary COPY as its documentation has it."""
-    rows, at = [], 19
-    while (count := struct.unpack_from(">h", body, at)[0]) != -1:
-        at += 2
-        row: list[bytes | None] = []
-        for _ in range(count):
-            (length,) = struct.unpack_from(">i", body, at)
-            at += 4
-            row.append(None if length < 0 else body[at : at + length])
-            at += max(length, 0)
-        rows.append(row)
-    assert at + 2 == len(body)
-    return rows

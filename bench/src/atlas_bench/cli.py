@@ -13,7 +13,7 @@ EXIT_INTERRUPTED = 130
 
 app = typer.Typer(add_completion=False)
 bench = typer.Typer(
-    help="Measure ingest and reads against raw baselines.",
+    help="Measure ingest and reads against raw baselines, in the same run.",
     no_args_is_help=True,
     add_completion=False,
 )
@@ -37,43 +37,80 @@ TenantsOption = Annotated[int, typer.Option(min=1, max=100, help="Tenants that a
 EntitiesOption = Annotated[int, typer.Option(min=1, max=10_000, help="Entities of each tenant.")]
 
 
-@bench.command()
-def ingest(  # noqa: PLR0917 - typer makes options of them.
-    state: StateOption = None,
-    as_json: JsonOption = False,
-    seconds: SecondsOption = 5.0,
-    repeats: RepeatsOption = 5,
-    callers: CallersOption = 16,
-    points_per_second: Annotated[
-        float, typer.Option("--rate", min=1, help="Points per second offered by the open loop.")
-    ] = 20_000.0,
-    batch: Annotated[int, typer.Option(min=1, max=10_000, help="Points of one Write.")] = 1_000,
-    ack: Annotated[str, typer.Option(help="durable or committed.")] = "durable",
-    tenants: TenantsOption = 3,
-    entities: EntitiesOption = 200,
-) -> None:
-    """Write against binary COPY of the same points into the same table."""
-    # Imported where it is used: every `atlas` command loads this module.
-    from atlas_bench.ingest import IngestOptions, measure  # noqa: PLC0415
-    from atlas_bench.workload import Shape  # noqa: PLC0415
+_INGEST_EXAMPLES = """Examples:
 
-    if ack not in ("durable", "committed"):
-        raise typer.BadParameter("want durable or committed", param_hint="--ack")
+atlas bench ingest --quick
+
+atlas bench ingest --json > ingest.json
+
+atlas bench ingest --only write_arrow,latency --repeats 3
+
+atlas bench ingest --only write_stream --seconds 10 --profile
+"""
+
+
+@bench.command(epilog=_INGEST_EXAMPLES)
+def ingest(  # noqa: PLR0917 - typer makes options of them.
+    as_json: JsonOption = False,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Less than a minute: short runs, few rows; rough.")
+    ] = False,
+    only: Annotated[
+        str | None,
+        typer.Option(
+            help="Scenarios, separated by commas: write_arrow, write_stream, write, staged_burst,"
+            " vs_executemany, group_commit, latency, memory, growth. Default: all."
+        ),
+    ] = None,
+    repeats: Annotated[
+        int | None, typer.Option(min=1, max=100, help="Runs of each kind. Default: 5.")
+    ] = None,
+    seconds: Annotated[
+        float | None,
+        typer.Option(min=0.5, max=600, help="Length of each run at full speed. Default: 6."),
+    ] = None,
+    ack: Annotated[
+        str, typer.Option(help="staged, committed or durable, where it is not the scenario's.")
+    ] = "committed",
+    growth_in_one: Annotated[
+        bool,
+        typer.Option(
+            "--growth-in-one", help="Add the curve of growth within one partition (minutes more)."
+        ),
+    ] = False,
+    everything: Annotated[
+        bool,
+        typer.Option(
+            "--everything", help="Let replicas and the warehouse follow every row meanwhile."
+        ),
+    ] = False,
+    profile: Annotated[
+        bool, typer.Option("--profile", help="Show where the time goes: Python and statements.")
+    ] = False,
+) -> None:
+    """The write path against raw binary COPY of the same points, and against other ways to write.
+
+    Starts a platform of its own in a temporary directory, and removes it. Progress goes to stderr.
+    The exit code is 1 if a row that was acknowledged is not stored, or the other way round.
+    """
+    # Imported where it is used: every `atlas` command loads this module.
+    from atlas_bench.ingest import chosen_options, measure  # noqa: PLC0415
 
     def run() -> dict[str, Any]:
-        shape = Shape(tenants=tenants, entities=entities, batch_points=batch)
-        options = IngestOptions(
-            seconds=seconds,
-            repeats=repeats,
-            callers=callers,
-            points_per_second=points_per_second,
+        given = {"repeats": repeats, "seconds": seconds}
+        options = chosen_options(
+            only=only,
+            quick=quick,
             ack=ack,
-            shape=shape,
+            growth_in_one=growth_in_one,
+            everything=everything,
+            profile=profile,
+            **{name: value for name, value in given.items() if value is not None},
         )
-        return measure(options, state)
+        return measure(options)
 
     result = _told(run, as_json=as_json)
-    if not result["verified"]["nothing_lost"]:
+    if not result["audit"]["equal"]:
         raise typer.Exit(EXIT_FAILED)
 
 

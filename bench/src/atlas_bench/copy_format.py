@@ -5,55 +5,50 @@ Python loop can encode. Format: https://www.postgresql.org/docs/current/sql-copy
 """
 
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
 
-import numpy as np
 from psycopg.types.numeric import DecimalBinaryDumper
 
-from atlas_bench.template import Template
-from atlas_bench.workload import ATTRIBUTES, Scalar, Shape, entity_values
+from atlas_bench.workload import Scalar
 from atlas_client import DataType
 
-_VALUE_TYPES = ("bool", "int", "double", "decimal", "text", "time", "json")
+VALUE_TYPES = ("bool", "int", "double", "decimal", "text", "time", "json")
 COLUMNS = (
     *("tenant_id", "entity_id", "attribute_id", "event_time", "ingested_at", "quality"),
-    *(f"value_{name}" for name in _VALUE_TYPES),
+    *(f"value_{name}" for name in VALUE_TYPES),
 )
 
 POSTGRES_EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
 POSTGRES_EPOCH_US = int(POSTGRES_EPOCH.timestamp()) * 1_000_000
 
-_HEADER = b"PGCOPY\n\xff\r\n\0" + struct.pack(">ii", 0, 0)
-_TRAILER = struct.pack(">h", -1)
+HEADER = b"PGCOPY\n\xff\r\n\0" + struct.pack(">ii", 0, 0)
+TRAILER = struct.pack(">h", -1)
 _NULL = struct.pack(">i", -1)
-# Up to the length of event_time; the time itself, the length and the value of ingested_at follow.
-_KEY = struct.Struct(">h iiiqiii")
+_WHOSE = struct.Struct(">iiiq")
+WHOSE = _WHOSE.pack(4, -0x5EED5EED, 8, -0x5EED5EED5EED5EED)
+"""Tenant and entity of nobody."""
 _DECIMALS = DecimalBinaryDumper(Decimal)
 
 
-def copy_template(shape: Shape, tenant_ids: Sequence[int]) -> Template:
-    """Return the points of one round of Write calls as one COPY, without their times.
+def copy_row(attribute_id: int, data_type: DataType, value: Scalar) -> tuple[bytes, list[int]]:
+    """Return a row with WHOSE in place of tenant and entity, and where its two times stand.
 
-    The template has two times for each row, event_time and ingested_at: microseconds since
-    POSTGRES_EPOCH. Entity ids count from 1, attribute ids too.
+    The times are event_time and ingested_at, in microseconds since POSTGRES_EPOCH.
     """
-    body = bytearray(_HEADER)
-    offsets: list[int] = []
-    for tenant_index, tenant_id in enumerate(tenant_ids):
-        for entity_index in range(shape.entities):
-            values = entity_values(tenant_index, entity_index)
-            for number, (attribute, value) in enumerate(zip(ATTRIBUTES, values, strict=True), 1):
-                body += _KEY.pack(len(COLUMNS), 4, tenant_id, 8, entity_index + 1, 4, number, 8)
-                offsets.append(len(body))
-                body += bytes(8) + struct.pack(">i", 8)
-                offsets.append(len(body))
-                body += bytes(8) + struct.pack(">ih", 2, 0)
-                body += _value_fields(
-                    {attribute.data_type.value: encode(attribute.data_type, value)}
-                )
-    return Template(bytes(body + _TRAILER), np.array(offsets, dtype=np.int64))
+    body = struct.pack(">h", len(COLUMNS)) + WHOSE + struct.pack(">iii", 4, attribute_id, 8)
+    event_time = len(body)
+    body += bytes(8) + struct.pack(">i", 8)
+    ingested_at = len(body)
+    body += bytes(8) + struct.pack(">ih", 2, 0)
+    body += _value_fields({data_type.value: encode(data_type, value)})
+    return body, [event_time, ingested_at]
+
+
+def whose(tenant_id: int, entity_id: int) -> bytes:
+    """Return what a row has in place of WHOSE."""
+    return _WHOSE.pack(4, tenant_id, 8, entity_id)
 
 
 def encode(data_type: DataType, value: Scalar) -> bytes:
@@ -77,5 +72,5 @@ def encode(data_type: DataType, value: Scalar) -> bytes:
 def _value_fields(encoded: Mapping[str, bytes]) -> bytes:
     return b"".join(
         struct.pack(">i", len(value)) + value if (value := encoded.get(name)) is not None else _NULL
-        for name in _VALUE_TYPES
+        for name in VALUE_TYPES
     )

@@ -24,28 +24,29 @@ class Driver:
     @contextmanager
     def started(cls) -> Iterator["Driver"]:
         """Run a driver; it ends with this."""
-        with _child("atlas_bench.driver") as child:
+        with module_process("atlas_bench.driver") as child:
             yield cls(child)
 
     def run(self, job: Job) -> dict[str, Any]:
         """Do one run; returns Tally.summary(). Raises BenchError when the driver died."""
-        answer: dict[str, Any] = json.loads(_ask(self._child, job.to_json()))
+        answer: dict[str, Any] = json.loads(ask(self._child, job.to_json()))
         return answer
 
 
 @contextmanager
 def echo_server(answers: Mapping[str, Sequence[bytes]]) -> Iterator[str]:
     """Run a bare gRPC server with these answers; gives its address."""
-    with _child("atlas_bench.echo") as child:
+    with module_process("atlas_bench.echo") as child:
         encoded = {
             name: [base64.b64encode(message).decode() for message in messages]
             for name, messages in answers.items()
         }
-        yield _ask(child, json.dumps({"answers": encoded})).strip()
+        yield ask(child, json.dumps({"answers": encoded})).strip()
 
 
 @contextmanager
-def _child(module: str) -> Iterator["subprocess.Popen[str]"]:
+def module_process(module: str) -> Iterator["subprocess.Popen[str]"]:
+    """Run a module in a process of its own until the block ends; stdin and stdout are pipes."""
     command = [sys.executable, "-m", module]
     with subprocess.Popen(  # noqa: S603 - ourselves.
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -61,7 +62,8 @@ def _child(module: str) -> Iterator["subprocess.Popen[str]"]:
                 child.kill()
 
 
-def _ask(child: "subprocess.Popen[str]", line: str) -> str:
+def ask(child: "subprocess.Popen[str]", line: str) -> str:
+    """Write a line, wait for the line that answers it. Raises BenchError when the process died."""
     assert child.stdin is not None
     assert child.stdout is not None
     try:

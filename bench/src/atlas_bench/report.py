@@ -32,8 +32,8 @@ def _processor(runs: list[dict[str, Any]]) -> str:
     """Say who used the processor while the platform worked."""
     used: Counter[str] = Counter()
     for run in runs:
-        if run["kind"] != "baseline":
-            used.update(run["processor_seconds"])
+        if not run["kind"].startswith("baseline"):
+            used.update(run.get("processor_seconds", {}))
     total = sum(used.values()) or 1.0
     shares = ", ".join(f"{name} {seconds / total:.0%}" for name, seconds in used.most_common(6))
     return f"Processor during the platform's runs: {shares}."
@@ -42,32 +42,63 @@ def _processor(runs: list[dict[str, Any]]) -> str:
 def _failures(runs: list[dict[str, Any]]) -> list[str]:
     errors: Counter[str] = Counter()
     for run in runs:
-        errors.update(run["errors"])
+        errors.update(run.get("errors") or {})
     return [f"[red]{count} calls failed: {escape(words)}[/red]" for words, count in errors.items()]
 
 
 def _ingest(result: dict[str, Any]) -> RenderableType:
-    medians, parameters = result["medians"], result["parameters"]
-    table = Table("", "rows/s", "ack p50 ms", "ack p99 ms", box=None, header_style="bold")
-    table.add_row("raw COPY", _number(medians["baseline"]["rows_per_second"], 0), "", "")
-    table.add_row("Write, full speed", _number(medians["platform"]["rows_per_second"], 0), "", "")
-    offered = medians["platform_open_loop"]
-    table.add_row(
-        f"Write, {parameters['points_per_second']:,.0f} rows/s offered",
-        _number(offered["rows_per_second"], 0),
-        _number(offered["ack_p50_ms"], 1),
-        _number(offered["ack_p99_ms"], 1),
-    )
-    share = result["ratios"]["rows_per_second_platform_to_baseline"]
-    verified = result["verified"]
-    kept = "all there" if verified["nothing_lost"] else "ROWS ARE MISSING"
+    rates = Table("", "rows/s", "of its baseline", box=None, header_style="bold")
+    ratios, audit = result["ratios"], result["audit"]
+    for name, rate in result["rows_per_s"].items():
+        rates.add_row(name, _number(rate, 0), _number(ratios.get(name), 2))
+    held = Table("held to", "bound", "aim", "measured", "", box=None, header_style="bold")
+    for name, found in result["targets"].items():
+        bound = f"<= {found['at_most']:g}" if "at_most" in found else f">= {found['at_least']:g}"
+        verdict = "met" if found["met"] else "[red]MISSED[/red]"
+        held.add_row(name, bound, _number(found.get("aim"), 1), _number(found["is"], 2), verdict)
+    kept = "equal" if audit["equal"] else "[red]NOT EQUAL[/red]"
     return Group(
-        table,
-        f"Write reaches {_number(share, 2)} of raw COPY (medians of {parameters['repeats']} runs,"
-        f" {parameters['ack'].upper()}).",
-        f"{verified['rows_acknowledged']:,} rows acknowledged, {verified['rows_stored']:,} stored:"
-        f" {kept}.",
+        rates,
+        "",
+        held,
+        f"{audit['acknowledged']:,} rows acknowledged, {audit['stored']:,} stored,"
+        f" {audit['unknown']:,} unknown: {kept}. Took {result['took_seconds']:.0f} s"
+        f"{' (quick: rough figures)' if result['quick'] else ''}.",
+        *_growth(result.get("growth", {})),
+        *_steps(result.get("profile")),
     )
+
+
+def _growth(curves: dict[str, list[dict[str, Any]]]) -> list[RenderableType]:
+    if not curves:
+        return []
+    table = Table(
+        "stored", "partitions", "rows/s", "baseline", "ratio", box=None, header_style="bold"
+    )
+    for points in curves.values():
+        for point in points:
+            table.add_row(
+                f"{point['stored_rows']:,}",
+                str(point["partitions"]),
+                _number(point["rows_per_s"], 0),
+                _number(point["baseline_rows_per_s"], 0),
+                _number(point["ratio"], 2),
+            )
+    return ["", table]
+
+
+def _steps(profile: dict[str, Any] | None) -> list[RenderableType]:
+    """Show where the time went, most first."""
+    shown: list[RenderableType] = []
+    for title, rows in (profile or {}).items():
+        names = list(rows[0]) if rows else []
+        table = Table(title=title, title_justify="left", box=None, header_style="bold")
+        for name in names:
+            table.add_column(name, justify="left" if name == "step" else "right")
+        for row in rows:
+            table.add_row(*(escape(str(row[name])) for name in names))
+        shown += ["", table]
+    return shown
 
 
 def _read(result: dict[str, Any]) -> RenderableType:

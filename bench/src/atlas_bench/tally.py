@@ -11,7 +11,8 @@ _HIGHEST_US = 600_000_000
 _DIGITS = 3
 
 
-def _histogram() -> HdrHistogram:
+def histogram() -> HdrHistogram:
+    """Return an empty histogram of microseconds."""
     return HdrHistogram(_LOWEST_US, _HIGHEST_US, _DIGITS)
 
 
@@ -33,8 +34,8 @@ class Tally:
     errors: Counter[str] = field(default_factory=Counter)
     sources: Counter[str] = field(default_factory=Counter)
     elapsed_seconds: float = 0.0
-    latency: HdrHistogram = field(default_factory=_histogram)
-    send_lag: HdrHistogram = field(default_factory=_histogram)
+    latency: HdrHistogram = field(default_factory=histogram)
+    send_lag: HdrHistogram = field(default_factory=histogram)
     """How late the driver itself sent: if this is not small, the driver was the bottleneck."""
 
     def record(self, latency_seconds: float, outcome: Outcome) -> None:
@@ -43,13 +44,13 @@ class Tally:
             self.errors[outcome.error] += 1
             return
         self.ok += 1
-        self.latency.record_value(_us(latency_seconds))
+        record_seconds(self.latency, latency_seconds)
         if outcome.source:
             self.sources[outcome.source] += 1
 
     def record_send_lag(self, lag_seconds: float) -> None:
         """Note how long after its scheduled time a call was sent."""
-        self.send_lag.record_value(_us(lag_seconds))
+        record_seconds(self.send_lag, lag_seconds)
 
     def summary(self) -> dict[str, Any]:
         """Return it as JSON has it: milliseconds, calls per second."""
@@ -78,5 +79,6 @@ def percentiles(histogram: HdrHistogram) -> dict[str, float] | None:
     }
 
 
-def _us(seconds: float) -> int:
-    return min(max(round(seconds * 1e6), _LOWEST_US), _HIGHEST_US)
+def record_seconds(histogram: HdrHistogram, seconds: float) -> None:
+    """Count one duration; what is out of range counts as the nearest that is not."""
+    histogram.record_value(min(max(round(seconds * 1e6), _LOWEST_US), _HIGHEST_US))

@@ -1,7 +1,7 @@
 """The telemetry that every benchmark uses: some tenants with the same entities and attributes."""
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -34,7 +34,7 @@ ATTRIBUTES: tuple[Attribute, ...] = (
 )
 
 _SERVICED = datetime(2026, 1, 1, tzinfo=UTC)
-_TIME_MARK = b"\x18" + b"\xff" * 7 + b"\x7f"  # Field event_time_us with the greatest 8-byte varint.
+TIME_MARK = b"\x18" + b"\xff" * 7 + b"\x7f"  # Field event_time_us with the greatest 8-byte varint.
 
 
 @dataclass(frozen=True)
@@ -71,8 +71,13 @@ class Shape:
 
 def entity_values(tenant_index: int, entity_index: int) -> list[Scalar]:
     """Return one value for each of ATTRIBUTES: the same at every call."""
-    rng = random.Random(tenant_index * 1_000_003 + entity_index)  # noqa: S311 - no secret.
-    return [_value(attribute, rng) for attribute in ATTRIBUTES]
+    return values_of(ATTRIBUTES, tenant_index * 1_000_003 + entity_index)
+
+
+def values_of(attributes: Iterable[Attribute], seed: int) -> list[Scalar]:
+    """Return one value for each attribute: the same for the same seed."""
+    rng = random.Random(seed)  # noqa: S311 - no secret.
+    return [_value(attribute, rng) for attribute in attributes]
 
 
 def write_templates(shape: Shape) -> Iterator[tuple[str, Template]]:
@@ -92,16 +97,16 @@ def write_templates(shape: Shape) -> Iterator[tuple[str, Template]]:
                         attribute=attribute.name,
                         event_time_us=VARINT_MAX,
                     )
-                    _set_value(point, attribute.data_type, value)
+                    set_value(point, attribute.data_type, value)
             yield tenant, _template(request.SerializeToString(), shape.batch_points)
 
 
 def _template(body: bytes, points: int) -> Template:
     offsets = []
-    found = body.find(_TIME_MARK)
+    found = body.find(TIME_MARK)
     while found >= 0:
         offsets.append(found + 1)  # Behind the tag.
-        found = body.find(_TIME_MARK, found + len(_TIME_MARK))
+        found = body.find(TIME_MARK, found + len(TIME_MARK))
     assert len(offsets) == points, "something else looks like a time"
     return Template(body, np.array(offsets, dtype=np.int64))
 
@@ -124,7 +129,8 @@ def _value(attribute: Attribute, rng: random.Random) -> Scalar:  # noqa: PLR0911
             return f'{{"gain": {rng.randrange(100)}, "mode": "auto"}}'
 
 
-def _set_value(point: value_pb2.Point, data_type: DataType, value: Scalar) -> None:
+def set_value(point: value_pb2.Point, data_type: DataType, value: Scalar) -> None:
+    """Give a point its value, in the field of its attribute's type."""
     match value:
         case bool():
             point.bool_value = value

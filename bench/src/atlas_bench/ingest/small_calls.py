@@ -1,0 +1,84 @@
+"""What the group commit is worth, and what an acknowledgement costs at a steady load."""
+
+from functools import partial
+from typing import Any
+
+from atlas_bench.ingest.job import Ack, Door, WriteJob, WriteRun
+from atlas_bench.ingest.rig import Rig
+from atlas_bench.ingest.runs import Run, Runs
+from atlas_bench.medians import medians
+from atlas_bench.progress import say
+
+GROUP_COMMIT_OFF = {"ATLAS_FLUSH__POINTS": "1", "ATLAS_FLUSH__INTERVAL_MS": "0"}
+"""Every batch is enough by itself, and none is waited for: one COPY and one flush per call."""
+_CONVOY_SECONDS = 1.0
+
+
+def group_commit(rig: Rig, runs: Runs) -> None:
+    """Many callers with a few points each, against the same service without its group commit."""
+    options = rig.options
+    with rig.second_ingest(GROUP_COMMIT_OFF) as alone:
+        rig.direct.prepare(options.small_points)
+        for repeat in range(1, options.repeats + 1):
+            runs.platform("group_commit_on", repeat, partial(_small_calls, rig, rig.target))
+            runs.platform("group_commit_off", repeat, partial(_small_calls, rig, alone, slow=True))
+            runs.direct(
+                "copy_per_call",
+                repeat,
+                lambda: rig.direct.copy(_CONVOY_SECONDS, options.small_points),
+            )
+
+
+def latency(rig: Rig, runs: Runs) -> None:
+    """A steady load in an open loop, acknowledged at one level, then at the other."""
+    options = rig.options
+    for repeat in range(1, options.repeats + 1):
+        for ack in (Ack.COMMITTED, Ack.STAGED):
+            job = WriteJob(
+                target=rig.target,
+                door=Door.WRITE,
+                ack=ack,
+                fleet=options.fleet,
+                points=options.latency_points,
+                concurrency=1,
+                seconds=options.latency_seconds,
+                calls_per_s=options.latency_points_per_s / options.latency_points,
+                seed=repeat,
+            )
+            runs.platform(f"steady_{ack}", repeat, partial(rig.drivers.run, job))
+            say(f"     {_percentiles(runs.all[-1])}")
+
+
+def latency_medians(runs: Runs) -> dict[str, Any]:
+    """Return the medians of the percentiles, milliseconds."""
+    found: dict[str, Any] = {}
+    for ack in (Ack.COMMITTED, Ack.STAGED):
+        paths = {f"{ack}_{name}": f"latency_ms.{name}" for name in ("p50", "p99", "max")}
+        paths[f"{ack}_send_lag_p99"] = "send_lag_ms.p99"
+        found |= medians(runs.of(f"steady_{ack}"), paths)
+    return found
+
+
+def _small_calls(rig: Rig, target: str, *, slow: bool = False) -> WriteRun:
+    """Let all call at once. Where each call takes its turn, few calls tell the rate."""
+    options = rig.options
+    job = WriteJob(
+        target=target,
+        door=Door.WRITE,
+        ack=options.ack,
+        fleet=options.fleet,
+        points=options.small_points,
+        concurrency=options.small_callers,
+        seconds=options.small_seconds,
+        points_max=options.small_points * options.small_calls_off if slow else None,
+        channels=options.small_channels,
+        retry_overloaded=True,
+    )
+    return rig.drivers.run(job, options.small_drivers)
+
+
+def _percentiles(run: Run) -> str:
+    found = run["latency_ms"] or {}
+    lag = (run["send_lag_ms"] or {}).get("p99", 0.0)
+    words = ", ".join(f"{name} {value:.1f}" for name, value in found.items())
+    return f"latency in ms: {words}; sent late by {lag:.1f} (p99)"
