@@ -30,7 +30,7 @@ from atlas_devstack.platform import SERVICES
 from atlas_devstack.ports import free_port
 from atlas_devstack.services import Service, Wiring
 from atlas_devstack.waiting import Patience
-from atlas_ingest.config import Config, FlushConfig
+from atlas_ingest.config import Config, FlushConfig, StreamConfig
 from atlas_ingest.wiring import TENANTLESS, Ingest, wire
 
 from .waiting import eventually
@@ -206,7 +206,11 @@ class Rig:
 
 @asynccontextmanager
 async def start_rig(
-    database: Database, *, hotcache: str | None = None, **flush: Any
+    database: Database,
+    *,
+    hotcache: str | None = None,
+    stream: StreamConfig | None = None,
+    **flush: Any,
 ) -> AsyncIterator[Rig]:
     """A service in this process, ready, with its tenants made."""
     dsn = DatabaseConfig(
@@ -221,6 +225,7 @@ async def start_rig(
         hotcache=None if hotcache is None else PeerConfig(target=hotcache),
         token=TokenConfig(keys={1: key}, active_key=1),
         flush=FlushConfig(**flush),
+        stream=stream or StreamConfig(),
     )
     async with AsyncExitStack() as stack:
         admin = await stack.enter_async_context(

@@ -29,6 +29,7 @@ async def main() -> None:
             services=[INGEST, CATALOG],
             readiness=ingest.readiness,
             background=ingest.background,
+            on_drain=ingest.streams.drain,
         )
 
 

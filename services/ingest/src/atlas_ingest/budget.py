@@ -17,6 +17,11 @@ class Budget:
         self.points = 0
         self.bytes = 0
 
+    @property
+    def fill(self) -> float:
+        """How much of it is taken: 0 to 1, and above for a call that was too large for it."""
+        return max(self.points / self.points_max, self.bytes / self.bytes_max)
+
     def admit(self, points: int, size_bytes: int) -> "Admission":
         """Room for a call. Raises ServiceError RESOURCE_EXHAUSTED / OVERLOADED."""
         # One call always fits when there is no other: no size of message is refused for ever.

@@ -1,5 +1,6 @@
 """What the ingest service can be told. The environment is read here and nowhere else."""
 
+from pathlib import Path
 from typing import Self
 
 from pydantic import Field, model_validator
@@ -43,6 +44,29 @@ class FlushConfig(Section):
         return self
 
 
+class StreamConfig(Section):
+    """WriteStream: how many, and how much of each may be unacknowledged."""
+
+    streams_max: int = Field(
+        default=200, ge=1, le=10_000, description="Streams at a time; more are refused."
+    )
+    window_batches: int = Field(
+        default=64, ge=1, le=4096, description="Most unacknowledged batches of one stream."
+    )
+    window_points: int = Field(
+        default=100_000, ge=1, le=10_000_000, description="Most points in them."
+    )
+    start_seconds: float = Field(
+        default=5.0, gt=0, le=60, description="How long the first message of a stream may take."
+    )
+    idle_seconds: float = Field(
+        default=300.0, gt=0, le=86_400, description="How long nothing may be sent and under way."
+    )
+    settle_seconds: float = Field(
+        default=5.0, gt=0, le=60, description="Longest wait for what an older stream left."
+    )
+
+
 class EventTimeConfig(Section):
     """Which event times are believed."""
 
@@ -68,6 +92,21 @@ class MaintenanceConfig(Section):
     partitions_interval_seconds: float = Field(
         default=3600.0, gt=0, description="How often partitions are made ahead."
     )
+    default_rows_interval_seconds: float = Field(
+        default=15.0, gt=0, description="How often rows without a partition are looked for."
+    )
+    retention: DatabaseConfig | None = Field(
+        default=None,
+        description="The primary itself, as the role atlas_maintenance, to retire partitions;"
+        " unset: `python -m atlas_ingest.maintenance` does, as a job.",
+    )
+    retention_interval_seconds: float = Field(
+        default=3600.0, gt=0, description="How often partitions are looked at that may retire."
+    )
+    archive_directory: Path | None = Field(
+        default=None,
+        description="Where retired rows go as Parquet; unset: classes that want that are kept.",
+    )
     adoption_interval_seconds: float = Field(
         default=2.0, gt=0, description="How often lanes without an owner are looked for."
     )
@@ -85,6 +124,7 @@ class Config(ServiceConfig):
     )
     token: TokenConfig = Field(description="Keys of freshness and page tokens.")
     flush: FlushConfig = Field(default_factory=FlushConfig, description="The group commit.")
+    stream: StreamConfig = Field(default_factory=StreamConfig, description="WriteStream.")
     event_time: EventTimeConfig = Field(
         default_factory=EventTimeConfig, description="Which event times are believed."
     )
@@ -93,4 +133,12 @@ class Config(ServiceConfig):
     )
     maintenance: MaintenanceConfig = Field(
         default_factory=MaintenanceConfig, description="Partitions, lanes without an owner."
+    )
+
+
+class JobConfig(ServiceConfig):
+    """Settings of `python -m atlas_ingest.maintenance`."""
+
+    maintenance: MaintenanceConfig = Field(
+        default_factory=MaintenanceConfig, description="Retention."
     )

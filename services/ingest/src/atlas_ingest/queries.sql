@@ -272,6 +272,12 @@ SELECT request_id, lane, epoch, sequence, body_hash, answer
 FROM write_requests
 WHERE tenant_id = %(tenant_id)s AND request_id = ANY(%(request_ids)s)
 
+-- name: producer_position
+-- How far a producer is stored, and which flush did it.
+SELECT sequence, lane, epoch, flush_sequence, stored_at
+FROM producer_positions
+WHERE tenant_id = %(tenant_id)s AND producer_id = %(producer_id)s
+
 -- name: stored_sequences
 -- How far each of the tenant's producers is stored.
 SELECT producer_id, sequence, lane, epoch, flush_sequence
@@ -295,6 +301,3 @@ SELECT
     lane, owned, epoch, sequence, flushed_at, staged_points, staged_bytes,
     extract(EPOCH FROM clock_timestamp() - flushed_at)::double precision AS age_seconds
 FROM staging_status()
-
--- name: maintain_partitions
-SELECT maintain_partitions()

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from typing import Any
 
 import grpc.aio
@@ -16,7 +17,10 @@ from atlas_ingest import convert, metrics
 from atlas_ingest.optimizer import WriteOptimizer
 from atlas_ingest.requests import check_write
 from atlas_ingest.staging import StagingMonitor
+from atlas_ingest.store import Store
+from atlas_ingest.stream_convert import check_producer_id, position_response
 from atlas_ingest.write_arrow import ArrowWriter
+from atlas_ingest.write_streams import WriteStreams
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -25,9 +29,16 @@ class IngestServicer(ingest_service_pb2_grpc.IngestServiceServicer):
     """Takes telemetry in."""
 
     def __init__(
-        self, optimizer: WriteOptimizer, signer: TokenSigner, monitor: StagingMonitor
+        self,
+        optimizer: WriteOptimizer,
+        signer: TokenSigner,
+        monitor: StagingMonitor,
+        store: Store,
+        streams: WriteStreams,
     ) -> None:
         self._optimizer = optimizer
+        self._store = store
+        self._streams = streams
         self._signer = signer
         self._monitor = monitor
         self._arrow = ArrowWriter(optimizer, signer, monitor)
@@ -71,6 +82,26 @@ class IngestServicer(ingest_service_pb2_grpc.IngestServiceServicer):
     ) -> pb.WriteArrowResponse:
         """Store a stream of Arrow messages."""
         return await self._arrow.write(request_iterator)
+
+    @override
+    async def WriteStream(
+        self, request_iterator: AsyncIterator[pb.WriteStreamRequest], context: Context
+    ) -> AsyncIterator[pb.WriteStreamResponse]:
+        """Store batches in the order they are sent."""
+        async with aclosing(self._streams.serve(request_iterator)) as responses:
+            async for response in responses:
+                yield response
+
+    @override
+    async def GetProducerPosition(
+        self, request: pb.GetProducerPositionRequest, context: Context
+    ) -> pb.GetProducerPositionResponse:
+        """How far a producer's batches are stored."""
+        check_producer_id(request, required=True)
+        tenant = current_tenant()
+        row = await self._store.producer_position(tenant, request.producer_id)
+        positions = [] if row is None else [row.position]
+        return position_response(row, self._signer.seal(tenant.id, positions))
 
     @override
     async def GetStagingStatus(

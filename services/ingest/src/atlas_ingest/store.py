@@ -111,6 +111,15 @@ class StoredRequest:
     answer: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class ProducerRow:
+    """How far a producer is stored; `position` holds it."""
+
+    sequence: int
+    position: Position
+    stored_at: datetime
+
+
 class AttributeConflictError(Exception):
     """Attributes exist with another type or heat; nothing was changed."""
 
@@ -262,6 +271,16 @@ class Store:
         async with tenant_transaction(self._primary, tenant, read_only=True) as connection:
             cursor = connection.cursor(row_factory=class_row(AttributeRow))
             return await (await cursor.execute(Q["list_attributes"], values)).fetchall()
+
+    async def producer_position(self, tenant: Tenant, producer_id: str) -> ProducerRow | None:
+        """How far the producer is stored; None if nothing of it is."""
+        values = {"tenant_id": tenant.id, "producer_id": producer_id}
+        async with tenant_transaction(self._primary, tenant, read_only=True) as connection:
+            row = await (await connection.execute(Q["producer_position"], values)).fetchone()
+        if row is None:
+            return None
+        sequence, lane, epoch, flush_sequence, stored_at = row
+        return ProducerRow(sequence, Position(lane, epoch, flush_sequence), stored_at)
 
     async def stored_request(self, tenant: Tenant, request_id: str) -> StoredRequest | None:
         """What the ledger knows of the request; None if it was never stored."""

@@ -2,7 +2,7 @@
 
 import asyncio
 import signal
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -46,12 +46,14 @@ async def serve(
     services: Sequence[str],
     readiness: Mapping[str, Check] | None = None,
     background: Mapping[str, Work] | None = None,
+    on_drain: Callable[[], None] | None = None,
     stop: asyncio.Event | None = None,
 ) -> None:
     """Serve until SIGTERM or SIGINT (or `stop`), then drain: NOT_SERVING, finish calls, stop.
 
     `services` are full names, for health and reflection. Background tasks start before the first
-    call and stop after the last. A second signal ends the drain at once. Raises FatalError if the
+    call and stop after the last. `on_drain` is called as the drain begins, to end streams that
+    would not end by themselves. A second signal ends the drain at once. Raises FatalError if the
     address cannot be bound, or when a check or a background task raises it.
     """
     health = HealthServicer(services)
@@ -71,6 +73,8 @@ async def serve(
                 await stopping.wait()
             finally:
                 # Also when a fatal error or a cancellation ends the wait.
+                if on_drain is not None:
+                    on_drain()
                 await _drain(server, health, hurry, config.grace_seconds)
     _log.info("stopped", address=address)
 
