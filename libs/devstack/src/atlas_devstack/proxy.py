@@ -29,7 +29,7 @@ class FaultProxy:
         self._flowing = asyncio.Event()
         self._flowing.set()
         self._is_refusing = False
-        self._fatal_request: bytes | None = None
+        self._fatal_request: tuple[bytes, int | None] | None = None
         self._answers_held = asyncio.Event()
         self._links: set[_Link] = set()
         self._serving: set[asyncio.Task[None]] = set()
@@ -66,15 +66,16 @@ class FaultProxy:
         self._is_refusing = False
         self._flowing.set()
 
-    def hold_answers_to(self, request: bytes) -> asyncio.Event:
+    def hold_answers_to(self, request: bytes, *, client_port: int | None = None) -> asyncio.Event:
         """Let the next request that contains these bytes through, and no answer to it.
 
         The server does what it was asked to, and the client never hears of it. Only that
-        connection is affected, for good. The event is set when the request has been seen. The
-        bytes must lie in one packet, which those of a short request do.
+        connection is affected, for good: the one that the server sees coming from `client_port`,
+        or any. The event is set when the request has been seen. The bytes must lie in one packet,
+        which those of a short request do.
         """
         self._answers_held = asyncio.Event()
-        self._fatal_request = request
+        self._fatal_request = (request, client_port)
         return self._answers_held
 
     def refuse(self) -> None:
@@ -129,8 +130,11 @@ class FaultProxy:
     def _refuses(self) -> bool:
         return self._is_refusing
 
-    def _is_fatal(self, chunk: bytes) -> bool:
-        if self._fatal_request is None or self._fatal_request not in chunk:
+    def _is_fatal(self, chunk: bytes, client_port: int) -> bool:
+        if self._fatal_request is None:
+            return False
+        request, wanted_port = self._fatal_request
+        if request not in chunk or wanted_port not in {None, client_port}:
             return False
         self._fatal_request = None
         self._answers_held.set()
@@ -151,6 +155,8 @@ class _Link:
         self._proxy = proxy
         self._client = client
         self._server = server
+        self._client_port: int = server[1].get_extra_info("sockname")[1]
+        """Of this client, as the server sees it."""
         self._is_half_open = False
         self._answers_flow = asyncio.Event()
         self._answers_flow.set()
@@ -201,7 +207,7 @@ class _Link:
                 chunk = await reader.read(_CHUNK_BYTES)
             except OSError:
                 chunk = b""
-            if reader is self._client[0] and self._proxy._is_fatal(chunk):
+            if reader is self._client[0] and self._proxy._is_fatal(chunk, self._client_port):
                 self._answers_flow.clear()  # Before the server can see the request.
             due = asyncio.get_running_loop().time() + self._proxy.latency_seconds
             await queue.put((due, chunk))

@@ -1,0 +1,40 @@
+"""The same batches from many clients at once, at two processes: stored once, answered alike."""
+
+from tests.integration.waiting import eventually
+
+from .arena import TENANTS, Arena
+from .ledger import Outcome
+from .load import Burst
+
+CLIENTS = 6
+BATCHES = 20
+
+
+async def test_concurrent_and_later_repetitions(arena: Arena) -> None:
+    await arena.start_ingest()
+    await arena.start_ingest()
+    async with arena.door() as door, Burst.to(door, TENANTS, points=16) as clients:
+        clients.send(BATCHES, clients=CLIENTS)
+    tokens = {batch.token for batch in arena.ledger.batches}
+    async with arena.door() as door, Burst.to(door, TENANTS, points=16) as clients:
+        for batch in arena.ledger.batches:
+            clients.send_again(batch)
+    assert len(arena.ledger.batches) == BATCHES * len(TENANTS)
+    for batch in arena.ledger.batches:
+        assert (batch.first_answers, batch.repeated_answers) == (1, CLIENTS)
+        assert batch.token in tokens
+    findings = await arena.verify()
+    assert findings.stored == len(arena.ledger.points())
+
+
+async def test_repetitions_while_the_first_is_killed(arena: Arena) -> None:
+    """The answers of one process are lost: the other has the repetitions meanwhile."""
+    first = await arena.start_ingest()
+    await arena.start_ingest()
+    async with arena.door() as door, Burst.to(door, TENANTS, points=16) as clients:
+        with arena.flushes_held():
+            clients.send(BATCHES, clients=CLIENTS)
+            await eventually(lambda: arena.waiting_flushes("advisory") >= 2)
+            first.kill()
+    assert not arena.ledger.with_outcome(Outcome.UNKNOWN)
+    await arena.verify()

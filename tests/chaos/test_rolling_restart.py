@@ -1,0 +1,26 @@
+"""Two ingest processes are replaced one after the other under load: no repeatable call fails."""
+
+import asyncio
+
+from .arena import Arena
+
+DELIVERY_SECONDS_MAX = 5.0
+
+
+async def test_no_repeatable_call_fails(arena: Arena) -> None:
+    processes = [await arena.start_ingest(), await arena.start_ingest()]
+    async with arena.load():
+        for process in processes:
+            await asyncio.to_thread(process.restart)
+            await arena.verify_now()
+            await arena.more_traffic()
+    await arena.verify()
+    # Clients were told to go elsewhere, never left waiting.
+    assert set(arena.ledger.failures) <= {
+        "UNAVAILABLE",
+        "CANCELLED",
+        "UNAVAILABLE DEPENDENCY_UNAVAILABLE",
+        "INVALID_ARGUMENT VALUE_OUT_OF_RANGE",
+    }
+    slowest = max(arena.ledger.delivery_seconds())
+    assert slowest < DELIVERY_SECONDS_MAX
