@@ -19,7 +19,12 @@ from atlas_ingest.config import CatalogConfig
 from atlas_ingest.definitions import AttributeDraft
 from atlas_ingest.resolver import Resolver
 from atlas_ingest.rules import clip
-from atlas_ingest.store import AttributeConflictError, Store, TenantRow
+from atlas_ingest.store import (
+    AttributeConflictError,
+    RetentionClassUnknownError,
+    Store,
+    TenantRow,
+)
 from atlas_ingest.tenants import FIELDS, TenantDraft
 from atlas_ingest.validate import entity_key_problem
 
@@ -54,7 +59,10 @@ class CatalogServicer(catalog_service_pb2_grpc.CatalogServiceServicer):
         """Make a tenant, or answer the one that is there."""
         _check_key(request.key, "key")
         draft = _tenant_draft(request, "")
-        row, created = await self._store.create_tenant(request.key, draft)
+        try:
+            row, created = await self._store.create_tenant(request.key, draft)
+        except RetentionClassUnknownError as error:
+            raise _class_unknown(draft, error, "") from None
         if not created:
             _check_same(request, draft, row)
         self._tenants.forget(request.key)
@@ -68,7 +76,10 @@ class CatalogServicer(catalog_service_pb2_grpc.CatalogServiceServicer):
         fields = _masked_fields(request.update_mask.paths)
         _check_key(request.tenant.key, "tenant.key")
         draft = _tenant_draft(_masked(request.tenant, fields), "tenant.")
-        row = await self._store.update_tenant(request.tenant.key, draft, fields)
+        try:
+            row = await self._store.update_tenant(request.tenant.key, draft, fields)
+        except RetentionClassUnknownError as error:
+            raise _class_unknown(draft, error, "tenant.") from None
         if row is None:
             raise errors.not_found(
                 "TENANT_UNKNOWN",
@@ -217,6 +228,17 @@ def _tenant_draft(request: pb.CreateTenantRequest, prefix: str) -> TenantDraft:
     except ServiceError as error:
         error.field = f"{prefix}{error.field}"
         raise
+
+
+def _class_unknown(
+    draft: TenantDraft, error: RetentionClassUnknownError, prefix: str
+) -> ServiceError:
+    return errors.invalid_argument(
+        "INVALID_FIELD",
+        f"retention_class {clip(draft.retention_class)} does not exist: choose one of"
+        f" {', '.join(error.known)}",
+        field=f"{prefix}retention_class",
+    )
 
 
 def _masked_fields(paths: Sequence[str]) -> list[str]:

@@ -23,7 +23,6 @@ from atlas_ingest.definitions import (
     AttributeDraft,
     hot_bytes,
 )
-from atlas_ingest.rules import clip
 from atlas_ingest.tenants import TenantDraft, TenantSettings
 
 Q = load_queries("atlas_ingest")
@@ -128,6 +127,14 @@ class AttributeConflictError(Exception):
         self.existing = tuple(existing)
 
 
+class RetentionClassUnknownError(Exception):
+    """A tenant cannot be of a class that does not exist; `known` are those that do."""
+
+    def __init__(self, known: Sequence[str]) -> None:
+        super().__init__(f"there are the retention classes {', '.join(known)}")
+        self.known = tuple(known)
+
+
 class Store:
     """The catalog and the ledger in the primary."""
 
@@ -137,10 +144,10 @@ class Store:
     async def create_tenant(self, key: str, draft: TenantDraft) -> tuple[TenantRow, bool]:
         """The tenant of this key, and whether this call made it.
 
-        Raises ServiceError as `update_tenant` for a retention class that does not exist.
+        Raises RetentionClassUnknownError.
         """
         values = _tenant_values(key, draft)
-        async with self._known_class(draft), self._primary.transaction() as connection:
+        async with self._known_class(), self._primary.transaction() as connection:
             cursor = connection.cursor(row_factory=class_row(TenantRow))
             made = await (await cursor.execute(Q["create_tenant"], values)).fetchone()
             if made is not None:
@@ -155,11 +162,10 @@ class Store:
     ) -> TenantRow | None:
         """The tenant with these fields changed; None if there is none.
 
-        Raises ServiceError INVALID_ARGUMENT / INVALID_FIELD for a retention class that does not
-        exist, with those that do.
+        Raises RetentionClassUnknownError.
         """
         values = {**_tenant_values(key, draft), "fields": list(fields)}
-        async with self._known_class(draft), self._primary.transaction() as connection:
+        async with self._known_class(), self._primary.transaction() as connection:
             cursor = connection.cursor(row_factory=class_row(TenantRow))
             row = await (await cursor.execute(Q["update_tenant"], values)).fetchone()
             if row is not None:
@@ -167,19 +173,13 @@ class Store:
         return row
 
     @asynccontextmanager
-    async def _known_class(self, draft: TenantDraft) -> AsyncIterator[None]:
+    async def _known_class(self) -> AsyncIterator[None]:
         try:
             yield
         except psycopg.errors.ForeignKeyViolation:
             async with self._primary.transaction(read_only=True) as connection:
                 rows = await (await connection.execute(Q["retention_classes"])).fetchall()
-            known = ", ".join(row[0] for row in rows)
-            raise errors.invalid_argument(
-                "INVALID_FIELD",
-                f"retention_class {clip(draft.retention_class)} does not exist: choose one of"
-                f" {known}",
-                field="retention_class",
-            ) from None
+            raise RetentionClassUnknownError([row[0] for row in rows]) from None
 
     async def list_tenants(self, after: int, limit: int) -> list[TenantRow]:
         """Tenants with greater ids."""
