@@ -29,6 +29,7 @@ from atlas_ingest.settling import Settling
 from atlas_ingest.staging import StagingMonitor
 from atlas_ingest.store import Store
 from atlas_ingest.worker import Announce
+from atlas_ingest.write_streams import WriteStreams
 
 INGEST = ingest_service_pb2.DESCRIPTOR.services_by_name["IngestService"].full_name
 CATALOG = catalog_service_pb2.DESCRIPTOR.services_by_name["CatalogService"].full_name
@@ -52,6 +53,7 @@ class Ingest:
     tenants: PostgresTenants
     flusher: Flusher
     adoption: Adoption
+    streams: WriteStreams
     readiness: Mapping[str, Check]
     background: Mapping[str, Work]
 
@@ -90,14 +92,16 @@ async def wire(config: Config) -> AsyncIterator[Ingest]:
         monitor = StagingMonitor(primary, flusher, budget)
         tenants = PostgresTenants(primary)
         signer = TokenSigner.from_config(config.token)
+        streams = WriteStreams(optimizer, store, signer, monitor, config.stream)
         partitions = Partitions(primary, config.maintenance)
         adoption = Adoption(primary, config.direct, config.maintenance, flusher.take_over)
         yield Ingest(
-            ingest=IngestServicer(optimizer, signer, monitor),
+            ingest=IngestServicer(optimizer, signer, monitor, store, streams),
             catalog=CatalogServicer(store, resolver, tenants, signer, config.catalog),
             tenants=tenants,
             flusher=flusher,
             adoption=adoption,
+            streams=streams,
             readiness={
                 "primary": primary.check,
                 "rights": rights.guard(primary),
