@@ -80,6 +80,7 @@ def _table(ipc_stream: bytes) -> Any:
     rows = 0
     for batch in reader:
         batch.validate(full=True)
+        _check_dictionaries(batch)
         batches.append(batch)
         rows += len(batch)
         if rows > ROWS_MAX:  # measure() has found less: the frames contradict each other.
@@ -88,6 +89,14 @@ def _table(ipc_stream: bytes) -> Any:
             )
     table = pa.Table.from_batches(batches, reader.schema)
     return table.unify_dictionaries().combine_chunks() if len(batches) > 1 else table
+
+
+def _check_dictionaries(batch: Any) -> None:
+    for name, column in zip(batch.schema.names, batch.columns, strict=True):
+        if pa.types.is_dictionary(column.type) and column.dictionary.null_count:
+            raise ArrowInvalidError(
+                f"has a null in the dictionary of {name}: let the index be null instead"
+            )
 
 
 def _columns(count: int, arrays: Mapping[str, Any], defaults: Defaults) -> ArrowColumns:
@@ -107,13 +116,10 @@ def _names(count: int, array: Any, default: str) -> Names:
     if array is None:
         return Names(np.zeros(count, dtype=np.int64), [default])
     codes, texts = _distinct(array)
-    distinct = texts.to_pylist()
-    is_absent = codes < 0
-    if "" in distinct:
-        is_absent |= codes == distinct.index("")
-    if is_absent.any():
+    distinct = [text or default for text in texts.to_pylist()]
+    if (codes < 0).any():
         # A name of its own, also when the default stands among the others.
-        codes = np.where(is_absent, len(distinct), codes)
+        codes = np.where(codes < 0, np.int64(len(distinct)), codes)
         distinct.append(default)
     return Names(codes, distinct)
 
@@ -123,23 +129,21 @@ def _distinct(array: Any) -> tuple[Ints, Any]:
     if not pa.types.is_dictionary(array.type):
         array = _plain(array).dictionary_encode()
         return _codes(array.indices), array.dictionary
-    codes, texts = _codes(array.indices), _plain(array.dictionary)
-    used, where = np.unique(codes, return_inverse=True)
-    merged = texts.take(pa.array(np.maximum(used, 0))).dictionary_encode() if len(texts) else None
-    if merged is None:
-        return np.full(len(codes), -1, dtype=np.int64), pa.array([], pa.string())
-    mapped = np.where(used < 0, np.int64(-1), _codes(merged.indices))
-    return np.asarray(mapped[where], dtype=np.int64), merged.dictionary
-
-
-def _codes(indices: Any) -> Ints:
-    codes: Ints = indices.cast(pa.int64()).fill_null(-1).to_numpy(zero_copy_only=False)
-    return codes
+    used, where = np.unique(_codes(array.indices), return_inverse=True)
+    nulls = int((used < 0).sum())  # Sorted: one at the front, or none.
+    merged = _plain(array.dictionary.take(pa.array(used[nulls:]))).dictionary_encode()
+    codes = np.append(np.full(nulls, -1, dtype=np.int64), _codes(merged.indices))
+    return codes[where], merged.dictionary
 
 
 def _plain(texts: Any) -> Any:
     """As a pa.StringArray."""
     return texts.cast(pa.string())
+
+
+def _codes(indices: Any) -> Ints:
+    codes: Ints = indices.cast(pa.int64()).fill_null(-1).to_numpy(zero_copy_only=False)
+    return codes
 
 
 def _event_times(count: int, array: Any, default_us: int) -> Ints:
@@ -186,12 +190,12 @@ def _values(
     }
     if len(given) == 1:
         ((data_type, array),) = given.items()
-        if not _nulls(array):
+        if not array.null_count:
             types = np.full(count, TYPES.index(data_type), dtype=np.int8)
             return types, {data_type: _READERS[data_type](np.arange(count), array)}
     types = np.full(count, MISSING, dtype=np.int8)
     counts = np.zeros(count, dtype=np.int8)
-    valid = {data_type: _present(array) for data_type, array in given.items()}
+    valid = {data_type: _is_valid(array) for data_type, array in given.items()}
     for data_type, flags in valid.items():
         types[flags] = TYPES.index(data_type)
         counts += flags
@@ -203,21 +207,6 @@ def _values(
             own = array if len(rows) == count else array.take(pa.array(rows))
             values[data_type] = _READERS[data_type](rows, own)
     return types, values
-
-
-def _nulls(array: Any) -> int:
-    """How many are null, also by way of a dictionary that holds a null."""
-    if pa.types.is_dictionary(array.type) and array.dictionary.null_count:
-        return len(array) - int(_present(array).sum())
-    return int(array.null_count)
-
-
-def _present(array: Any) -> npt.NDArray[np.bool_]:
-    flags = _is_valid(array)
-    if pa.types.is_dictionary(array.type) and array.dictionary.null_count:
-        holds = np.append(_is_valid(array.dictionary), [False])  # At -1: of a null index.
-        flags &= holds[_codes(array.indices)]
-    return flags
 
 
 def _read_bools(rows: Ints, array: Any) -> TypedRows:
