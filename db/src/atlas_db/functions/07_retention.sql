@@ -39,10 +39,11 @@ LANGUAGE sql STABLE SET search_path = atlas, pg_temp AS $$
 $$;
 
 -- What retention has to do now, oldest first. step: 'retire', 'archive', 'expire' or 'drop'; relation: where the
--- rows are. tenant_ids: whom an archive or expiry is of. `only_name`: one partition; NULL: all.
+-- rows are. tenant_ids: whom an archive or expiry is of. needs_archive:
+-- the step writes archives, or removes what only they hold then. `only_name`: one partition; NULL: all.
 CREATE OR REPLACE FUNCTION retention_plan(only_name text DEFAULT NULL)
 RETURNS TABLE (step text, partition_name text, relation text, lower_bound timestamptz, upper_bound timestamptz,
-               retention_class text, tenant_ids integer[])
+               retention_class text, tenant_ids integer[], needs_archive boolean)
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = atlas, pg_temp AS $$
 DECLARE
     class record;
@@ -69,7 +70,8 @@ BEGIN
             CONTINUE;
         END IF;
         relation := 'atlas.entity_values_ts';
-        SELECT count(*) FILTER (WHERE c.passed), count(*) INTO passed, in_use FROM classes_passed(upper_bound) AS c;
+        SELECT count(*) FILTER (WHERE c.passed), count(*), coalesce(bool_or(c.action = 'archive'), false)
+        INTO passed, in_use, needs_archive FROM classes_passed(upper_bound) AS c;
         CONTINUE WHEN passed = 0;
         IF passed = in_use OR NOT EXISTS (
             SELECT FROM entity_values_ts AS v
@@ -81,6 +83,7 @@ BEGIN
         END IF;
         FOR class IN SELECT c.retention_class, c.action FROM classes_passed(upper_bound) AS c WHERE c.passed LOOP
             retention_class := class.retention_class;
+            needs_archive := class.action = 'archive';
             IF class.action = 'archive' THEN
                 step := 'archive';
                 tenant_ids := tenants_with_rows(class.retention_class, lower_bound, upper_bound, archived);
@@ -107,11 +110,12 @@ $$;
 CREATE OR REPLACE FUNCTION retired_plan(
     p_name text, p_relation text, p_lower timestamptz, p_upper timestamptz, archived integer[]
 ) RETURNS TABLE (step text, partition_name text, relation text, lower_bound timestamptz, upper_bound timestamptz,
-                 retention_class text, tenant_ids integer[])
+                 retention_class text, tenant_ids integer[], needs_archive boolean)
 LANGUAGE plpgsql STABLE SET search_path = atlas, pg_temp AS $$
 BEGIN
     RETURN QUERY EXECUTE format($sql$
-        SELECT 'archive', $1, $2, $3, $4, t.retention_class, array_agg(t.tenant_id ORDER BY t.tenant_id)
+        SELECT 'archive', $1, $2, $3, $4, t.retention_class,
+            array_agg(t.tenant_id ORDER BY t.tenant_id), true
         FROM retired_partitions AS r
         JOIN tenants AS t ON t.tenant_id = ANY (r.archive_tenants)
         WHERE r.name = $1 AND t.tenant_id <> ALL ($5)
@@ -120,7 +124,8 @@ BEGIN
         $sql$, p_relation)
     USING p_name, p_relation, p_lower, p_upper, archived;
     IF NOT FOUND THEN
-        RETURN QUERY SELECT 'drop', p_name, p_relation, p_lower, p_upper, NULL::text, NULL::integer[];
+        RETURN QUERY SELECT 'drop', p_name, p_relation, p_lower, p_upper, NULL::text, NULL::integer[],
+            EXISTS (SELECT FROM partition_archives AS a WHERE a.partition_name = p_name);
     END IF;
 END
 $$;

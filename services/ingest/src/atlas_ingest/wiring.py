@@ -17,15 +17,21 @@ from atlas_ingest.adoption import Adoption
 from atlas_ingest.budget import Budget
 from atlas_ingest.catalog_servicer import CatalogServicer
 from atlas_ingest.catalog_watch import CatalogWatch
-from atlas_ingest.config import Config
+from atlas_ingest.config import Config, MaintenanceConfig
 from atlas_ingest.flush import Flusher
 from atlas_ingest.invalidation import Invalidator, nobody_to_tell
-from atlas_ingest.maintenance import Partitions
+from atlas_ingest.maintenance import (
+    Partitions,
+    Retention,
+    observe_partitions,
+    observe_retention,
+)
 from atlas_ingest.metrics import observe_pending
 from atlas_ingest.optimizer import WriteOptimizer
 from atlas_ingest.resolver import Resolver
 from atlas_ingest.servicer import IngestServicer
 from atlas_ingest.settling import Settling
+from atlas_ingest.sources.wiring import sources
 from atlas_ingest.staging import StagingMonitor
 from atlas_ingest.store import Store
 from atlas_ingest.worker import Announce
@@ -51,6 +57,7 @@ class Ingest:
     ingest: IngestServicer
     catalog: CatalogServicer
     tenants: PostgresTenants
+    optimizer: WriteOptimizer
     flusher: Flusher
     adoption: Adoption
     streams: WriteStreams
@@ -94,11 +101,13 @@ async def wire(config: Config) -> AsyncIterator[Ingest]:
         signer = TokenSigner.from_config(config.token)
         streams = WriteStreams(optimizer, store, signer, monitor, config.stream)
         partitions = Partitions(primary, config.maintenance)
+        observe_partitions(partitions)
         adoption = Adoption(primary, config.direct, config.maintenance, flusher.take_over)
         yield Ingest(
             ingest=IngestServicer(optimizer, signer, monitor, store, streams),
             catalog=CatalogServicer(store, resolver, tenants, signer, config.catalog),
             tenants=tenants,
+            optimizer=optimizer,
             flusher=flusher,
             adoption=adoption,
             streams=streams,
@@ -110,12 +119,23 @@ async def wire(config: Config) -> AsyncIterator[Ingest]:
             },
             background={
                 "partitions": partitions.run,
+                **_retention(config.maintenance),
                 "flush": flusher.run,
                 "adoption": adoption.run,
                 "heartbeat": Heartbeat(primary).run,
                 "catalog": CatalogWatch(config.direct, resolver).run,
+                **sources(config, optimizer, tenants, primary),
             },
         )
+
+
+def _retention(config: MaintenanceConfig) -> Mapping[str, Work]:
+    """Where this process is trusted with the role; elsewhere a job of its own does it."""
+    if config.retention is None:
+        return {}
+    retention = Retention(config.retention, config)
+    observe_retention(retention)
+    return {"retention": retention.run}
 
 
 async def _announce(stack: AsyncExitStack, config: Config) -> Announce:

@@ -1,0 +1,94 @@
+"""`python -m atlas_ingest.maintenance plan|run`: retention as a job of its own.
+
+For sites that do not let the ingest service hold the role atlas_maintenance. Exit codes: 0 all is
+done (plan: nothing is due), 1 something is left, 2 the configuration is wrong, 3 the database is
+away, 4 another process is at it.
+"""
+
+import argparse
+import asyncio
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import datetime
+from typing import Any
+
+import psycopg
+
+from atlas_common import telemetry
+from atlas_common.config import load
+from atlas_common.errors import ServiceError
+from atlas_ingest.config import JobConfig
+from atlas_ingest.maintenance.retention import Outcome, Result, Retention, Step
+
+_EPILOG = """\
+environment:
+  ATLAS_MAINTENANCE__RETENTION__DSN     the primary itself, as the role atlas_maintenance
+  ATLAS_MAINTENANCE__ARCHIVE_DIRECTORY  where Parquet files go; unset: what wants them is kept
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; its exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m atlas_ingest.maintenance",
+        description="Retire, archive and drop partitions whose time has passed.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("command", choices=["plan", "run"], help="plan changes nothing")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    arguments = parser.parse_args(argv)
+    config = load(JobConfig, [])
+    if config.maintenance.retention is None:
+        sys.stderr.write("ATLAS_MAINTENANCE__RETENTION__DSN is not set\n")
+        return 2
+    retention = Retention(config.maintenance.retention, config.maintenance)
+    with telemetry.setup("ingest-maintenance", config.telemetry, instance=config.instance):
+        try:
+            if arguments.command == "plan":
+                return _show_plan(asyncio.run(retention.plan()), as_json=arguments.json)
+            return _show_run(asyncio.run(retention.walk()), as_json=arguments.json)
+        except (ServiceError, psycopg.Error) as error:
+            sys.stderr.write(f"the database cannot be maintained: {error}\n")
+            return 3
+
+
+def _show_plan(steps: Sequence[Step], *, as_json: bool) -> int:
+    _print({"steps": [_plain(step) for step in steps]}, as_json, [_line(step) for step in steps])
+    return 1 if steps else 0
+
+
+def _show_run(outcomes: Sequence[Outcome] | None, *, as_json: bool) -> int:
+    if outcomes is None:
+        sys.stderr.write("another process is at it\n")
+        return 4
+    plain = [
+        {**_plain(outcome.step), "result": outcome.result.value, "detail": outcome.detail}
+        for outcome in outcomes
+    ]
+    lines = [f"{_line(o.step)}: {o.result.value}: {o.detail}" for o in outcomes]
+    _print({"outcomes": plain}, as_json, lines)
+    return 0 if all(outcome.result is Result.DONE for outcome in outcomes) else 1
+
+
+def _plain(step: Step) -> dict[str, Any]:
+    return {
+        name: value.isoformat() if isinstance(value, datetime) else value
+        for name, value in asdict(step).items()
+    }
+
+
+def _line(step: Step) -> str:
+    of = f" of class {step.retention_class}" if step.retention_class else ""
+    return f"{step.step} {step.partition_name}{of}"
+
+
+def _print(plain: dict[str, Any], as_json: bool, lines: Sequence[str]) -> None:
+    text = json.dumps(plain, indent=2) if as_json else "\n".join(lines or ["nothing is due"])
+    sys.stdout.write(text + "\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
