@@ -1,7 +1,6 @@
 """The load generators: processes of their own, out of the way of COPY and of the report."""
 
 import json
-import subprocess
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -11,16 +10,14 @@ from dataclasses import replace
 from atlas_bench.ingest.job import WriteJob, WriteRun
 from atlas_bench.processes import ask, module_process
 
-_PROCESSES_MAX = 8
-
 
 class Drivers:
     """As many processes as a run asks for; each lives until all end."""
 
     def __init__(self, stack: ExitStack) -> None:
         self._stack = stack
-        self._pool = stack.enter_context(ThreadPoolExecutor(_PROCESSES_MAX, "atlas-driver"))
-        self._children: list[subprocess.Popen[str]] = []
+        self._sums = stack.enter_context(ThreadPoolExecutor(1, "atlas-drivers"))
+        self._children: list[_Child] = []
 
     @classmethod
     @contextmanager
@@ -30,6 +27,10 @@ class Drivers:
             drivers = cls(stack)
             drivers._grow(processes)
             yield drivers
+
+    def prepare(self, job: WriteJob, *, first: int = 0) -> "Future[WriteRun]":
+        """Begin to encode the batches of a job, in the process that will run it."""
+        return self.begin(replace(job, seconds=0.0), first=first)
 
     def run(self, job: WriteJob, processes: int = 1) -> WriteRun:
         """Do one run, its callers spread over so many processes. Raises BenchError."""
@@ -43,19 +44,27 @@ class Drivers:
             for number in range(processes)
         ]
         parts = [
-            self._pool.submit(_run, running, part)
-            for running, part in zip(self._children[first:], jobs, strict=False)
+            running.begin(part) for running, part in zip(self._children[first:], jobs, strict=False)
         ]
-        return parts[0] if processes == 1 else self._pool.submit(_sum_of, parts)
+        return parts[0] if processes == 1 else self._sums.submit(_sum_of, parts)
 
     def _grow(self, processes: int) -> None:
         while len(self._children) < processes:
-            started = self._stack.enter_context(module_process("atlas_bench.ingest.driver"))
-            self._children.append(started)
+            self._children.append(_Child(self._stack))
 
 
-def _run(running: "subprocess.Popen[str]", job: WriteJob) -> WriteRun:
-    return WriteRun(**json.loads(ask(running, job.to_json())))
+class _Child:
+    """A process, and the thread that talks to it: one job at a time, in their order."""
+
+    def __init__(self, stack: ExitStack) -> None:
+        self._process = stack.enter_context(module_process("atlas_bench.ingest.driver"))
+        self._thread = stack.enter_context(ThreadPoolExecutor(1, "atlas-driver"))
+
+    def begin(self, job: WriteJob) -> "Future[WriteRun]":
+        return self._thread.submit(self._run, job)
+
+    def _run(self, job: WriteJob) -> WriteRun:
+        return WriteRun(**json.loads(ask(self._process, job.to_json())))
 
 
 def _sum_of(parts: "Sequence[Future[WriteRun]]") -> WriteRun:

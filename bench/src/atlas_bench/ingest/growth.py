@@ -2,16 +2,17 @@
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from datetime import date, timedelta
 from functools import partial
 from typing import Any
 
 import psycopg
 
 from atlas_bench.ingest.direct import FIRST_TENANT_ID
+from atlas_bench.ingest.jobs import arrow_job
 from atlas_bench.ingest.options import GrowthStep
 from atlas_bench.ingest.rig import Rig
 from atlas_bench.ingest.runs import BASELINE, Runs
-from atlas_bench.ingest.throughput import arrow_job
 from atlas_bench.medians import ratio
 from atlas_bench.progress import say
 
@@ -23,13 +24,16 @@ _ROOT = "entity_values_ts"
 # index must not be emptier than the other's.
 _SERIES = """
 CREATE UNLOGGED TABLE IF NOT EXISTS bench_series AS
-WITH known AS (
-    SELECT e.tenant_id, e.entity_id, a.attribute_id, a.data_type::text AS data_type,
-        dense_rank() OVER (ORDER BY e.tenant_id) AS tenant_no,
-        dense_rank() OVER (PARTITION BY e.tenant_id ORDER BY e.entity_id) AS entity_no,
-        dense_rank() OVER (PARTITION BY e.tenant_id ORDER BY a.attribute_id) AS attribute_no
-    FROM entities AS e JOIN attributes AS a ON a.tenant_id = e.tenant_id
-    WHERE e.tenant_id = ANY (%(tenants)s)
+WITH entity AS (
+    SELECT tenant_id, entity_id, dense_rank() OVER (ORDER BY tenant_id) AS tenant_no,
+        row_number() OVER (PARTITION BY tenant_id ORDER BY entity_id) AS entity_no
+    FROM entities WHERE tenant_id = ANY (%(tenants)s)
+), attribute AS (
+    SELECT tenant_id, attribute_id, data_type::text AS data_type,
+        row_number() OVER (PARTITION BY tenant_id ORDER BY attribute_id) AS attribute_no
+    FROM attributes WHERE tenant_id = ANY (%(tenants)s)
+), known AS (
+    SELECT * FROM entity JOIN attribute USING (tenant_id) WHERE entity_no %% %(every)s = 0
 )
 SELECT tenant_id, entity_id, attribute_id, data_type, entity_no, attribute_no FROM known
 UNION ALL
@@ -38,7 +42,7 @@ FROM known
 """
 _PARTITION = """
 CREATE TABLE IF NOT EXISTS {name} PARTITION OF entity_values_ts
-FOR VALUES FROM ('{first} 00:00:00+00') TO ('{first}'::date + 1 || ' 00:00:00+00')
+FOR VALUES FROM ('{first} 00:00:00+00') TO ('{next} 00:00:00+00')
 """
 _FILL = """
 INSERT INTO {name} (tenant_id, entity_id, attribute_id, event_time, ingested_at, quality,
@@ -53,7 +57,7 @@ SELECT s.tenant_id, s.entity_id, s.attribute_id, t.at, t.at, 0,
     CASE data_type WHEN 'json' THEN '{{"gain": 17, "mode": "auto"}}'::jsonb END
 FROM bench_series AS s
 CROSS JOIN (SELECT '{first} 00:00:00+00'::timestamptz + make_interval(secs => %(round)s) AS at) AS t
-WHERE s.entity_no %% %(every)s = %(part)s %% %(every)s AND s.attribute_no %% 2 = %(parity)s
+WHERE s.attribute_no %% 2 = %(parity)s
 ORDER BY s.tenant_id, s.entity_id, s.attribute_id
 """
 
@@ -70,7 +74,7 @@ def measure(rig: Rig, runs: Runs) -> dict[str, list[dict[str, Any]]]:
             rig.audit.restart()
             for repeat in range(1, options.growth_repeats + 1):
                 seconds = options.growth_seconds
-                job = replace(arrow_job(rig), seconds=seconds)
+                job = replace(arrow_job(options, rig.target), seconds=seconds)
                 runs.beside(
                     "growth",
                     repeat,
@@ -95,7 +99,11 @@ def fill(rig: Rig, step: GrowthStep) -> None:
     """Empty the table, and store so many rows in so many partitions, today's among them."""
     rig.settle()
     rig.admin.execute(f"TRUNCATE {_ROOT}")
-    rig.admin.execute(_SERIES, {"tenants": rig.tenant_ids, "before_first": FIRST_TENANT_ID - 1})
+    series, rows = 2 * rig.options.fleet.series, step.rows // step.partitions
+    rounds, every = max(1, rows // series), max(1, series // rows)
+    rig.admin.execute("DROP TABLE IF EXISTS bench_series")
+    where = {"tenants": rig.tenant_ids, "before_first": FIRST_TENANT_ID - 1, "every": every}
+    rig.admin.execute(_SERIES, where)
     rig.admin.execute("ANALYZE bench_series")
     days = [
         str(row[0])
@@ -104,16 +112,12 @@ def fill(rig: Rig, step: GrowthStep) -> None:
             [step.partitions],
         ).fetchall()
     ]
-    series = 2 * rig.options.fleet.series
     dsn = rig.stack.endpoints.primary
     # One after another: two would wait for each other's lock on the root.
     for day in days[1:]:
         _make_partition(rig.admin, day)
     with ThreadPoolExecutor(_CONNECTIONS) as pool:
-        filling = [
-            pool.submit(_fill_partition, dsn, day, part, step.rows // step.partitions, series)
-            for part, day in enumerate(days)
-        ]
+        filling = [pool.submit(_fill_partition, dsn, day, rounds) for day in days]
         for each in filling:
             each.result()
     rig.admin.execute("CHECKPOINT")  # Else the first run would write what filled the table.
@@ -121,7 +125,8 @@ def fill(rig: Rig, step: GrowthStep) -> None:
 
 def _make_partition(admin: "psycopg.Connection[Any]", day: str) -> None:
     name = _name(day)
-    admin.execute(_PARTITION.format(name=name, first=day))
+    next_day = date.fromisoformat(day) + timedelta(days=1)
+    admin.execute(_PARTITION.format(name=name, first=day, next=next_day))
     # As the platform makes them; and nobody vacuums it while something is measured.
     admin.execute(f"ALTER TABLE {name} ENABLE ROW LEVEL SECURITY")
     admin.execute(f"ALTER TABLE {name} FORCE ROW LEVEL SECURITY")
@@ -129,8 +134,7 @@ def _make_partition(admin: "psycopg.Connection[Any]", day: str) -> None:
     admin.execute(f"ALTER TABLE {name} SET (autovacuum_enabled = false)")
 
 
-def _fill_partition(dsn: str, day: str, part: int, rows: int, series: int) -> None:
-    rounds, every = max(1, rows // series), max(1, series // rows)
+def _fill_partition(dsn: str, day: str, rounds: int) -> None:
     statement = _FILL.format(name=_name(day), first=day)
     with psycopg.connect(dsn, autocommit=True) as connection:
         connection.execute("SET work_mem = '256MB'")
@@ -138,13 +142,7 @@ def _fill_partition(dsn: str, day: str, part: int, rows: int, series: int) -> No
             # In two passes, so that the pages of the index are as full as arrivals leave them, not
             # as a sorted load does.
             for parity in (0, 1):
-                where: dict[str, Any] = {
-                    "every": every,
-                    "part": part,
-                    "parity": parity,
-                    "round": number,
-                }
-                connection.execute(statement, where)
+                connection.execute(statement, {"parity": parity, "round": number})
 
 
 def _name(day: str) -> str:

@@ -20,6 +20,7 @@ from atlas_bench.ingest.audit import Audit
 from atlas_bench.ingest.direct import Direct
 from atlas_bench.ingest.drivers import Drivers
 from atlas_bench.ingest.fleet import Fleet
+from atlas_bench.ingest.jobs import first_jobs
 from atlas_bench.ingest.options import IngestOptions
 from atlas_bench.ingest.resident import ResidentMemory
 from atlas_client import AtlasClient
@@ -133,6 +134,8 @@ def running(options: IngestOptions) -> Iterator[Rig]:
     with ExitStack() as undo:
         # Beside the platform: encoding the batches and starting servers overlap.
         drivers = undo.enter_context(Drivers.started())
+        for job in first_jobs(options):
+            drivers.prepare(job)
         stack = undo.enter_context(_stack(options))
         admin_dsn = stack.endpoints.primary
         yield Rig(

@@ -3,7 +3,8 @@
 from functools import partial
 from typing import Any
 
-from atlas_bench.ingest.job import Ack, Door, WriteJob, WriteRun
+from atlas_bench.ingest.job import Ack
+from atlas_bench.ingest.jobs import small_job, steady_job
 from atlas_bench.ingest.rig import Rig
 from atlas_bench.ingest.runs import Run, Runs
 from atlas_bench.medians import medians
@@ -17,16 +18,19 @@ _CONVOY_SECONDS = 1.0
 def group_commit(rig: Rig, runs: Runs) -> None:
     """Many callers with a few points each, against the same service without its group commit."""
     options = rig.options
+    prepared = rig.drivers.prepare(small_job(options))
     with rig.second_ingest(GROUP_COMMIT_OFF) as alone:
         rig.direct.prepare(options.small_points)
+        prepared.result()
         for repeat in range(1, options.repeats + 1):
-            runs.platform("group_commit_on", repeat, partial(_small_calls, rig, rig.target))
-            runs.platform("group_commit_off", repeat, partial(_small_calls, rig, alone, slow=True))
-            runs.direct(
-                "copy_per_call",
-                repeat,
-                lambda: rig.direct.copy(_CONVOY_SECONDS, options.small_points),
-            )
+            for kind, job in (
+                ("group_commit_on", small_job(options, rig.target)),
+                ("group_commit_off", small_job(options, alone, slow=True)),
+            ):
+                run = partial(rig.drivers.run, job, options.small_drivers)
+                runs.platform(kind, repeat, run)
+            copy = partial(rig.direct.copy, _CONVOY_SECONDS, options.small_points)
+            runs.direct("copy_per_call", repeat, copy)
 
 
 def latency(rig: Rig, runs: Runs) -> None:
@@ -34,17 +38,7 @@ def latency(rig: Rig, runs: Runs) -> None:
     options = rig.options
     for repeat in range(1, options.repeats + 1):
         for ack in (Ack.COMMITTED, Ack.STAGED):
-            job = WriteJob(
-                target=rig.target,
-                door=Door.WRITE,
-                ack=ack,
-                fleet=options.fleet,
-                points=options.latency_points,
-                concurrency=1,
-                seconds=options.latency_seconds,
-                calls_per_s=options.latency_points_per_s / options.latency_points,
-                seed=repeat,
-            )
+            job = steady_job(options, rig.target, ack, seed=repeat)
             runs.platform(f"steady_{ack}", repeat, partial(rig.drivers.run, job))
             say(f"     {_percentiles(runs.all[-1])}")
 
@@ -57,24 +51,6 @@ def latency_medians(runs: Runs) -> dict[str, Any]:
         paths[f"{ack}_send_lag_p99"] = "send_lag_ms.p99"
         found |= medians(runs.of(f"steady_{ack}"), paths)
     return found
-
-
-def _small_calls(rig: Rig, target: str, *, slow: bool = False) -> WriteRun:
-    """Let all call at once. Where each call takes its turn, few calls tell the rate."""
-    options = rig.options
-    job = WriteJob(
-        target=target,
-        door=Door.WRITE,
-        ack=options.ack,
-        fleet=options.fleet,
-        points=options.small_points,
-        concurrency=options.small_callers,
-        seconds=options.small_seconds,
-        points_max=options.small_points * options.small_calls_off if slow else None,
-        channels=options.small_channels,
-        retry_overloaded=True,
-    )
-    return rig.drivers.run(job, options.small_drivers)
 
 
 def _percentiles(run: Run) -> str:

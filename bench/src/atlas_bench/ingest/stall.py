@@ -1,18 +1,19 @@
 """Memory of ingest when its database stands still under full load, and how it comes back."""
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from atlas_bench.ingest.job import Door, WriteJob, WriteRun
+from atlas_bench.ingest.job import WriteRun
+from atlas_bench.ingest.jobs import arrow_job, stall_job
 from atlas_bench.ingest.rig import Rig
 from atlas_bench.ingest.runs import Runs
-from atlas_bench.ingest.throughput import arrow_job
 from atlas_bench.progress import say
 
-_BEFORE_SECONDS = 3.0
-_AFTER_SECONDS = 8.0
-_QUICK_AFTER_SECONDS = 3.0
+_BEFORE_SECONDS, _AFTER_SECONDS = 3.0, 8.0
+_QUICK_BEFORE_SECONDS, _QUICK_AFTER_SECONDS = 1.0, 1.5
+_CALLS_PROCESS = 1
+"""Calls come from a process of their own; the streams' is the one that has their batches."""
 
 
 @dataclass(frozen=True)
@@ -24,13 +25,17 @@ class _Stopped:
 def measure(rig: Rig, runs: Runs) -> dict[str, Any]:
     """Stop Postgres under more load than fits, let it go on; returns the facts of `memory`."""
     options = rig.options
-    after = _QUICK_AFTER_SECONDS if options.quick else _AFTER_SECONDS
-    seconds = _BEFORE_SECONDS + options.stall_seconds + after
+    before, after = _BEFORE_SECONDS, _AFTER_SECONDS
+    if options.quick:
+        before, after = _QUICK_BEFORE_SECONDS, _QUICK_AFTER_SECONDS
+    seconds = before + options.stall_seconds + after
+    job = stall_job(options, rig.target, seconds)
+    rig.drivers.prepare(job, first=_CALLS_PROCESS).result()
     rig.settle()
     rig.memory.restart()
-    calls = rig.drivers.begin(_calls(rig, seconds))
-    streams = rig.drivers.begin(arrow_job(rig, seconds), first=1)
-    time.sleep(_BEFORE_SECONDS)
+    calls = rig.drivers.begin(job, first=_CALLS_PROCESS)
+    streams = rig.drivers.begin(replace(arrow_job(options, rig.target), seconds=seconds))
+    time.sleep(before)
     full_load_mb = rig.memory.most_mb
     rig.memory.restart()
     stopped = _stop_postgres(rig)
@@ -48,23 +53,6 @@ def measure(rig: Rig, runs: Runs) -> dict[str, Any]:
         runs.keep(kind, 1, run.summary())
     say(f"     stalled for {facts['stalled_seconds']} s: {facts}")
     return facts
-
-
-def _calls(rig: Rig, seconds: float) -> WriteJob:
-    options = rig.options
-    return WriteJob(
-        target=rig.target,
-        door=Door.WRITE,
-        ack=options.ack,
-        fleet=options.fleet,
-        points=options.stall_points,
-        concurrency=options.stall_callers,
-        seconds=seconds,
-        channels=options.small_channels,
-        retry_overloaded=True,
-        templates_max=1_000,
-        timeout_seconds=120.0,
-    )
 
 
 def _stop_postgres(rig: Rig) -> _Stopped:
