@@ -1,12 +1,20 @@
 """Partitions of days long past, with rows of two tenants in them."""
 
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import psycopg
 
+from atlas_devstack.database import Database
+
+from .lane_writer import LaneWriter, RawPoint
+
 Admin = psycopg.Connection[Any]
 DAY = timedelta(days=1)
+T0 = datetime(2026, 3, 1, tzinfo=UTC)
 
 
 def midnight(days_ago: int = 0) -> datetime:
@@ -94,3 +102,31 @@ def fetch(connection: Admin, query: str, *values: Any) -> tuple[Any, ...]:
     row = connection.execute(query, values).fetchone()
     assert row is not None
     return tuple(row)
+
+
+@contextmanager
+def writing(database: Database, lane: int = 1) -> Iterator[list[float]]:
+    """A writer beside the test, on and on; grows by the seconds each flush took."""
+    seconds: list[float] = []
+    stop = threading.Event()
+    failures: list[BaseException] = []
+
+    def write() -> None:
+        try:
+            with psycopg.connect(database.dsn("atlas_ingest"), autocommit=True) as connection:
+                writer = LaneWriter(connection, lane)
+                while not stop.is_set():
+                    started = datetime.now(UTC)
+                    writer.write([RawPoint(t, 1, 1, T0, 1.0) for t in (1, 2)])
+                    seconds.append((datetime.now(UTC) - started).total_seconds())
+        except BaseException as failure:  # noqa: BLE001 - told to the test below.
+            failures.append(failure)
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    try:
+        yield seconds
+    finally:
+        stop.set()
+        thread.join()
+    assert failures == []

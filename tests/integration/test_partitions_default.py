@@ -1,8 +1,5 @@
 """Rows without a partition are stored, seen, and moved to where they belong."""
 
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -13,7 +10,7 @@ from atlas_devstack.database import Database
 
 from .conftest import Connect
 from .lane_writer import LaneWriter, RawPoint
-from .partition_rig import Admin, counts, fetch, fill, make_span, midnight, partitions
+from .partition_rig import Admin, counts, fetch, fill, make_span, midnight, partitions, writing
 from .waiting import eventually
 
 T0 = datetime(2026, 3, 1, tzinfo=UTC)
@@ -82,34 +79,6 @@ async def test_writers_go_on_while_rows_are_moved(
         await eventually(lambda: len(stored) > moved_at + 20)
     assert counts(admin) == {1: len(stored), 2: len(stored)}
     assert in_default(ingest) == 0
-
-
-@contextmanager
-def writing(database: Database, lane: int = 1) -> Iterator[list[float]]:
-    """A writer beside the test, on and on; grows by the seconds each flush took."""
-    seconds: list[float] = []
-    stop = threading.Event()
-    failures: list[BaseException] = []
-
-    def write() -> None:
-        try:
-            with psycopg.connect(database.dsn("atlas_ingest"), autocommit=True) as connection:
-                writer = LaneWriter(connection, lane)
-                while not stop.is_set():
-                    started = datetime.now(UTC)
-                    writer.write(points())
-                    seconds.append((datetime.now(UTC) - started).total_seconds())
-        except BaseException as failure:  # noqa: BLE001 - told to the test below.
-            failures.append(failure)
-
-    thread = threading.Thread(target=write)
-    thread.start()
-    try:
-        yield seconds
-    finally:
-        stop.set()
-        thread.join()
-    assert failures == []
 
 
 async def test_many_rows_move_in_bounded_steps_and_keep_their_order(connect: Connect) -> None:
