@@ -65,6 +65,13 @@ class Window:
         )
         return self.credit != held
 
+    def shrink(self, fill: float) -> bool:
+        """As grant(), between acknowledgements: only downwards."""
+        wanted = self._wanted(fill)
+        if wanted.points >= self.credit.points and wanted.batches >= self.credit.batches:
+            return False
+        return self.grant(fill)
+
     def _wanted(self, fill: float) -> Credit:
         step = round(_STEPS * min(1.0, max(0.0, (fill - _EASY) / (_TIGHT - _EASY))))
         return Credit(

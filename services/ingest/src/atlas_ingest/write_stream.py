@@ -13,6 +13,7 @@ import time
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from dataclasses import dataclass, field
+from enum import Enum
 
 from atlas.ingest.v1 import ingest_service_pb2 as pb
 from atlas_common import errors
@@ -31,6 +32,14 @@ from atlas_ingest.stream_convert import BatchOutcome, StreamStart
 from atlas_ingest.window import Credit, Window
 
 _PAUSE_SECONDS_MIN, _PAUSE_SECONDS_MAX = 0.01, 0.25
+
+
+class _Event(Enum):
+    """What the call's own task has to answer."""
+
+    DONE = "done"
+    SHRUNK = "shrunk"
+    OVER = "over"
 
 
 @dataclass(slots=True)
@@ -114,7 +123,10 @@ class WriteStream:
                 self._read(requests, sequences), name="stream reader"
             )
         try:
-            while await self._head_is_done():
+            while (event := await self._event()) is not _Event.OVER:
+                if event is _Event.SHRUNK:
+                    yield convert.acknowledged([], b"", self._window.credit)
+                    continue
                 ready, failure = self._take_done()
                 if ready.outcomes:
                     yield self._acknowledged(ready)
@@ -214,11 +226,13 @@ class WriteStream:
 
     # The call's own task -----------------------------------------------------------------------
 
-    async def _head_is_done(self) -> bool:
-        """Wait for the oldest batch's end; False when there is none and no other will come."""
+    async def _event(self) -> "_Event":
+        """Wait for the oldest batch's end, or until there is none and no other will come."""
         while not (self._entries and self._entries[0].is_done):
             if not self._entries and self._is_over:
-                return False
+                return _Event.OVER
+            if self._window.shrink(self._optimizer.budget.fill):
+                return _Event.SHRUNK
             self._changed.clear()
             try:
                 async with asyncio.timeout(self._idle_seconds):
@@ -228,7 +242,7 @@ class WriteStream:
                     raise _idle(self._idle_seconds) from None
         # The others of the same flush are told within the same turn of the loop.
         await asyncio.sleep(0)
-        return True
+        return _Event.DONE
 
     @property
     def _is_over(self) -> bool:

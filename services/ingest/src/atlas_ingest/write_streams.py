@@ -45,6 +45,11 @@ class WriteStreams:
         self._count = 0
         self._is_draining = False
 
+    @property
+    def count(self) -> int:
+        """Streams that are open."""
+        return self._count
+
     async def serve(
         self, requests: AsyncIterator[pb.WriteStreamRequest]
     ) -> AsyncGenerator[pb.WriteStreamResponse, None]:
