@@ -7,7 +7,9 @@ from rich.console import Console, Group, RenderableType
 from rich.markup import escape
 from rich.table import Table
 
-_WIDTH_OF_A_FILE = 110
+_WIDTH_OF_A_FILE = 120
+_STEP_WIDTH = 56
+_STEPS_SHOWN = 14
 
 
 def show(result: dict[str, Any]) -> None:
@@ -88,16 +90,18 @@ def _growth(curves: dict[str, list[dict[str, Any]]]) -> list[RenderableType]:
 
 
 def _steps(profile: dict[str, Any] | None) -> list[RenderableType]:
-    """Show where the time went, most first."""
+    """Show where the time went, most first; the JSON has more of it."""
     shown: list[RenderableType] = []
     for title, rows in (profile or {}).items():
-        names = list(rows[0]) if rows else []
-        table = Table(title=title, title_justify="left", box=None, header_style="bold")
-        for name in names:
-            table.add_column(name, justify="left" if name == "step" else "right")
-        for row in rows:
-            table.add_row(*(escape(str(row[name])) for name in names))
-        shown += ["", table]
+        table = Table(box=None, header_style="bold")
+        for name in rows[0] if rows else ():
+            if name == "step":
+                table.add_column(name, no_wrap=True, overflow="ellipsis", max_width=_STEP_WIDTH)
+            else:
+                table.add_column(name, justify="right", no_wrap=True)
+        for row in rows[:_STEPS_SHOWN]:
+            table.add_row(*(escape(str(value)) for value in row.values()))
+        shown += ["", f"[bold]{escape(title)}[/bold]", table]
     return shown
 
 

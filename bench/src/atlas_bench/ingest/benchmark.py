@@ -29,6 +29,7 @@ def measure(options: IngestOptions) -> dict[str, Any]:
             # By the kernel's own books: the most that the process ever had.
             "rss_mb_max": round(rig.memory.peak_mb, 1),
             **found,
+            **({"profile": rig.profile.tables()} if rig.profile else {}),
             "audit": rig.audit.summary(),
             "parameters": asdict(options),
             "machine": facts,

@@ -17,6 +17,7 @@ def arrow_job(options: IngestOptions, target: str = "") -> WriteJob:
         fleet=options.fleet,
         points=options.arrow_points,
         concurrency=options.arrow_streams,
+        messages_per_stream=options.arrow_messages,
         seconds=options.seconds,
         retry_overloaded=True,
     )

@@ -48,6 +48,8 @@ class IngestOptions:
     stream_points: int = 2_000
     """Points of a batch of WriteStream."""
     streams: int = 20
+    arrow_messages: int = 5
+    """Of a stream of WriteArrow, which is answered at its end."""
     burst_points: int = 500_000
     burst_streams: int = 5
 
@@ -98,6 +100,7 @@ _QUICK: dict[str, Any] = {
     "repeats": 1,
     "only": tuple(name for name in SCENARIOS if name != "write"),
     "seconds": 1.5,
+    "arrow_messages": 2,
     "warm_up_seconds": 0.5,
     "small_seconds": 2.5,
     "small_calls_off": 300,

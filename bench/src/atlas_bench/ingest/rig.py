@@ -15,7 +15,7 @@ import psycopg
 from atlas.ingest.v1 import ingest_service_pb2 as pb
 from atlas.ingest.v1 import ingest_service_pb2_grpc
 from atlas_bench.errors import BenchError
-from atlas_bench.ingest import direct
+from atlas_bench.ingest import direct, profiling
 from atlas_bench.ingest.audit import Audit
 from atlas_bench.ingest.direct import Direct
 from atlas_bench.ingest.drivers import Drivers
@@ -53,6 +53,7 @@ class Rig:
     admin: "psycopg.Connection[Any]"
     memory: ResidentMemory
     tenant_ids: list[int]
+    profile: profiling.Profile | None = None
     audit: Audit = field(init=False)
 
     def __post_init__(self) -> None:
@@ -138,14 +139,19 @@ def running(options: IngestOptions) -> Iterator[Rig]:
             drivers.prepare(job)
         stack = undo.enter_context(_stack(options))
         admin_dsn = stack.endpoints.primary
+        admin = undo.enter_context(psycopg.connect(admin_dsn, autocommit=True))
+        ingest = stack.services["ingest"]
         yield Rig(
             options=options,
             stack=stack,
             drivers=drivers,
             direct=undo.enter_context(direct.opened(admin_dsn, options.fleet)),
-            admin=undo.enter_context(psycopg.connect(admin_dsn, autocommit=True)),
-            memory=undo.enter_context(ResidentMemory.watched(stack.services["ingest"])),
+            admin=admin,
+            memory=undo.enter_context(ResidentMemory.watched(ingest)),
             tenant_ids=asyncio.run(_prepare(stack, options.fleet)),
+            profile=profiling.Profile(admin, ingest.pid, _samples(stack.state.path))
+            if options.profile
+            else None,
         )
 
 
@@ -155,22 +161,24 @@ def _stack(options: IngestOptions) -> Iterator[Stack]:
         # A checkpoint in one run and none in its neighbour would decide their ratio.
         "max_wal_size": "16GB",
         "checkpoint_timeout": "30min",
-        **(_STATEMENT_SETTINGS if options.profile else {}),
+        **(profiling.SETTINGS if options.profile else {}),
     }
     postgres = PostgresOptions(
         replicas=2 if options.everything else 0,
         shared_buffers_mb=options.shared_buffers_mb,
         settings=settings,
     )
-    stack_options = StackOptions(
-        services=tuple(SERVICES) if options.everything else ("ingest", "hotcache"),
-        servers=ServerOptions(postgres=postgres),
-        environment={"ingest": INGEST_ENVIRONMENT},
-        heal_services=False,  # One that dies is a result, not something to hide.
-    )
     with tempfile.TemporaryDirectory(prefix="atlas-bench-") as directory:
+        state = Path(directory) / "state"
+        sampling = profiling.environment(_samples(state)) if options.profile else {}
+        stack_options = StackOptions(
+            services=tuple(SERVICES) if options.everything else ("ingest", "hotcache"),
+            servers=ServerOptions(postgres=postgres),
+            environment={"ingest": {**INGEST_ENVIRONMENT, **sampling}},
+            heal_services=False,  # One that dies is a result, not something to hide.
+        )
         try:
-            stack = Stack.start(Path(directory) / "state", stack_options)
+            stack = Stack.start(state, stack_options)
         except DevstackError as error:
             raise BenchError(f"the platform did not start: {error}") from error
         try:
@@ -179,12 +187,8 @@ def _stack(options: IngestOptions) -> Iterator[Stack]:
             stack.remove()
 
 
-_STATEMENT_SETTINGS = {
-    "shared_preload_libraries": "pg_stat_statements",
-    "pg_stat_statements.track": "all",
-    "pg_stat_statements.max": "5000",
-    "track_io_timing": "on",
-}
+def _samples(state: Path) -> Path:
+    return state / "ingest.samples.json"
 
 
 async def _prepare(stack: Stack, fleet: Fleet) -> list[int]:

@@ -26,7 +26,19 @@ class Runs:
         self, kind: str, repeat: int, run: Callable[[], WriteRun], **facts: Any
     ) -> WriteRun:
         """Make a run of the platform, and keep it."""
-        return self._make(kind, repeat, lambda: self._rig.audit.enter(run()), facts)
+        profile = self._rig.profile
+        if profile is None:
+            return self._make(kind, repeat, lambda: self._rig.audit.enter(run()), facts)
+
+        def profiled() -> WriteRun:
+            with profile.of(kind):
+                made = self._rig.audit.enter(run())
+                self._rig.settle()  # What is staged is flushed within the block, too.
+            return made
+
+        made = self._make(kind, repeat, profiled, facts)
+        profile.count(kind, made.points_acknowledged, self.all[-1]["processor_seconds"])
+        return made
 
     def direct(self, kind: str, repeat: int, run: Callable[[], Written], **facts: Any) -> Written:
         """Make a run that goes past the platform, and keep it."""
