@@ -33,18 +33,23 @@ class Reading:
 
 def read(state: Path) -> Reading:
     """Read it for the platform of a state directory and for this process and its children."""
-    parts = {BENCH: _seconds(os.getpid(), skip=_supervised(state))}
-    for record in (state / "run").glob("*.json"):
-        identity = ProcessIdentity.read(record)
-        if identity is not None and identity.is_alive():
-            parts[record.stem] = _seconds(identity.pid)
+    pids = {identity.pid for identity in _supervised(state).values()}
+    parts = {BENCH: _seconds(os.getpid(), skip=pids)}
+    for name, identity in _supervised(state).items():
+        if identity.is_alive():
+            parts[name] = _seconds(identity.pid)
     return Reading(parts, _busy(psutil.cpu_times()))
 
 
-def _supervised(state: Path) -> set[int]:
-    """Return the pids of the platform's processes: perhaps our own children."""
-    found = (ProcessIdentity.read(record) for record in (state / "run").glob("*.json"))
-    return {identity.pid for identity in found if identity is not None}
+def _supervised(state: Path) -> dict[str, ProcessIdentity]:
+    """Return the platform's processes: perhaps our own children.
+
+    One that a benchmark started besides has a directory of its own, and goes by its name.
+    """
+    records = {record.stem: record for record in state.glob("run/*.json")}
+    records |= {record.parent.parent.name: record for record in state.glob("*/run/*.json")}
+    found = {name: ProcessIdentity.read(record) for name, record in records.items()}
+    return {name: identity for name, identity in found.items() if identity is not None}
 
 
 def _seconds(pid: int, skip: set[int] | None = None) -> float:

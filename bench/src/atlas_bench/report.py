@@ -7,7 +7,7 @@ from rich.console import Console, Group, RenderableType
 from rich.markup import escape
 from rich.table import Table
 
-_WIDTH_OF_A_FILE = 120
+_WIDTH_OF_A_FILE = 130
 _STEP_WIDTH = 56
 _STEPS_SHOWN = 14
 
@@ -98,7 +98,8 @@ def _steps(profile: dict[str, Any] | None) -> list[RenderableType]:
             if name == "step":
                 table.add_column(name, no_wrap=True, overflow="ellipsis", max_width=_STEP_WIDTH)
             else:
-                table.add_column(name, justify="right", no_wrap=True)
+                heading = name.replace("_per_", "/").replace("_", " ")
+                table.add_column(heading, justify="right", no_wrap=True)
         for row in rows[:_STEPS_SHOWN]:
             table.add_row(*(escape(str(value)) for value in row.values()))
         shown += ["", f"[bold]{escape(title)}[/bold]", table]

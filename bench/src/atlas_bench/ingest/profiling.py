@@ -26,7 +26,7 @@ _SAMPLING = Path(__file__).with_name("sampling")
 _WAIT_SECONDS_MAX = 10.0
 _STEPS_SHOWN = 25
 _LANE = re.compile(r"lane_\d+_[ab]")
-_TEXT_LENGTH = 100
+_TEXT_LENGTH = 80
 _STATEMENTS = """
 SELECT query, toplevel, calls, total_exec_time, rows, wal_bytes,
     shared_blks_hit + shared_blks_read AS blocks
@@ -155,7 +155,7 @@ def _statement_table(sums: _Sums) -> list[dict[str, Any]]:
             "calls": int(calls),
             "ms_per_call": round(milliseconds / calls, 2) if calls else 0.0,
             "rows": int(rows),
-            "wal_bytes_per_row": round(wal / sums.rows, 1),
+            "wal_b_per_row": round(wal / sums.rows, 1),
             "blocks_per_row": round(blocks / sums.rows, 2),
         }
         for text, (calls, milliseconds, rows, wal, blocks) in ranked
