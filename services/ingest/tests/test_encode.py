@@ -133,3 +133,21 @@ def test_a_ledger_row_of_a_message_with_its_dead_letter() -> None:
     assert row[8:11] == [b"points", struct.pack(">i", 4), struct.pack(">q", 2**40)]
     assert row[11] == struct.pack(">q", 2**40 - 3)
     assert row[12:] == [b"kafka", b"INVALID_FIELD", b"no", b"\x00\xff"]
+
+
+@pytest.mark.parametrize("data_type", DataType)
+def test_few_rows_are_the_same_bytes_as_many(data_type: DataType) -> None:
+    """Few are packed one by one, many by the column."""
+
+    def rows(count: int) -> bytes:
+        columns = encode.PointRows(
+            data_type,
+            entity_ids=[2**40 + 3] * count,
+            attribute_ids=[7] * count,
+            event_times_us=[1_700_000_000_000_001] * count,
+            qualities=[255] * count,
+            values=[_VALUES[data_type]] * count,
+        )
+        return encode.point_rows(2**31 - 1, 5, columns)
+
+    assert rows(2) * 50 == rows(100)

@@ -5,7 +5,7 @@ for each its length as int32 (-1: null) and its bytes, all big-endian.
 """
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Context, Decimal
 from typing import Any
@@ -55,6 +55,8 @@ _NUMERICS = [struct.Struct(f">hhHh{count}h") for count in range(12)]
 _JSONB_VERSION = b"\x01"
 _LENGTH = _INT = struct.Struct(">i")
 _BIGINT = struct.Struct(">q")
+_HEAD = struct.Struct(">h iiii iq ii iq ih".replace(" ", ""))
+_FEW = 16
 _NO_PRODUCER = (None,) * 2
 _NO_SOURCE = (None,) * 4
 _NO_DEAD_LETTER = (None,) * 4
@@ -107,9 +109,11 @@ class PointRows:
 
 def point_rows(batch_no: int, tenant_id: int, rows: PointRows) -> bytes:
     """The rows of a points table, in POINT_COLUMNS, in their order; without header and trailer."""
+    if len(rows.values) <= _FEW:
+        return _with_values(rows, _few_heads(batch_no, tenant_id, rows))
     if rows.data_type in FIXED_TYPES:
         return _fixed_rows(batch_no, tenant_id, rows)
-    return _varying_rows(batch_no, tenant_id, rows)
+    return _with_values(rows, _heads(batch_no, tenant_id, rows))
 
 
 def batch_row(
@@ -194,27 +198,39 @@ def _fixed_rows(batch_no: int, tenant_id: int, rows: PointRows) -> bytes:
     return records.tobytes()
 
 
-def _varying_rows(batch_no: int, tenant_id: int, rows: PointRows) -> bytes:
+def _with_values(rows: PointRows, heads: Iterable[bytes]) -> bytes:
     """The part before the value has one layout; the value of each row is put in between."""
     before = _ORDER.index(rows.data_type)
     nulls_before = NULL * before
     nulls_after = NULL * (len(_ORDER) - before - 1)
-    layout = np.dtype(KEY_FIELDS)
-    heads = _with_keys(layout, batch_no, tenant_id, rows).tobytes()
-    size = layout.itemsize
     encode = _ENCODERS[rows.data_type]
     pack = _LENGTH.pack
     parts: list[bytes] = []
-    for index, value in enumerate(rows.values):
+    for head, value in zip(heads, rows.values, strict=True):
         encoded = encode(value)
-        parts += (
-            heads[index * size : (index + 1) * size],
-            nulls_before,
-            pack(len(encoded)),
-            encoded,
-            nulls_after,
-        )
+        parts += (head, nulls_before, pack(len(encoded)), encoded, nulls_after)
     return b"".join(parts)
+
+
+def _heads(batch_no: int, tenant_id: int, rows: PointRows) -> Iterator[bytes]:
+    """What stands before the values."""
+    layout = np.dtype(KEY_FIELDS)
+    heads = _with_keys(layout, batch_no, tenant_id, rows).tobytes()
+    size = layout.itemsize
+    return (heads[at : at + size] for at in range(0, len(heads), size))
+
+
+def _few_heads(batch_no: int, tenant_id: int, rows: PointRows) -> Iterator[bytes]:
+    """The same without arrays, which are not worth their making."""
+    keys = zip(
+        rows.entity_ids, rows.attribute_ids, rows.event_times_us, rows.qualities, strict=True
+    )
+    fields = len(POINT_COLUMNS)
+    for entity_id, attribute_id, time_us, quality in keys:
+        yield _HEAD.pack(
+            *(fields, 4, batch_no, 4, tenant_id, 8, entity_id),
+            *(4, attribute_id, 8, time_us - PG_EPOCH_US, 2, quality),
+        )
 
 
 def _with_keys(
@@ -237,6 +253,10 @@ def _sized(field: bytes) -> bytes:
     return _LENGTH.pack(len(field)) + field
 
 
+def _time(value: int) -> bytes:
+    return _BIGINT.pack(value - PG_EPOCH_US)
+
+
 def _text(value: str) -> bytes:
     return value.encode()
 
@@ -246,6 +266,10 @@ def _jsonb(value: str) -> bytes:
 
 
 _ENCODERS: dict[DataType, Any] = {
+    DataType.BOOL: struct.Struct(">?").pack,
+    DataType.INT: _BIGINT.pack,
+    DataType.DOUBLE: struct.Struct(">d").pack,
+    DataType.TIME: _time,
     DataType.DECIMAL: numeric,
     DataType.TEXT: _text,
     DataType.JSON: _jsonb,

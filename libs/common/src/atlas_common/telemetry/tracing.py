@@ -1,4 +1,4 @@
-"""Spans: always made and propagated (W3C), exported where the settings say."""
+"""Spans: always made and propagated (W3C), recorded and exported where the settings say."""
 
 import json
 import threading
@@ -19,7 +19,10 @@ from opentelemetry.sdk.trace.export import (
     SpanExporter,
     SpanExportResult,
 )
+from opentelemetry.sdk.trace.sampling import Decision, Sampler, SamplingResult
+from opentelemetry.trace import Link, SpanKind, TraceState
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+from opentelemetry.util.types import Attributes
 
 from atlas_common.config import TelemetryConfig
 
@@ -103,6 +106,29 @@ class JsonLinesExporter(SpanExporter):
         }
 
 
+class _WhileExported(Sampler):
+    """Records spans only while somebody takes them: to record one costs more than a small call.
+
+    Trace ids are made and passed on all the same, for the logs and for whoever records further on.
+    """
+
+    def should_sample(  # noqa: PLR0917 - the signature is OpenTelemetry's.
+        self,
+        parent_context: otel_context.Context | None,  # noqa: ARG002
+        trace_id: int,  # noqa: ARG002
+        name: str,  # noqa: ARG002
+        kind: SpanKind | None = None,  # noqa: ARG002
+        attributes: Attributes = None,
+        links: Sequence[Link] | None = None,  # noqa: ARG002
+        trace_state: TraceState | None = None,  # noqa: ARG002
+    ) -> SamplingResult:
+        recorded = Decision.RECORD_AND_SAMPLE if _outlet.processors else Decision.DROP
+        return SamplingResult(recorded, attributes)
+
+    def get_description(self) -> str:
+        return "while exported"
+
+
 class _Outlet(SpanProcessor):
     """Stands between the process's one tracer provider and the exporters of the moment.
 
@@ -127,7 +153,7 @@ _installed = threading.Event()
 
 def _install(who: Resource) -> None:
     if not _installed.is_set():
-        provider = TracerProvider(resource=who, shutdown_on_exit=False)
+        provider = TracerProvider(sampler=_WhileExported(), resource=who, shutdown_on_exit=False)
         provider.add_span_processor(_outlet)
         trace.set_tracer_provider(provider)
         _installed.set()
