@@ -103,7 +103,25 @@ class Ingest(ingest_service_pb2_grpc.IngestServiceServicer):
             ack=ingest_service_pb2.ACK_LEVEL_DURABLE,
         )
 
+    async def WriteArrow(self, requests: AsyncIterator[Any], context: Any) -> Any:
+        count = 0
+        async for request in requests:
+            await self._platform.hear(request, context)
+            count += request.HasField("ipc_stream")
+        self._platform.sequence += 1
+        return ingest_service_pb2.WriteArrowResponse(
+            token=token(l1=self._platform.sequence),
+            accepted_count=count,
+            ack=ingest_service_pb2.ACK_LEVEL_DURABLE,
+        )
+
     async def GetStagingStatus(self, request: Any, context: Any) -> Any:
+        raise NotImplementedError
+
+    def WriteStream(self, request_iterator: Any, context: Any) -> AsyncIterator[Any]:
+        raise NotImplementedError
+
+    async def GetProducerPosition(self, request: Any, context: Any) -> Any:
         raise NotImplementedError
 
 

@@ -65,8 +65,8 @@ class Ingest(ingest_service_pb2_grpc.IngestServiceServicer):
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    async def WriteStream(self, requests: Any, context: Any) -> AsyncIterator[Any]:
-        store = self._store
+    async def WriteStream(self, request_iterator: Any, context: Any) -> AsyncIterator[Any]:
+        store, requests = self._store, request_iterator
         if store.refusals:
             await store.refusals.pop(0).abort(context)
         tenant = dict(context.invocation_metadata())["x-atlas-tenant"]
@@ -82,6 +82,22 @@ class Ingest(ingest_service_pb2_grpc.IngestServiceServicer):
         )
         async for acks in self._acks(requests, context, tenant, first.start):
             yield pb.WriteStreamResponse(acks=acks, token=token(l1=len(store.batches)))
+
+    async def GetProducerPosition(self, request: Any, context: Any) -> Any:
+        tenant = dict(context.invocation_metadata())["x-atlas-tenant"]
+        position = self._store.positions[tenant, request.producer_id]
+        answer = pb.GetProducerPositionResponse(position=position, token=token(l1=position))
+        answer.store_time.FromSeconds(1_704_067_200)
+        return answer
+
+    async def Write(self, request: Any, context: Any) -> Any:
+        raise NotImplementedError
+
+    async def WriteArrow(self, request_iterator: Any, context: Any) -> Any:
+        raise NotImplementedError
+
+    async def GetStagingStatus(self, request: Any, context: Any) -> Any:
+        raise NotImplementedError
 
     async def _acks(
         self, requests: Any, context: Any, tenant: str, start: pb.WriteStreamStart

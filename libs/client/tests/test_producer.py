@@ -80,6 +80,18 @@ async def test_a_session_sees_what_is_acknowledged(client: AtlasClient, store: S
         assert session.token == producer.token != b""
 
 
+async def test_the_position_of_a_producer_can_be_asked_for(
+    client: AtlasClient, store: Store
+) -> None:
+    async with Producer(client, "gw", batch_points=1) as producer:
+        await producer.send_many(points(0, 3))
+        await producer.flush(10)
+    position = await client.producer_position(producer.life)
+    assert (position.sequence, position.stored_at) == (3, EVENT)
+    assert position.token
+    assert (await client.for_tenant("globex").producer_position(producer.life)).sequence == 0
+
+
 @pytest.mark.parametrize("fault", ["break_before_storing", "break_before_acknowledging"])
 async def test_a_break_costs_nothing_and_doubles_nothing(
     client: AtlasClient, store: Store, fault: str
@@ -228,8 +240,9 @@ async def test_with_the_spool_full_too_a_caller_waits(
     }
     async with Producer(client, "gw", **bounds) as producer:
         filling = asyncio.create_task(producer.send_many([Point("pump-1", "note", long)] * 1000))
+        # No room for one more batch of 100 kB, nor in memory for one more point.
+        await until(lambda: segment_bytes(tmp_path) > 2**20 - 100_000)
         await until(lambda: producer.stats().memory_points == 80)
-        await until(lambda: segment_bytes(tmp_path) > 2**20 - 120_000)
         with pytest.raises(BufferFullError):
             await producer.send("pump-1", "note", long, block=False)
         # What memory holds, and about a MiB of points of 10 kB.

@@ -2,6 +2,7 @@ import io
 import os
 import threading
 from pathlib import Path
+from typing import cast
 
 import pytest
 from hypothesis import given
@@ -135,9 +136,7 @@ def test_its_bytes_are_bounded_and_come_back_by_segments(tmp_path: Path) -> None
     spool.close()
 
 
-def test_a_full_disk_counts_as_a_full_spool(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_full_disk_counts_as_a_full_spool(tmp_path: Path) -> None:
     # /dev/full is the system's own full disk: every write to it fails with ENOSPC.
     spool = Spool(tmp_path, OWNER, bytes_max=MIB)
     spool.append([batch(1)], sync=False)
@@ -145,8 +144,8 @@ def test_a_full_disk_counts_as_a_full_spool(
     size = path.stat().st_size
     assert spool._current is not None
     number, file = spool._current
-    with open("/dev/full", "r+b", buffering=0) as full:
-        spool._current = number, _Truncated(full, file)
+    with Path("/dev/full").open("r+b", buffering=0) as full:
+        spool._current = number, cast("io.FileIO", _Truncated(full, file))
         assert spool.append([batch(2)], sync=False) == 0
     spool._current = number, file
     assert path.stat().st_size == size
@@ -203,7 +202,8 @@ def test_threads_may_append_and_release_at_once(tmp_path: Path) -> None:
     writer.start()
     released = 0
     while released < 399:
-        ready, released = done[released:], len(done)
+        ready = done[released:]
+        released += len(ready)
         spool.release([each.record for each in ready if each.record])
     writer.join()
     assert spool.batches == 0
