@@ -28,7 +28,8 @@ from tests.integration.waiting import eventually
 
 from .audit import Findings, audit
 from .ledger import KINDS, Ledger, Level
-from .load import LEVELS, Door, Load, door_to, under_load
+from .load import LEVELS, Door, door_to
+from .traffic import Load, under_load
 
 TENANTS = ("acme", "globex")
 RECOVERY_SECONDS_MAX = 10.0
@@ -107,7 +108,7 @@ class Arena:
 
     @asynccontextmanager
     async def load(
-        self, *, writers: int = 6, points: int = 10, levels: Sequence[Level] = LEVELS
+        self, *, writers: int = 4, points: int = 10, levels: Sequence[Level] = LEVELS
     ) -> AsyncIterator[Load]:
         """Clients of both tenants; the block begins when writes of every level are answered."""
         async with self.door() as door:
@@ -139,6 +140,8 @@ class Arena:
     async def verify(self, floor: Level = Level.STAGED, *, until: float = float("inf")) -> Findings:
         """Every outcome is known, every promise is kept, soon and without help; fails if not."""
         assert not self.ledger.surprises, self.ledger.surprises[:5]
+        if floor is Level.STAGED:
+            assert not self.ledger.lost, f"{len(self.ledger.lost)} batches were lost"
         unknown = [batch for batch in self.ledger.batches if batch.outcome.value == "unknown"]
         assert not unknown, f"{len(unknown)} batches without outcome; {self.ledger.summary()}"
         findings = Findings()

@@ -130,6 +130,8 @@ class Ledger:
     """Of single attempts: "CODE REASON" -> how often. They were repeated."""
     surprises: list[str] = field(default_factory=list)
     """Answers that break the contract, whatever the fault."""
+    lost: list[tuple[SentBatch, float]] = field(default_factory=list)
+    """Acknowledged at that moment, below DURABLE, and missing when their producer came back."""
     _serials: Iterator[int] = field(default_factory=lambda: itertools.count(1))
     _first_event_us: int = field(
         default_factory=lambda: (time.time_ns() // 1_000_000_000 - 3600) * 1_000_000

@@ -3,7 +3,7 @@
 import asyncio
 import itertools
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,7 +21,6 @@ from .ledger import Ledger, Level, SentBatch
 CALL_SECONDS_MAX = 15.0
 DRAIN_SECONDS_MAX = 40.0
 _PAUSE_SECONDS = 0.05
-_BAD_EVERY = 17
 Stub = Any  # IngestServiceAsyncStub: it exists for type checkers only.
 LEVELS = (Level.DURABLE, Level.COMMITTED, Level.STAGED)
 
@@ -32,6 +31,8 @@ class Door:
 
     stubs: list[Stub]
     ledger: Ledger
+    patience_seconds: float = 10.0
+    """How long a producer waits for what was acknowledged and is missing when it comes back."""
     _next: Iterator[int] = field(default_factory=itertools.count)
 
     def stub(self) -> Stub:
@@ -63,26 +64,38 @@ class Door:
 
     async def deliver(self, batch: SentBatch) -> None:
         """Write a batch, by one or more calls, until its outcome is known."""
-        request = write_request(batch)
+        await self.settle(batch, self._write)
 
-        async def write(stub: Stub) -> None:
+    async def settle(
+        self, batch: SentBatch, write: Callable[[Stub, SentBatch], Awaitable[None]]
+    ) -> None:
+        """The same with another kind of call, which acknowledges the batch."""
+
+        async def attempt(stub: Stub) -> None:
             batch.attempts += 1
-            answer = await stub.Write(
-                request, timeout=CALL_SECONDS_MAX, metadata=((TENANT_KEY, batch.tenant),)
-            )
-            if answer.accepted_count != len(batch.points):
-                self.ledger.surprises.append(f"{batch.key}: accepted {answer.accepted_count}")
-            batch.acknowledge(answer.token, duplicate=answer.duplicate)
+            await write(stub, batch)
 
         try:
-            await self.repeat(write)
+            await self.repeat(attempt)
         except AtlasError as error:
-            batch.refuse(error.reason)
-            if not (batch.is_bad and error.reason == "VALUE_OUT_OF_RANGE"):
-                self.ledger.surprises.append(f"{batch.key}: {error}")
+            self.refused(batch, error.reason or str(error))
         else:
             if batch.is_bad:
                 self.ledger.surprises.append(f"{batch.key}: a bad batch was acknowledged")
+
+    def refused(self, batch: SentBatch, reason: str) -> None:
+        """A batch was refused for good: as it should be, or not."""
+        batch.refuse(reason)
+        if not (batch.is_bad and reason == "VALUE_OUT_OF_RANGE"):
+            self.ledger.surprises.append(f"{batch.key} was refused: {reason}")
+
+    async def _write(self, stub: Stub, batch: SentBatch) -> None:
+        answer = await stub.Write(
+            write_request(batch), timeout=CALL_SECONDS_MAX, metadata=((TENANT_KEY, batch.tenant),)
+        )
+        if answer.accepted_count != len(batch.points):
+            self.ledger.surprises.append(f"{batch.key}: accepted {answer.accepted_count}")
+        batch.acknowledge(answer.token, duplicate=answer.duplicate)
 
 
 def write_request(batch: SentBatch) -> pb.WriteRequest:
@@ -101,51 +114,6 @@ async def door_to(targets: Sequence[str], ledger: Ledger) -> AsyncIterator[Door]
         channels = [await stack.enter_async_context(open_channel(t, None)) for t in targets]
         stubs = [ingest_service_pb2_grpc.IngestServiceStub(channel) for channel in channels]
         yield Door(stubs, ledger)
-
-
-class Load:
-    """Writers of two tenants, all ack levels mixed; each sends its next batch after the answer."""
-
-    def __init__(
-        self,
-        door: Door,
-        tenants: Sequence[str],
-        *,
-        writers: int = 6,
-        points: int = 10,
-        levels: Sequence[Level] = LEVELS,
-    ) -> None:
-        self.door = door
-        self.ledger = door.ledger
-        self._tenants = tenants
-        self._writers = writers
-        self._points = points
-        self._levels = levels
-        self._stopping = asyncio.Event()
-
-    async def run(self) -> None:
-        """Write until stop(); then until every outcome is known."""
-        async with asyncio.TaskGroup() as tasks:
-            for tenant in self._tenants:
-                for number in range(self._writers):
-                    tasks.create_task(self._write(tenant, f"writer-{number}"))
-
-    def stop(self) -> None:
-        """Begin no further batch."""
-        self._stopping.set()
-
-    async def _write(self, tenant: str, name: str) -> None:
-        for number in itertools.count():
-            if self._stopping.is_set():
-                return
-            batch = self.ledger.new_batch(
-                tenant,
-                f"{name}-{number}",  # Both tenants use the same keys.
-                self._levels[number % len(self._levels)],
-                self._points,
-                is_bad=number % _BAD_EVERY == _BAD_EVERY - 1,
-            )
-            await self.door.deliver(batch)
 
 
 class Burst:
@@ -179,18 +147,3 @@ class Burst:
         async with asyncio.TaskGroup() as tasks, asyncio.timeout(None) as patience:
             yield cls(door, tenants, points, tasks)
             patience.reschedule(asyncio.get_running_loop().time() + DRAIN_SECONDS_MAX)
-
-
-@asynccontextmanager
-async def under_load(load: Load) -> AsyncIterator[Load]:
-    """The load runs during the block; after it every outcome is known, or TimeoutError."""
-    task = asyncio.create_task(load.run())
-    try:
-        yield load
-        load.stop()
-        async with asyncio.timeout(DRAIN_SECONDS_MAX):
-            await asyncio.shield(task)
-    finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
