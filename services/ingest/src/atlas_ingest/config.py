@@ -1,9 +1,9 @@
 """What the ingest service can be told. The environment is read here and nowhere else."""
 
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 
 from atlas_common.config import DatabaseConfig, PeerConfig, Section, ServiceConfig, TokenConfig
 
@@ -112,6 +112,71 @@ class MaintenanceConfig(Section):
     )
 
 
+class KafkaConfig(Section):
+    """A topic of QueuedWrite that is read."""
+
+    bootstrap_servers: str = Field(min_length=1, description="Brokers, host:port, by commas.")
+    topic: str = Field(min_length=1, max_length=249, description="The topic.")
+    group_id: str = Field(
+        default="atlas-ingest", min_length=1, description="Processes of one group share the topic."
+    )
+    start: Literal["earliest", "latest"] = Field(
+        default="earliest", description="Where to begin with a partition that was never read."
+    )
+    settings: dict[str, SecretStr] = Field(
+        default_factory=dict,
+        description='Further settings of librdkafka, as JSON: {"security.protocol": "SSL"}; all'
+        " values as text.",
+    )
+    in_flight_messages_max: int = Field(
+        default=2_000, ge=1, description="Messages read and not stored yet; beyond it none is read."
+    )
+    in_flight_bytes_max: int = Field(default=32 * 2**20, ge=2**16, description="The same in bytes.")
+
+    @field_validator("settings")
+    @classmethod
+    def _are_not_ours(cls, settings: dict[str, SecretStr]) -> dict[str, SecretStr]:
+        ours = sorted(_KAFKA_SETTINGS & set(settings))
+        if ours:
+            raise ValueError(f"{', '.join(ours)} cannot be set: the source needs its own")
+        return settings
+
+
+class SqsConfig(Section):
+    """A queue of QueuedWrite that is read."""
+
+    queue_url: str = Field(min_length=1, description="The queue's URL.")
+    region: str = Field(min_length=1, description="Its region, as eu-central-1.")
+    endpoint_url: str | None = Field(
+        default=None, description="Another endpoint than the region's; for tests and VPC endpoints."
+    )
+    wait_seconds: int = Field(
+        default=5,
+        ge=0,
+        le=20,
+        description="How long one poll waits; so long can the end of us take.",
+    )
+    visibility_seconds: int = Field(
+        default=30,
+        ge=2,
+        le=43_200,
+        description="For how long a message is ours; prolonged while it is under way.",
+    )
+    in_flight_receives_max: int = Field(
+        default=16, ge=1, le=1_000, description="Receives, of ten messages each, not stored yet."
+    )
+
+
+_KAFKA_SETTINGS = {
+    "bootstrap.servers",
+    "group.id",
+    "enable.auto.commit",
+    "enable.auto.offset.store",
+    "auto.offset.reset",
+    "partition.assignment.strategy",
+}
+
+
 class Config(ServiceConfig):
     """Settings of the ingest service."""
 
@@ -134,6 +199,10 @@ class Config(ServiceConfig):
     maintenance: MaintenanceConfig = Field(
         default_factory=MaintenanceConfig, description="Partitions, lanes without an owner."
     )
+    kafka: KafkaConfig | None = Field(
+        default=None, description="A topic that is read; unset: none is."
+    )
+    sqs: SqsConfig | None = Field(default=None, description="A queue that is read; unset: none is.")
 
 
 class JobConfig(ServiceConfig):

@@ -31,6 +31,8 @@ from atlas_ingest.optimizer import WriteOptimizer
 from atlas_ingest.resolver import Resolver
 from atlas_ingest.servicer import IngestServicer
 from atlas_ingest.settling import Settling
+from atlas_ingest.sources.intake import Intake
+from atlas_ingest.sources.offsets import SourceOffsets
 from atlas_ingest.sources.wiring import sources
 from atlas_ingest.staging import StagingMonitor
 from atlas_ingest.store import Store
@@ -57,7 +59,8 @@ class Ingest:
     ingest: IngestServicer
     catalog: CatalogServicer
     tenants: PostgresTenants
-    optimizer: WriteOptimizer
+    intake: Intake
+    offsets: SourceOffsets
     flusher: Flusher
     adoption: Adoption
     streams: WriteStreams
@@ -98,6 +101,7 @@ async def wire(config: Config) -> AsyncIterator[Ingest]:
         )
         monitor = StagingMonitor(primary, flusher, budget)
         tenants = PostgresTenants(primary)
+        intake, offsets = Intake(optimizer, tenants), SourceOffsets(primary)
         signer = TokenSigner.from_config(config.token)
         streams = WriteStreams(optimizer, store, signer, monitor, config.stream)
         partitions = Partitions(primary, config.maintenance)
@@ -107,7 +111,8 @@ async def wire(config: Config) -> AsyncIterator[Ingest]:
             ingest=IngestServicer(optimizer, signer, monitor, store, streams),
             catalog=CatalogServicer(store, resolver, tenants, signer, config.catalog),
             tenants=tenants,
-            optimizer=optimizer,
+            intake=intake,
+            offsets=offsets,
             flusher=flusher,
             adoption=adoption,
             streams=streams,
@@ -124,7 +129,7 @@ async def wire(config: Config) -> AsyncIterator[Ingest]:
                 "adoption": adoption.run,
                 "heartbeat": Heartbeat(primary).run,
                 "catalog": CatalogWatch(config.direct, resolver).run,
-                **sources(config, optimizer, tenants, primary),
+                **sources(config, intake, offsets),
             },
         )
 

@@ -1,0 +1,1 @@
+"""Writes from topics and queues: read, submitted, acknowledged when they are stored."""
