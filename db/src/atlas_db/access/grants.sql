@@ -18,7 +18,7 @@ GRANT INSERT ON atlas.ingest_dead_letters TO atlas_flusher;
 GRANT INSERT ON atlas.entity_values_ts TO atlas_flusher;
 GRANT SELECT, UPDATE ON atlas.flush_control, atlas.replication_heartbeat TO atlas_flusher;
 GRANT SELECT ON atlas.attributes TO atlas_flusher;
-GRANT EXECUTE ON FUNCTION atlas.flush_lock(), atlas.lane_lock_class(),
+GRANT EXECUTE ON FUNCTION atlas.flush_lock(), atlas.lane_lock_class(), atlas.lane_flush_class(),
     atlas.hot_value(boolean, bigint, double precision, numeric, text, timestamptz, jsonb),
     atlas.upsert_hot_attrs(regclass, integer[], timestamptz), atlas.lane_is_owned(smallint),
     atlas.known_requests(regclass, smallint, bigint, bigint, date, timestamptz, integer[]),
@@ -46,7 +46,7 @@ GRANT EXECUTE ON FUNCTION atlas.prepare_lane(smallint), atlas.claim_lane(smallin
     atlas.stage_flush(smallint, text, bigint, bigint), atlas.staging_status(),
     atlas.maintain_partitions(integer), atlas.beat_heart(interval) TO atlas_ingest;
 GRANT EXECUTE ON FUNCTION atlas.drop_expired_ledger(), atlas.default_rows(), atlas.move_default_rows(integer),
-    atlas.blocked_sessions() TO atlas_ingest;
+    atlas.flushing_lanes() TO atlas_ingest;
 
 GRANT SELECT ON atlas.entity_jsonb TO atlas_hotcache, atlas_query;
 GRANT SELECT ON atlas.entity_values_ts TO atlas_query, atlas_reconciler;
@@ -66,7 +66,7 @@ GRANT EXECUTE ON FUNCTION atlas.partitions_of(regclass), atlas.partition_name(ti
     atlas.tenants_with_rows(text, timestamptz, timestamptz, integer[]),
     atlas.retired_plan(text, text, timestamptz, timestamptz, integer[]),
     atlas.detach_partition(text), atlas.drop_retired_table(text),
-    atlas.statement_shape(text) TO atlas_keeper;
+    atlas.statement_shape(text), atlas.lane_flush_class() TO atlas_keeper;
 
 GRANT SELECT ON atlas.entity_values_ts TO atlas_maintenance;
 GRANT SELECT ON atlas.partition_archives, atlas.retired_partitions TO atlas_maintenance;
@@ -83,4 +83,4 @@ GRANT SELECT (tenant_id, source, topic, partition, reason, stored_at) ON atlas.i
 GRANT SELECT (tenant_id, producer_id, sequence, stored_at) ON atlas.producer_positions TO atlas_monitor;
 GRANT EXECUTE ON FUNCTION atlas.staging_status(), atlas.lane_is_owned(smallint), atlas.lane_lock_class(),
     atlas.flush_lock(), atlas.flushes_in_flight(), atlas.default_rows(), atlas.partitions_of(regclass),
-    atlas.retention_plan(text), atlas.blocked_sessions() TO atlas_monitor;
+    atlas.retention_plan(text), atlas.blocked_sessions(), atlas.flushing_lanes() TO atlas_monitor;

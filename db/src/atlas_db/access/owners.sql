@@ -20,7 +20,8 @@ BEGIN
             THEN 'atlas_flusher'
             WHEN (SELECT proname FROM pg_proc WHERE oid = routine) IN (
                 'default_rows', 'move_default_rows', 'move_rows', 'retention_plan', 'retire_partition',
-                'old_lock_holder', 'record_archive', 'expire_rows', 'drop_retired', 'blocked_sessions')
+                'old_lock_holder', 'record_archive', 'expire_rows', 'drop_retired', 'blocked_sessions',
+                'flushing_lanes')
             THEN 'atlas_keeper' ELSE 'atlas_owner' END);
     END LOOP;
 END

@@ -6,6 +6,9 @@
 -- First key of pg_try_advisory_lock(lane_lock_class(), lane), the session lock of a lane's owner.
 CREATE OR REPLACE FUNCTION lane_lock_class() RETURNS integer LANGUAGE sql IMMUTABLE AS 'SELECT 727105796';
 
+-- First key of the lock that a flush of the lane holds, shared, until it ends.
+CREATE OR REPLACE FUNCTION lane_flush_class() RETURNS integer LANGUAGE sql IMMUTABLE AS 'SELECT 727105797';
+
 -- Makes the lane's tables if they are missing; answers where the lane stands (NULLs: never used).
 CREATE OR REPLACE FUNCTION prepare_lane(p_lane smallint, OUT epoch bigint, OUT sequence bigint)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = atlas, pg_temp AS $$

@@ -27,6 +27,8 @@ BEGIN
     IF p_half NOT IN ('a', 'b') THEN
         RAISE EXCEPTION 'half is %, want a or b', p_half USING ERRCODE = 'invalid_parameter_value';
     END IF;
+    -- Nobody is kept out by this: it tells whose flush this session is, also while it waits (see flushing_lanes).
+    PERFORM pg_advisory_xact_lock_shared(lane_flush_class(), p_lane);
     -- First the lock, then the clock: a seal announced after this moment waits for us, one announced
     -- before it is visible in flush_control now.
     PERFORM pg_advisory_xact_lock_shared(flush_lock());

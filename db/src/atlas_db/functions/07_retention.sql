@@ -4,7 +4,7 @@
 --   some classes have passed:       their archives, if they want one -> expire_rows, in chunks
 --
 -- Each step is one transaction and tells by what it left where to go on. A partition is plainly detached, not
--- CONCURRENTLY: Postgres does not do that where there is a default partition (docs/adr). So the one lock that stops
+-- CONCURRENTLY: Postgres does not do that where there is a default partition (docs/adr/0011). So the one lock that stops
 -- writers is asked for only when no old transaction is in its way, and for a moment only.
 
 -- After its end a partition may still get the rows of flushes that began before it, which take two minutes at most.
