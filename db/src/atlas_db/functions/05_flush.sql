@@ -84,12 +84,16 @@ BEGIN
 END
 $$;
 
+-- The three functions below look each batch up by its key, whatever the planner thinks of tables that grow from nothing
+-- to millions of rows between two looks at them: hence their settings.
+
 -- Enters the half's request ids into the ledger, but for those of skip_batches; answers those that an earlier batch
 -- has entered.
 CREATE OR REPLACE FUNCTION known_requests(
     batches regclass, p_lane smallint, p_epoch bigint, p_sequence bigint, ledger_bucket date, flushed_at timestamptz,
     skip_batches integer[]
-) RETURNS jsonb LANGUAGE plpgsql SET search_path = atlas, pg_temp AS $$
+) RETURNS jsonb LANGUAGE plpgsql SET search_path = atlas, pg_temp
+SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
 DECLARE
     known jsonb;
     passed_on boolean;
@@ -130,7 +134,8 @@ $$;
 -- sequence are duplicates, those beyond the next one leave a gap.
 CREATE OR REPLACE FUNCTION known_sequences(
     batches regclass, p_lane smallint, p_epoch bigint, p_sequence bigint, flushed_at timestamptz
-) RETURNS jsonb LANGUAGE plpgsql SET search_path = atlas, pg_temp AS $$
+) RETURNS jsonb LANGUAGE plpgsql SET search_path = atlas, pg_temp
+SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
 DECLARE
     known jsonb;
 BEGIN
@@ -193,7 +198,8 @@ $$;
 -- hash): its reader has it stored as a dead letter instead.
 CREATE OR REPLACE FUNCTION known_offsets(
     batches regclass, p_lane smallint, p_epoch bigint, p_sequence bigint, flushed_at timestamptz
-) RETURNS jsonb LANGUAGE plpgsql SET search_path = atlas, pg_temp AS $$
+) RETURNS jsonb LANGUAGE plpgsql SET search_path = atlas, pg_temp
+SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
 DECLARE
     has_messages boolean;
     known jsonb;
