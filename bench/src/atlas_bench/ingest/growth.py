@@ -88,11 +88,11 @@ def measure(rig: Rig, runs: Runs) -> dict[str, list[dict[str, Any]]]:
     return found
 
 
-def growth_ratio(points: list[dict[str, Any]] | None) -> float | None:
-    """Return the rate at the end of a curve, as a share of the rate at its beginning."""
+def growth_ratio(points: list[dict[str, Any]] | None, of: str = "rows_per_s") -> float | None:
+    """Return a figure at the end of a curve, as a share of the one at its beginning."""
     if not points or len(points) < 2:
         return None
-    return ratio(points[-1]["rows_per_s"], points[0]["rows_per_s"])
+    return ratio(points[-1][of], points[0][of])
 
 
 def fill(rig: Rig, step: GrowthStep) -> None:
