@@ -52,6 +52,9 @@ def test_ordinary_documents_pass(document: object, ensure_ascii: bool) -> None:
         ('"\\u0000"', "TEXT_HAS_NUL"),
         ('{"a\\u0000": 1}', "TEXT_HAS_NUL"),
         ('[{"a": "\\u0000"}]', "TEXT_HAS_NUL"),
+        ('{"a": {"\\u0000": 1}, "a": 1}', "TEXT_HAS_NUL"),  # Postgres reads the first one, too.
+        ('{"a": "\\ud800", "a": 1}', "JSON_INVALID"),
+        ('{"a": ' + "[" * 65 + "]" * 65 + ', "a": 1}', "JSON_INVALID"),
         ('"\\ud800"', "JSON_INVALID"),
         ('{"\\udc00": 1}', "JSON_INVALID"),
         ("1e400000", "VALUE_OUT_OF_RANGE"),

@@ -53,7 +53,7 @@ def _walk(document: Any) -> None:
             exponents += _visit(node, below)
         if exponents > EXPONENTS_SUM_MAX:
             raise _number_refused()
-        if not any(isinstance(node, dict | list) for node in level):
+        if not any(isinstance(node, tuple | list) for node in level):
             return
         level = below
     raise _too_deep()
@@ -61,10 +61,10 @@ def _walk(document: Any) -> None:
 
 def _visit(node: Any, below: list[Any]) -> int:
     """Check one node, add what is in it to `below`; its exponent, if it is a number."""
-    if isinstance(node, dict):
-        for key in node:
+    if isinstance(node, tuple):  # An object: see _DECODER.
+        for key, value in node:
             _check_text(key)
-        below.extend(node.values())
+            below.append(value)
     elif isinstance(node, list):
         below.extend(node)
     elif isinstance(node, str):
@@ -109,4 +109,8 @@ def _constant(name: str) -> None:
     raise DocumentError("VALUE_NOT_FINITE", f"holds {name}, which JSON does not have: use null")
 
 
-_DECODER = json.JSONDecoder(parse_float=_number, parse_int=_number, parse_constant=_constant)
+# Objects as tuples of pairs: of doubled keys jsonb keeps the last one, but reads them all, and
+# refuses the document for what is wrong with any.
+_DECODER = json.JSONDecoder(
+    parse_float=_number, parse_int=_number, parse_constant=_constant, object_pairs_hook=tuple
+)

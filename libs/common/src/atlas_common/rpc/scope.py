@@ -13,6 +13,9 @@ from typing import Any, TypeAlias
 
 import grpc
 import grpc.aio
+from google.protobuf.message import DecodeError
+
+from atlas_common import errors
 
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"  # Generic for the type checker alone.
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -82,7 +85,7 @@ class ScopedInterceptor(grpc.aio.ServerInterceptor):
         wrapped = self._stream(behavior, call) if handler.response_streaming else None
         made: Handler = make(
             wrapped or self._unary(behavior, call),
-            request_deserializer=handler.request_deserializer,
+            request_deserializer=_parser(handler),
             response_serializer=handler.response_serializer,
         )
         return made
@@ -91,7 +94,7 @@ class ScopedInterceptor(grpc.aio.ServerInterceptor):
         async def unary(request: Any, context: Context) -> Any:
             async with AsyncExitStack() as stack:
                 await self._enter(stack, call(context))
-                return await behavior(request, context)
+                return await behavior(_parsed(request), context)
 
         return unary
 
@@ -99,7 +102,7 @@ class ScopedInterceptor(grpc.aio.ServerInterceptor):
         async def stream(request: Any, context: Context) -> None:
             async with AsyncExitStack() as stack:
                 await self._enter(stack, call(context))
-                produced = behavior(request, context)
+                produced = behavior(_parsed(request), context)
                 if isinstance(produced, AsyncIterator):
                     await _written(produced, context)
                 else:  # A coroutine, which calls context.write() itself.
@@ -110,6 +113,37 @@ class ScopedInterceptor(grpc.aio.ServerInterceptor):
     async def _enter(self, stack: AsyncExitStack, call: Call) -> None:
         for scope in self._scopes:
             await stack.enter_async_context(scope(call))
+
+
+@dataclass(frozen=True, slots=True)
+class _Unparsed:
+    """Stands in for a request that is no message, until the scopes can report it."""
+
+    problem: str
+
+
+def _parser(handler: Handler) -> Callable[[bytes], Any] | None:
+    """The method's parser. gRPC would answer UNKNOWN, with the exception's text, where it raises.
+
+    Of streams the messages go straight to the handler: there it stays so.
+    """
+    parse = handler.request_deserializer
+    if parse is None or handler.request_streaming:
+        return parse
+
+    def parsed(data: bytes) -> Any:
+        try:
+            return parse(data)
+        except DecodeError as error:
+            return _Unparsed(str(error))
+
+    return parsed
+
+
+def _parsed(request: Any) -> Any:
+    if isinstance(request, _Unparsed):
+        raise errors.invalid_argument("INVALID_FIELD", f"no valid message: {request.problem}")
+    return request
 
 
 async def _written(messages: AsyncIterator[Any], context: Context) -> None:
