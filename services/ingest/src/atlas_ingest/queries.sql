@@ -296,8 +296,14 @@ FROM source_offsets
 WHERE topic = %(topic)s AND partition = %(partition)s
 
 -- name: staging_status
--- age_seconds: since the lane's last flush, by the database's clock.
+-- age_seconds: since the lane's last flush, by the database's clock. waits_for: whom its flush waits for.
 SELECT
-    lane, owned, epoch, sequence, flushed_at, staged_points, staged_bytes,
-    extract(EPOCH FROM clock_timestamp() - flushed_at)::double precision AS age_seconds
-FROM staging_status()
+    s.lane, s.owned, s.epoch, s.sequence, s.flushed_at, s.staged_points, s.staged_bytes,
+    extract(EPOCH FROM clock_timestamp() - s.flushed_at)::double precision AS age_seconds,
+    coalesce(f.waits_for, '') AS waits_for
+FROM staging_status() AS s
+LEFT JOIN (
+    SELECT lane, max(waits_for) AS waits_for
+    FROM flushing_lanes()
+    GROUP BY lane
+) AS f ON s.lane = f.lane

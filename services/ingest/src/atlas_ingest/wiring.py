@@ -99,7 +99,7 @@ async def wire(config: Config) -> AsyncIterator[Ingest]:
             budget=budget,
             event_time=config.event_time,
         )
-        monitor = StagingMonitor(primary, flusher, budget)
+        monitor = StagingMonitor(primary, flusher, budget, config.flush)
         tenants = PostgresTenants(primary)
         intake, offsets = Intake(optimizer, tenants), SourceOffsets(primary)
         signer = TokenSigner.from_config(config.token)
