@@ -17,7 +17,7 @@ from atlas_ingest.tenants import TenantSettings
 # Changes are told (see catalog_watch.py): the time is for when that fails without a word.
 _TTL_SECONDS = 60.0
 _SETTINGS_MAX = 10_000
-_ENTITIES_BYTES_MAX = 96 * 2**20
+_ENTITIES_BYTES_MAX = 64 * 2**20
 _ENTITIES_AT_ONCE_MAX = 5_000
 _ATTRIBUTES_AT_ONCE_MAX = 10_000
 _QUESTIONS_AT_ONCE_MAX = 3  # Of the pool's connections: the others are for everything else.

@@ -18,7 +18,7 @@ T = TypeVar("T")
 Q = load_queries("atlas_common.catalog")
 
 _TENANTS_MAX = 1_000
-_TABLES_BYTES_MAX = 96 * 2**20
+_TABLES_BYTES_MAX = 64 * 2**20
 _ATTRIBUTES_TTL_SECONDS = 10.0
 _MISSING_NAME_REFRESH_SECONDS = 1.0  # Misspelt names must not turn every call into a table read.
 _ENTITIES_MAX = 200_000
