@@ -7,7 +7,7 @@ PACKAGES := libs/contracts libs/common libs/client libs/devstack db \
     services/ingest services/hotcache services/query services/cdc-reconciler bench
 STATE ?= .atlas
 
-.PHONY: help setup demo test lint proto up down status bench lock clean
+.PHONY: help setup demo test chaos lint proto up down status bench lock clean
 help: ## Show the targets.
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
 
@@ -22,6 +22,10 @@ demo: setup ## Start the whole platform, feed it this machine's telemetry for a 
 
 test: setup ## Run all tests against real servers.
 	@$(BIN)/pytest $(ARGS)
+
+chaos: setup ## Do random faults to the write path for SECONDS (600), audit every point; SEED repeats a run.
+	@$(BIN)/pytest tests/chaos/soak.py -o log_cli=true --log-cli-level=INFO --log-cli-format='%(asctime)s %(message)s' \
+	    --soak-seconds=$(or $(SECONDS),600) $(if $(SEED),--soak-seed=$(SEED))
 
 lint: setup ## ruff, mypy --strict, import rules, buf lint + breaking, stubs current, squawk.
 	@tools/lint

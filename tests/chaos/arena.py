@@ -2,8 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from atlas.type.v1 import value_pb2
 from atlas_client.call import open_channel
 from atlas_common.rpc import TENANT_KEY
 from atlas_devstack.credentials import Credentials
-from atlas_devstack.database import Database
+from atlas_devstack.database import Database, another
 from atlas_devstack.platform import SERVICES
 from atlas_devstack.ports import free_port
 from atlas_devstack.postgres import PostgresNode
@@ -36,8 +36,11 @@ RECOVERY_SECONDS_MAX = 10.0
 """From the end of a fault to the first durable write."""
 RSS_BYTES_MAX = 512 * 2**20
 _MAX_VALUE = "1000000000000"
-# Hotcache is not part of this: nobody waits for one that is not there.
-_ENVIRONMENT = {"ATLAS_FLUSH__INVALIDATE_TIMEOUT_MS": "1"}
+_ENVIRONMENT = {
+    # Hotcache is not part of this: nobody waits for one that is not there.
+    "ATLAS_FLUSH__INVALIDATE_TIMEOUT_MS": "1",
+    "ATLAS_RPC__READINESS_INTERVAL_SECONDS": "0.1",
+}
 
 
 @dataclass
@@ -228,10 +231,17 @@ class Arena:
         return int(self.query("SELECT coalesce(sum(sequence), 0) FROM flush_positions")[0][0])
 
 
-async def in_thread(call: Callable[[], Any]) -> float:
-    """Run something that blocks; the moment it returned, by time.monotonic()."""
-    await asyncio.to_thread(call)
-    return time.monotonic()
+@contextmanager
+def arena_on(stack: Stack, directory: Path) -> Iterator[Arena]:
+    """A fresh database on the stack's server, which runs afterwards, whatever was done to it."""
+    primary = stack.postgres.primary
+    with another(stack.database) as database, ExitStack() as cleanup:
+        arena = Arena(stack, database, directory)
+        cleanup.callback(primary.wait_ready)
+        cleanup.callback(primary.relaunch_if_dead)
+        cleanup.callback(primary.resume)
+        cleanup.callback(arena.stop)
+        yield arena
 
 
 def resident_bytes_max(process: Service) -> int:

@@ -1,17 +1,15 @@
 """A Postgres of these tests alone, since they kill it, and an arena on it for each test."""
 
 from collections.abc import Iterator
-from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from atlas_devstack.database import another
 from atlas_devstack.servers import ServerOptions
 from atlas_devstack.stack import Stack, StackOptions
 
-from .arena import Arena
+from .arena import Arena, arena_on
 
 
 @pytest.fixture(scope="session")
@@ -39,12 +37,12 @@ def chaos_stack(
 @pytest.fixture
 def arena(chaos_stack: Stack, tmp_path: Path) -> Iterator[Arena]:
     """A database and processes of this test alone."""
-    primary = chaos_stack.postgres.primary
-    if not primary.is_running():
-        primary.start()  # The test before left it dead.
-    with another(chaos_stack.database) as database, ExitStack() as cleanup:
-        arena = Arena(chaos_stack, database, tmp_path)
-        cleanup.callback(arena.stop)
-        cleanup.callback(primary.wait_ready)
-        cleanup.callback(primary.relaunch_if_dead)
+    with arena_on(chaos_stack, tmp_path) as arena:
         yield arena
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Of soak.py."""
+    group = parser.getgroup("chaos", "random faults")
+    group.addoption("--soak-seconds", type=int, default=60, help="begin no further round then")
+    group.addoption("--soak-seed", type=int, help="repeat the faults of this seed")

@@ -49,7 +49,7 @@ class Door:
         except grpc.aio.AioRpcError as raised:
             error = AtlasError.from_rpc(raised)
             self.ledger.failures[f"{error.code.name} {error.reason}".strip()] += 1
-            if not (error.is_transient or error.code is grpc.StatusCode.DEADLINE_EXCEEDED):
+            if not (error.is_transient or _is_broken(error)):
                 raise error from raised
             if error.code is grpc.StatusCode.RESOURCE_EXHAUSTED and error.retry_after is None:
                 self.ledger.surprises.append(f"no RetryInfo: {error}")
@@ -96,6 +96,13 @@ class Door:
         if answer.accepted_count != len(batch.points):
             self.ledger.surprises.append(f"{batch.key}: accepted {answer.accepted_count}")
         batch.acknowledge(answer.token, duplicate=answer.duplicate)
+
+
+def _is_broken(error: AtlasError) -> bool:
+    """It took too long, or gRPC itself met the end of a stream while it sent."""
+    if error.code is grpc.StatusCode.INTERNAL:
+        return not error.reason
+    return error.code is grpc.StatusCode.DEADLINE_EXCEEDED
 
 
 def write_request(batch: SentBatch) -> pb.WriteRequest:
