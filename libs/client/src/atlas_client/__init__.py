@@ -33,6 +33,7 @@ from atlas_client.records import (
     AckLevel,
     AggregateFunction,
     AggregateRow,
+    ArrowWriteResult,
     Attribute,
     CacheStatus,
     Digest,
@@ -61,6 +62,7 @@ from atlas_client.values import DataType, Json, ReadValue, Value
 
 __all__ = [
     "AckLevel",
+    "ArrowWriteResult",
     "AggregateFunction",
     "AggregateRow",
     "AtlasClient",

@@ -2,7 +2,7 @@
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, TypeVar, cast
 
@@ -12,6 +12,7 @@ from opentelemetry import propagate, trace
 
 from atlas_client.errors import AtlasError
 from atlas_client.retry import within_deadline
+from atlas_client.upload import upload
 
 Request = TypeVar("Request", bound=Message)
 Response = TypeVar("Response", bound=Message)
@@ -109,6 +110,30 @@ class Caller:
             finally:
                 if opened is not None:
                     opened.cancel()  # Nothing happens when it is over.
+
+    async def upload(
+        self,
+        method: grpc.aio.StreamUnaryMultiCallable[Request, Response],
+        requests: Callable[[], Iterable[Request]],
+        *,
+        timeout: float | None = None,
+        repeatable: bool = True,
+        request_id: str | None = None,
+    ) -> Response:
+        """Make a call with a stream of requests and one answer. Raises AtlasError.
+
+        `requests` is called for each attempt. What it raises ends the call and is raised here.
+        """
+        with self._span(method, request_id) as metadata:
+
+            async def once(seconds: float) -> Response:
+                call = method(timeout=seconds, metadata=metadata)
+                answer: Response = await upload(call, requests())
+                return answer
+
+            return await within_deadline(
+                once, timeout=timeout or self.timeout_seconds, repeatable=repeatable
+            )
 
     @asynccontextmanager
     async def exchange(

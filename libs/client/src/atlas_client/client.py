@@ -1,7 +1,7 @@
 """The client: every call of the platform, in Python's types."""
 
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -23,10 +23,12 @@ from atlas_client import convert
 from atlas_client.call import Caller, open_channel
 from atlas_client.consistency import Consistency
 from atlas_client.endpoints import Endpoints
+from atlas_client.errors import AtlasError
 from atlas_client.records import (
     AckLevel,
     AggregateFunction,
     AggregateRow,
+    ArrowWriteResult,
     Attribute,
     CacheStatus,
     EntitiesResult,
@@ -54,6 +56,7 @@ if TYPE_CHECKING:
 
 DEFAULT_TIMEOUT_SECONDS = 10.0
 RECONCILE_TIMEOUT_SECONDS = 120.0
+ARROW_TIMEOUT_SECONDS = 600.0
 
 Stub = TypeVar("Stub")
 
@@ -268,6 +271,65 @@ class AtlasClient:
             self._ingest.Write, request, timeout=timeout, request_id=request_id
         )
         return convert.write_result(request_id, answer)
+
+    async def write_arrow(
+        self,
+        data: Any,
+        *,
+        request_id: str | None = None,
+        ack: AckLevel | None = None,
+        partial_success: bool = False,
+        validate_only: bool = False,
+        default_entity: str = "",
+        default_time: datetime | None = None,
+        timeout: float = ARROW_TIMEOUT_SECONDS,
+    ) -> ArrowWriteResult:
+        """Store points in bulk from Arrow data of any size, exactly once.
+
+        `data`: a pyarrow Table, RecordBatch, RecordBatchReader, an iterable of RecordBatches, or a
+        frame that offers itself as an Arrow stream, with the columns of atlas_client.bulk; use its
+        melt() for a table with a column per attribute. It is sent in messages of at most 20,000
+        rows, each of which is stored by itself, in their order. With `partial_success` bad rows
+        are reported; else the first message with one ends the call, and the error's metadata say
+        how many messages and rows are stored.
+
+        The rest is as in write(). After a transient error all is sent again and what is stored
+        already is skipped, unless `data` is an iterator or reader, which can be read once only:
+        then call again with the same batches from their beginning and the error's request_id (in
+        its metadata). `timeout` is that of the whole call.
+
+        Raises also what bulk.ipc_streams() raises.
+        """
+        from atlas_client import bulk  # noqa: PLC0415 - pyarrow takes a while to load.
+
+        request_id = request_id or str(uuid.uuid4())
+        start = ingest_pb2.WriteArrowStart(
+            request_id=request_id,
+            default_entity_key=default_entity,
+            partial_success=partial_success,
+            validate_only=validate_only,
+            ack=convert.ACK_LEVELS[ack] if ack else ingest_pb2.ACK_LEVEL_UNSPECIFIED,
+        )
+        if default_time is not None:
+            start.default_event_time_us = to_us(default_time)
+
+        def requests() -> Iterator[ingest_pb2.WriteArrowRequest]:
+            yield ingest_pb2.WriteArrowRequest(start=start)
+            for message in bulk.ipc_streams(data):
+                yield ingest_pb2.WriteArrowRequest(ipc_stream=message)
+
+        try:
+            answer = await self._caller.upload(
+                self._ingest.WriteArrow,
+                requests,
+                timeout=timeout,
+                repeatable=bulk.is_repeatable(data),
+                request_id=request_id,
+            )
+        except AtlasError as error:
+            error.metadata["request_id"] = request_id
+            raise
+        return convert.arrow_write_result(request_id, answer)
 
     async def producer_position(
         self, producer_id: str, *, timeout: float | None = None

@@ -75,6 +75,21 @@ def write_result(request_id: str, message: ingest_pb2.WriteResponse) -> records.
     )
 
 
+def arrow_write_result(
+    request_id: str, message: ingest_pb2.WriteArrowResponse
+) -> records.ArrowWriteResult:
+    acks = {number: level for level, number in ACK_LEVELS.items()}
+    return records.ArrowWriteResult(
+        request_id=request_id,
+        token=message.token,
+        accepted_count=message.accepted_count,
+        rejected_count=message.rejected_count,
+        errors=point_errors(message.errors),
+        ack=acks.get(message.ack),
+        duplicate_messages=message.duplicate_messages,
+    )
+
+
 def point_errors(messages: Iterable[ingest_pb2.PointError]) -> tuple[records.PointError, ...]:
     return tuple(
         records.PointError(each.index, reason_name(each.reason), each.field, each.message)

@@ -96,6 +96,22 @@ class WriteResult:
 
 
 @dataclass(frozen=True, slots=True)
+class ArrowWriteResult:
+    """What became of a stream of Arrow messages."""
+
+    request_id: str
+    token: bytes
+    """Give it to a read as at_least_as_fresh(token); a Session does so by itself."""
+    accepted_count: int
+    rejected_count: int
+    errors: tuple[PointError, ...]
+    """The first 100 of the rejected rows; their indexes count rows from the stream's beginning."""
+    ack: AckLevel | None
+    duplicate_messages: int
+    """Messages that had been stored before under this request_id."""
+
+
+@dataclass(frozen=True, slots=True)
 class Tenant:
     """A tenant of the platform."""
 

@@ -11,6 +11,7 @@ from atlas_client.consistency import Consistency, analytics, at_least_as_fresh
 from atlas_client.records import (
     AggregateFunction,
     AggregateRow,
+    ArrowWriteResult,
     EntitiesResult,
     EntityState,
     Point,
@@ -55,6 +56,12 @@ class Session:
     async def write(self, points: Iterable[Point | value_pb2.Point], **options: Any) -> WriteResult:
         """AtlasClient.write(); later reads see it."""
         result = await self._client.write(points, **options)
+        self.observe(result.token)
+        return result
+
+    async def write_arrow(self, data: Any, **options: Any) -> ArrowWriteResult:
+        """AtlasClient.write_arrow(); later reads see it."""
+        result = await self._client.write_arrow(data, **options)
         self.observe(result.token)
         return result
 
