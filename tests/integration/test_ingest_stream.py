@@ -255,7 +255,7 @@ async def test_a_newer_stream_of_a_producer_supersedes_the_older(rig: Rig) -> No
         other = await stack.enter_async_context(stream_of(rig.client, globex, producer_id="p"))
         with rig.flushes_held():
             await zombie.send(1, [good(1)])
-            await eventually(lambda: rig.service.ingest.pending_points == 1)
+            await eventually(rig.waiting_flushes)
             call = stream_of(rig.client, acme, producer_id="p")
             opening = asyncio.create_task(stack.enter_async_context(call))
             await eventually(lambda: rig.service.streams.count == 3)

@@ -82,6 +82,7 @@ class WriteStream:
         self._changed = asyncio.Event()
         self._reader: asyncio.Task[None] | None = None
         self._is_taking = False
+        self._is_submitting = False
         self._end: Exception | None = None
         self._held: Position | None = None
 
@@ -94,7 +95,7 @@ class WriteStream:
         """Take on nothing more; acknowledge what is under way, then end with this error."""
         if self._end is None:
             self._end = error
-        if self._reader is not None:
+        if self._reader is not None and not self._is_submitting:
             self._reader.cancel()
         self._changed.set()
 
@@ -162,10 +163,12 @@ class WriteStream:
                 self._is_taking = True
                 await self._take(convert.batch_of(request), sequences)
                 self._is_taking = False
+                if self._end is not None:
+                    return
         except Exception as error:  # noqa: BLE001 - the call's own task ends with it.
             self._end = self._end or error
         finally:
-            self._is_taking = False
+            self._is_taking = self._is_submitting = False
             self._changed.set()
 
     async def _take(self, batch: pb.WriteStreamBatch, sequences: Sequences) -> None:
@@ -187,11 +190,15 @@ class WriteStream:
             write = convert.write_of(
                 batch, self._start, now_us, size_bytes=size_bytes, empty=problem is not None
             )
+            # Work on it has begun: whoever stops the stream lets that come to its end.
+            self._is_submitting = True
             try:
                 submitted = await self._optimizer.submit(self._tenant, write, admission, now_us)
             except BatchRefusedError as refused:
                 entry.refused = refused
                 return entry
+            finally:
+                self._is_submitting = False
         # No await from here to the entry's queue: a batch on its way has to be known there.
         entry.ingesting = asyncio.create_task(submitted.ingested())
         entry.ingesting.add_done_callback(self._woken)
@@ -246,7 +253,7 @@ class WriteStream:
 
     @property
     def _is_over(self) -> bool:
-        return self._reader is None or self._reader.done() or self._end is not None
+        return self._reader is None or self._reader.done()
 
     def _take_done(self) -> "tuple[_Ready, BaseException | None]":
         """The finished batches at the front, up to one that failed."""

@@ -57,12 +57,12 @@ async def produce(
         bool, typer.Option("--durable", help="Everything is in the spool before it is sent.")
     ] = False,
 ) -> int:
-    """Store points from stdin, one JSON object per line, until it ends.
+    """Store points from stdin, until it ends. A line is a JSON object: entity, attribute, value.
 
-    A line has entity, attribute, value, and may have time (ISO 8601 or seconds; default: now) and
-    quality. Bad lines and refused points are told and passed over: then the exit code is 1.
+    It may have time (ISO 8601 or seconds; default: now) and quality, too. Bad lines and refused
+    points are told and passed over; then the exit code is 1.
 
-    Example: tail -f points.ndjson | atlas produce gateway-7 --tenant acme
+    Example: atlas produce gateway-7 --tenant acme < points.ndjson
     """
     types = {each.name: each.data_type async for each in context.client.list_attributes()}
     complaints = _Complaints()

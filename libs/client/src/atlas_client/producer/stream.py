@@ -10,6 +10,7 @@ import grpc
 
 from atlas.ingest.v1 import ingest_service_pb2 as pb
 from atlas_client import convert
+from atlas_client.errors import reason_name
 from atlas_client.producer.batch import Batch, filler, points_of
 from atlas_client.producer.bell import Bell
 from atlas_client.producer.outbox import Outbox
@@ -162,7 +163,7 @@ class ProducerStream:
         self._tally.refuse(
             RefusedBatch(
                 sequence=batch.sequence,
-                reason=convert.reason_name(ack.refused) if ack.refused else "",
+                reason=reason_name(ack.refused) if ack.refused else "",
                 message=ack.message,
                 rejected_count=batch.points if ack.refused else ack.rejected_count,
                 errors=convert.point_errors(ack.errors),
