@@ -18,6 +18,7 @@ def arrow_job(options: IngestOptions, target: str = "") -> WriteJob:
         points=options.arrow_points,
         concurrency=options.arrow_streams,
         messages_per_stream=options.arrow_messages,
+        templates_max=options.arrow_templates,
         seconds=options.seconds,
         retry_overloaded=True,
     )
@@ -32,6 +33,7 @@ def stream_job(options: IngestOptions, target: str = "") -> WriteJob:
         fleet=options.fleet,
         points=options.stream_points,
         concurrency=options.streams,
+        window_batches=options.stream_window,
         seconds=options.seconds,
         retry_overloaded=True,
     )

@@ -48,6 +48,10 @@ class IngestOptions:
     stream_points: int = 2_000
     """Points of a batch of WriteStream."""
     streams: int = 20
+    stream_window: int = 4
+    """Batches of a stream that are unacknowledged at a time; fewer where the server says so."""
+    arrow_templates: int = 4_000
+    """Different messages at most; then they come again with new times."""
     arrow_messages: int = 5
     """Of a stream of WriteArrow, which is answered at its end."""
     burst_points: int = 500_000
@@ -100,13 +104,15 @@ _QUICK: dict[str, Any] = {
     "repeats": 1,
     "only": tuple(name for name in SCENARIOS if name != "write"),
     "seconds": 1.5,
+    "arrow_templates": 40,
     "arrow_messages": 2,
+    "stream_window": 2,
     "warm_up_seconds": 0.5,
-    "small_seconds": 2.5,
-    "small_calls_off": 300,
-    "latency_seconds": 2.5,
-    "stall_seconds": 1.5,
-    "growth": (GrowthStep(100_000, 1), GrowthStep(400_000, 4)),
+    "small_seconds": 2.0,
+    "small_calls_off": 200,
+    "latency_seconds": 2.0,
+    "stall_seconds": 1.0,
+    "growth": (GrowthStep(100_000, 1), GrowthStep(300_000, 3)),
     "growth_repeats": 1,
     "growth_seconds": 1.0,
     "quick": True,
