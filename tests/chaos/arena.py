@@ -35,6 +35,8 @@ TENANTS = ("acme", "globex")
 RECOVERY_SECONDS_MAX = 10.0
 """From the end of a fault to the first durable write."""
 RSS_BYTES_MAX = 512 * 2**20
+OVERLOADED = "RESOURCE_EXHAUSTED OVERLOADED"
+"""As ledgers count failures."""
 _MAX_VALUE = "1000000000000"
 _ENVIRONMENT = {
     # Hotcache is not part of this: nobody waits for one that is not there.
@@ -69,6 +71,13 @@ class Arena:
         if len(self.processes) == 1:
             await _set_up_tenants(process.target)
         return process
+
+    async def start_ingests(self, count: int) -> list[Service]:
+        """So many processes, started at the same time."""
+        processes = [self.make_ingest() for _ in range(count)]
+        await asyncio.gather(*(asyncio.to_thread(process.start) for process in processes))
+        await _set_up_tenants(processes[0].target)
+        return processes
 
     def make_ingest(
         self, *, port: int | None = None, environment: Mapping[str, str] | None = None

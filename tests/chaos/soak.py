@@ -17,8 +17,9 @@ from pathlib import Path
 import pytest
 
 from atlas_devstack.stack import Stack
+from tests.integration.waiting import eventually
 
-from .arena import RSS_BYTES_MAX, Arena, arena_on, resident_bytes_max
+from .arena import OVERLOADED, RSS_BYTES_MAX, Arena, arena_on, resident_bytes_max
 
 FAULTS_PER_ROUND = 4
 STALL_SECONDS = 20.0
@@ -109,8 +110,7 @@ FAULTS: tuple[Fault, ...] = (
 @asynccontextmanager
 async def scene_on(stack: Stack, directory: Path, dice: random.Random) -> AsyncIterator[Scene]:
     with arena_on(stack, directory) as arena:
-        await arena.start_ingest()
-        await arena.start_ingest()
+        await arena.start_ingests(2)
         yield Scene(arena, dice)
 
 
@@ -148,3 +148,19 @@ async def test_random_faults(
         async with scene_on(chaos_stack, tmp_path / str(number), dice) as scene:
             await one_round(scene)
     log.info("%d rounds with SEED=%d are sound", number, seed)
+
+
+async def test_a_long_stall_at_the_bounds_of_production(chaos_stack: Stack, tmp_path: Path) -> None:
+    """Under full load, with the defaults: all the memory that there may be is taken, not more."""
+    with arena_on(chaos_stack, tmp_path) as arena:
+        process = await arena.start_ingest()
+        async with arena.load(writers=40, points=8_000):
+            began = time.monotonic()
+            arena.primary.pause()
+            await eventually(lambda: arena.ledger.failures[OVERLOADED] > 0, 60)
+            await eventually(lambda: time.monotonic() > began + STALL_SECONDS, 60)
+            arena.primary.resume()
+            log.info("recovered after %.2f s", await arena.recovered(time.monotonic()))
+        await arena.verify()
+        log.info("%d MiB at most", resident_bytes_max(process) // 2**20)
+        assert resident_bytes_max(process) < RSS_BYTES_MAX

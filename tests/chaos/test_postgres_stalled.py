@@ -4,10 +4,9 @@ import time
 
 from tests.integration.waiting import eventually
 
-from .arena import RSS_BYTES_MAX, Arena, resident_bytes_max
+from .arena import OVERLOADED, RSS_BYTES_MAX, Arena, resident_bytes_max
 
 STALL_SECONDS = 3.0
-OVERLOADED = "RESOURCE_EXHAUSTED OVERLOADED"
 
 
 async def test_stopped_under_full_load(arena: Arena) -> None:

@@ -8,7 +8,7 @@ DELIVERY_SECONDS_MAX = 5.0
 
 
 async def test_no_repeatable_call_fails(arena: Arena) -> None:
-    processes = [await arena.start_ingest(), await arena.start_ingest()]
+    processes = await arena.start_ingests(2)
     async with arena.load():
         for process in processes:
             await asyncio.to_thread(process.restart)
