@@ -34,6 +34,7 @@ def upgrade(admin_dsn: str) -> None:
             _apply(connection, function_file)
         _apply(connection, HERE / "access" / "owners.sql")
         _apply(connection, HERE / "access" / "grants.sql")
+        _apply(connection, HERE / "access" / "extensions.sql")
         connection.execute("SELECT atlas.maintain_partitions()")
 
 

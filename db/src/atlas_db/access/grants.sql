@@ -1,9 +1,9 @@
 -- Who may do what. Applied anew after every migration: first everything is taken back, then given.
 REVOKE ALL ON SCHEMA atlas, staging, retired FROM PUBLIC;
 REVOKE ALL ON ALL TABLES IN SCHEMA atlas FROM PUBLIC, atlas_ingest, atlas_hotcache, atlas_query, atlas_reconciler;
-REVOKE ALL ON ALL FUNCTIONS IN SCHEMA atlas FROM PUBLIC, atlas_ingest, atlas_hotcache, atlas_query, atlas_reconciler;
+REVOKE ALL ON ALL ROUTINES IN SCHEMA atlas FROM PUBLIC, atlas_ingest, atlas_hotcache, atlas_query, atlas_reconciler;
 REVOKE ALL ON ALL TABLES IN SCHEMA atlas FROM atlas_flusher, atlas_keeper, atlas_maintenance, atlas_monitor;
-REVOKE ALL ON ALL FUNCTIONS IN SCHEMA atlas FROM atlas_maintenance, atlas_monitor;
+REVOKE ALL ON ALL ROUTINES IN SCHEMA atlas FROM atlas_maintenance, atlas_monitor;
 
 GRANT USAGE ON SCHEMA atlas TO atlas_flusher, atlas_keeper, atlas_ingest, atlas_hotcache, atlas_query,
     atlas_reconciler, atlas_maintenance, atlas_monitor;
@@ -74,6 +74,7 @@ GRANT EXECUTE ON FUNCTION atlas.maintain_partitions(integer), atlas.drop_expired
     atlas.move_default_rows(integer), atlas.retention_plan(text), atlas.retire_partition(text),
     atlas.record_archive(text, text, integer[], text, bigint, bigint, text),
     atlas.expire_rows(text, text, integer), atlas.drop_retired(text) TO atlas_maintenance;
+GRANT EXECUTE ON PROCEDURE atlas.run_retention() TO atlas_maintenance;
 
 GRANT SELECT ON atlas.flush_positions, atlas.flush_control, atlas.replication_heartbeat, atlas.source_offsets,
     atlas.retention_classes, atlas.partition_policy, atlas.partition_archives, atlas.retired_partitions

@@ -13,7 +13,7 @@ BEGIN
         WHERE p.pronamespace = 'atlas'::regnamespace
           AND o.rolname NOT IN ('atlas_owner', 'atlas_flusher', 'atlas_keeper')
     LOOP
-        EXECUTE format('ALTER FUNCTION %s OWNER TO %s', routine,
+        EXECUTE format('ALTER ROUTINE %s OWNER TO %s', routine,
             CASE WHEN (SELECT proname FROM pg_proc WHERE oid = routine) IN (
                 'beat_heart', 'announce_seal', 'prepare_lane', 'claim_lane', 'lane_leftovers', 'empty_lane', 'discard_half',
                 'orphaned_lanes', 'stage_flush', 'staging_status')

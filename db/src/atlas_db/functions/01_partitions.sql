@@ -52,6 +52,9 @@ BEGIN
     IF to_regclass(format('atlas.%I', name)) IS NOT NULL THEN
         RETURN '{}';
     END IF;
+    IF root = 'entity_values_ts' AND make_by_partman(bound_from::timestamptz, bound_to::timestamptz) THEN
+        RETURN dress_partitions();
+    END IF;
     EXECUTE format('CREATE TABLE %I (LIKE %I INCLUDING ALL)', name, root);
     PERFORM dress_partition(format('atlas.%I', name)::regclass, root);
     IF bound_from IS NULL THEN
@@ -61,6 +64,51 @@ BEGIN
             root, name, bound_from, bound_to);
     END IF;
     RETURN ARRAY['made ' || name];
+END
+$$;
+
+-- Lets pg_partman make a whole span, where it is installed and told of the table (access/extensions.sql); false: it
+-- is not, or the span is a part of one, which it does not know how to make.
+CREATE OR REPLACE FUNCTION make_by_partman(from_time timestamptz, to_time timestamptz) RETURNS boolean
+LANGUAGE plpgsql SET search_path = atlas, pg_temp SET timezone = 'UTC' AS $$
+DECLARE
+    partman record;
+    configured text;
+BEGIN
+    SELECT n.nspname, e.extversion INTO partman
+    FROM pg_extension AS e JOIN pg_namespace AS n ON n.oid = e.extnamespace WHERE e.extname = 'pg_partman';
+    IF NOT FOUND OR from_time IS NULL THEN
+        RETURN false;
+    END IF;
+    EXECUTE format('SELECT partition_interval FROM %I.part_config WHERE parent_table = $1', partman.nspname)
+    INTO configured USING 'atlas.entity_values_ts';
+    IF configured IS NULL OR from_time + configured::interval <> to_time
+        OR from_time <> date_trunc(CASE WHEN configured::interval = '1 day' THEN 'day' ELSE 'hour' END, from_time)
+    THEN
+        RETURN false;
+    END IF;
+    EXECUTE format('SELECT %I.create_partition_time(''atlas.entity_values_ts'', ARRAY[$1]%s)', partman.nspname,
+        CASE WHEN partman.extversion LIKE '4.%' THEN ', p_analyze := false' ELSE '' END)
+    USING from_time;
+    RETURN true;
+END
+$$;
+
+-- Dresses partitions that somebody else made.
+CREATE OR REPLACE FUNCTION dress_partitions() RETURNS text[]
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = atlas, pg_temp AS $$
+DECLARE
+    bare record;
+    done text[] := '{}';
+BEGIN
+    FOR bare IN
+        SELECT p.partition, p.name FROM partitions_of('entity_values_ts') AS p JOIN pg_class AS c ON c.oid = p.partition
+        WHERE NOT (c.relrowsecurity AND c.relforcerowsecurity AND c.relreplident = 'f')
+    LOOP
+        PERFORM dress_partition(bare.partition, 'entity_values_ts');
+        done := done || ('made ' || bare.name);
+    END LOOP;
+    RETURN done;
 END
 $$;
 
@@ -110,6 +158,7 @@ BEGIN
 
     done := done || try_partition('entity_values_ts', 'entity_values_ts_default', NULL, NULL);
     done := done || try_partition('write_requests', 'write_requests_default', NULL, NULL);
+    done := done || dress_partitions();
     done := done || make_spans_ahead(today - 1, today + days_ahead + 1);
     FOR first_day IN SELECT today + n FROM generate_series(-1, days_ahead) AS n LOOP
         made := try_partition('write_requests', 'write_requests_' || to_char(first_day, 'YYYYMMDD'),

@@ -305,3 +305,41 @@ BEGIN
     EXECUTE format('DROP TABLE retired.%I', p_name);
 END
 $$;
+
+-- Does what is due and needs no archive, step by step, each in a transaction of its own: for pg_cron, or for a person
+-- in psql. It runs with the rights of who calls it, and has no SET clause: either would forbid it to commit.
+CREATE OR REPLACE PROCEDURE run_retention() LANGUAGE plpgsql AS $$
+DECLARE
+    due record;
+    outcome text;
+    deleted bigint;
+BEGIN
+    IF NOT pg_try_advisory_lock(hashtext('atlas.retention')) THEN
+        RAISE NOTICE 'another session is at it';
+        RETURN;
+    END IF;
+    FOR round IN 1 .. 2 LOOP -- What the first retires, the second drops.
+        FOR due IN
+            SELECT p.step, p.partition_name, p.retention_class FROM atlas.retention_plan() AS p
+            WHERE NOT p.needs_archive
+        LOOP
+            CASE due.step
+                WHEN 'retire' THEN
+                    outcome := atlas.retire_partition(due.partition_name);
+                WHEN 'expire' THEN
+                    LOOP
+                        deleted := atlas.expire_rows(due.partition_name, due.retention_class, 20000);
+                        COMMIT;
+                        EXIT WHEN deleted = 0;
+                    END LOOP;
+                WHEN 'drop' THEN
+                    PERFORM atlas.drop_retired(due.partition_name);
+            END CASE;
+            COMMIT;
+            RAISE NOTICE '% %: %', due.step, due.partition_name, coalesce(outcome, 'done');
+            outcome := NULL;
+        END LOOP;
+    END LOOP;
+    PERFORM pg_advisory_unlock(hashtext('atlas.retention'));
+END
+$$;

@@ -12,7 +12,7 @@ from atlas_devstack.credentials import Credentials
 from atlas_devstack.database import Database
 from atlas_devstack.errors import DevstackError
 from atlas_devstack.health import is_serving
-from atlas_devstack.platform import ServiceKind
+from atlas_devstack.platform import MAINTENANCE_ROLE, ServiceKind
 from atlas_devstack.ports import LOOPBACK
 from atlas_devstack.process import Launch
 from atlas_devstack.waiting import Patience
@@ -110,7 +110,12 @@ def _common(kind: ServiceKind, wiring: Wiring) -> dict[str, str]:
 def _specific(kind: ServiceKind, wiring: Wiring) -> dict[str, str]:
     match kind.name:
         case "ingest":
-            return {"ATLAS_HOTCACHE__TARGET": wiring.target("hotcache"), **_source(wiring)}
+            retention = wiring.database.dsn(MAINTENANCE_ROLE)
+            return {
+                "ATLAS_HOTCACHE__TARGET": wiring.target("hotcache"),
+                "ATLAS_MAINTENANCE__RETENTION__DSN": retention,
+                **_source(wiring),
+            }
         case "hotcache":
             return {"ATLAS_VALKEY__URL": wiring.valkey_url} if wiring.valkey_url else {}
         case "query":
