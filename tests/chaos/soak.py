@@ -19,7 +19,9 @@ import pytest
 from atlas_devstack.stack import Stack
 from tests.integration.waiting import eventually
 
-from .arena import OVERLOADED, RSS_BYTES_MAX, Arena, arena_on, resident_bytes_max
+from .arena import OVERLOADED, RSS_BYTES_MAX, TENANTS, Arena, arena_on, resident_bytes_max
+from .ledger import Level
+from .load import Burst
 
 FAULTS_PER_ROUND = 4
 STALL_SECONDS = 20.0
@@ -150,13 +152,17 @@ async def test_random_faults(
     log.info("%d rounds with SEED=%d are sound", number, seed)
 
 
+@pytest.mark.timeout(300)
 async def test_a_long_stall_at_the_bounds_of_production(chaos_stack: Stack, tmp_path: Path) -> None:
     """Under full load, with the defaults: all the memory that there may be is taken, not more."""
     with arena_on(chaos_stack, tmp_path) as arena:
         process = await arena.start_ingest()
-        async with arena.load(writers=40, points=8_000):
+        async with arena.door() as door, Burst.to(door, TENANTS, points=8_000) as clients:
+            clients.send(1)
+            await eventually(lambda: len(arena.ledger.promised(Level.DURABLE)) == len(TENANTS))
             began = time.monotonic()
             arena.primary.pause()
+            clients.send(40)
             await eventually(lambda: arena.ledger.failures[OVERLOADED] > 0, 60)
             await eventually(lambda: time.monotonic() > began + STALL_SECONDS, 60)
             arena.primary.resume()
