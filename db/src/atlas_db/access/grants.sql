@@ -20,7 +20,7 @@ GRANT SELECT, UPDATE ON atlas.flush_control, atlas.replication_heartbeat TO atla
 GRANT SELECT ON atlas.attributes TO atlas_flusher;
 GRANT EXECUTE ON FUNCTION atlas.flush_lock(), atlas.lane_lock_class(), atlas.lane_flush_class(),
     atlas.hot_value(boolean, bigint, double precision, numeric, text, timestamptz, jsonb),
-    atlas.upsert_hot_attrs(regclass, integer[], timestamptz), atlas.lane_is_owned(smallint),
+    atlas.upsert_hot_attrs(regclass, integer[], timestamptz), atlas.lane_is_owned(smallint), atlas.empty_half(regclass, regclass),
     atlas.known_requests(regclass, smallint, bigint, bigint, date, timestamptz, integer[]),
     atlas.known_sequences(regclass, smallint, bigint, bigint, timestamptz),
     atlas.known_offsets(regclass, smallint, bigint, bigint, timestamptz) TO atlas_flusher;

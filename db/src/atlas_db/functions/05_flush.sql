@@ -80,7 +80,21 @@ BEGIN
     INTO changed_tenants, changed_entities, changed_versions
     FROM upsert_hot_attrs(points::regclass, skip_batches, flushed_at) AS u;
 
-    EXECUTE format('TRUNCATE %s, %s', points, batches);
+    PERFORM empty_half(points::regclass, batches::regclass);
+END
+$$;
+
+-- TRUNCATE makes new files, which takes longer than to delete a few rows. Deleted ones are read over by every later
+-- flush until the files are made anew, so only while those are small.
+CREATE OR REPLACE FUNCTION empty_half(points regclass, batches regclass) RETURNS void
+LANGUAGE plpgsql SET search_path = atlas, pg_temp AS $$
+BEGIN
+    IF pg_table_size(points) + pg_table_size(batches) < 1024 * 1024 THEN
+        EXECUTE format('DELETE FROM %s', points);
+        EXECUTE format('DELETE FROM %s', batches);
+    ELSE
+        EXECUTE format('TRUNCATE %s, %s', points, batches);
+    END IF;
 END
 $$;
 
