@@ -5,8 +5,14 @@ from typing import Any
 
 import psycopg
 import pytest
+from pydantic import SecretStr
 
+from atlas_common.background import Supervisor
+from atlas_common.config import DatabaseConfig
+from atlas_common.db import Database as Pool
 from atlas_devstack.database import Database
+from atlas_ingest.config import MaintenanceConfig
+from atlas_ingest.maintenance import Partitions
 
 from .conftest import Connect
 from .lane_writer import LaneWriter, RawPoint
@@ -79,6 +85,29 @@ async def test_writers_go_on_while_rows_are_moved(
         await eventually(lambda: len(stored) > moved_at + 20)
     assert counts(admin) == {1: len(stored), 2: len(stored)}
     assert in_default(ingest) == 0
+
+
+async def test_ingest_sees_them_tells_and_moves_them_by_itself(
+    connect: Connect, fresh_database: Database, capsys: pytest.CaptureFixture[str]
+) -> None:
+    admin = connect("admin")
+    drop_partitions(admin)
+    dsn = DatabaseConfig(dsn=SecretStr(fresh_database.dsn("atlas_ingest")))
+    config = MaintenanceConfig(default_rows_interval_seconds=0.05)
+    LaneWriter(connect("atlas_ingest")).write(points(3))
+    async with Pool.open(dsn, name="test") as primary, Supervisor() as tasks:
+        job = Partitions(primary, config)
+        await job.look()
+        assert job.health.default_rows == 6
+        assert job.health.default_age_seconds > 0
+        tasks.start("partitions", job.run)
+        await eventually(lambda: job.health.default_rows == 0)
+        await job.check()
+    told = capsys.readouterr().out
+    assert "rows have no partition" in told
+    assert "the default partition is empty again" in told
+    assert in_default(admin) == 0
+    assert counts(admin) == {1: 3, 2: 3}
 
 
 async def test_many_rows_move_in_bounded_steps_and_keep_their_order(connect: Connect) -> None:

@@ -15,6 +15,7 @@ Q = load_queries("atlas_ingest.maintenance")
 
 _RETRY_SECONDS = 2.0
 _POSTPONED = "postponed"
+_POSTPONED_SECONDS = 60.0
 _MOVES_MAX = 1000
 _DROPS_MAX = 100
 _log = telemetry.logger(__name__)
@@ -53,9 +54,7 @@ class Partitions:
                 await self.look()
                 if time.monotonic() >= due_at or self.health.default_rows:
                     await self.maintain()
-                    due_at = time.monotonic() + self._config.partitions_interval_seconds
-                    if self.health.postponed:
-                        due_at = 0.0
+                    due_at = time.monotonic() + self._pause_seconds()
                 if self.health.default_rows:
                     await self.move_default_rows()
             except (ServiceError, psycopg.Error) as error:
@@ -63,6 +62,13 @@ class Partitions:
                 await asyncio.sleep(_RETRY_SECONDS)
             else:
                 await asyncio.sleep(self._config.default_rows_interval_seconds)
+
+    def _pause_seconds(self) -> float:
+        """Partitions are made days ahead: each further try would only make readers wait."""
+        interval_seconds = self._config.partitions_interval_seconds
+        return (
+            min(interval_seconds, _POSTPONED_SECONDS) if self.health.postponed else interval_seconds
+        )
 
     async def look(self) -> None:
         """See what lies in the default partition. Raises ServiceError, psycopg.Error."""
