@@ -126,8 +126,9 @@ class StreamWriter:
             if ack.accepted_count != len(batch.points):
                 self._door.ledger.surprises.append(f"{batch.key}: {ack}")
             batch.acknowledge(token)
-            if batch.level is not Level.DURABLE:
-                self._kept.append((number, batch))
+        # Refused ones too: their numbers are used up, and that may get lost as well.
+        if batch.level is not Level.DURABLE:
+            self._kept.append((number, batch))
 
     def _stored_through(self, position: int, token: bytes) -> None:
         """What the platform says it has of us: visible, whatever we asked for."""
@@ -156,7 +157,8 @@ class StreamWriter:
             await asyncio.sleep(_LOOK_AGAIN_SECONDS)
             return True
         for _, batch in self._kept:
-            self._door.ledger.lost.append((batch, batch.acknowledged_at))
+            if batch.outcome is Outcome.ACKNOWLEDGED:
+                self._door.ledger.lost.append((batch, batch.acknowledged_at))
             batch.outcome = Outcome.UNKNOWN
         self._unknown.extendleft(reversed(self._kept))
         self._kept.clear()
