@@ -8,9 +8,11 @@ import pyarrow as pa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from atlas_ingest import arrow
 from atlas_ingest.columns import Checked, Columns
+from atlas_ingest.rules import TIME_SECONDS_MAX, TIME_SECONDS_MIN
 
-from .arrow_streams import NOW_US, RULES, WINDOW, as_points, good, read, rows
+from .arrow_streams import NOW_US, RULES, WINDOW, as_points, good, read, rows, stream
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -184,3 +186,26 @@ def test_event_times_come_in_every_unit() -> None:
     for unit in ("s", "ms", "us", "ns"):
         table = rows(good(event_time=moment), types={"event_time": pa.timestamp(unit, "UTC")})
         assert read(table).event_times_us.tolist() == [NOW_US]
+
+
+def test_times_end_with_the_years_that_can_be_named() -> None:
+    first, end = TIME_SECONDS_MIN * 1_000_000, (TIME_SECONDS_MAX + 1) * 1_000_000
+    table = rows(
+        *(good(attribute="time", time_value=each) for each in (first - 1, first, end - 1, end)),
+        types={"time_value": pa.int64()},
+    )
+    errors = read(table).check(RULES, WINDOW).rejections.errors
+    assert [(error.index, error.reason) for error in errors] == [
+        (0, "VALUE_OUT_OF_RANGE"),
+        (3, "VALUE_OUT_OF_RANGE"),
+    ]
+
+
+def test_a_key_that_is_null_or_empty_is_the_default_one() -> None:
+    keys = pa.dictionary(pa.int8(), pa.string())
+    for types in ({}, {"entity_key": keys}):
+        table = rows(*(good(entity_key=key) for key in ("a", "", None, "b", "pump-0")), types=types)
+        columns = arrow.read(stream(table), arrow.Defaults("pump-0", NOW_US))
+        found = [columns.entity_keys.of(row) for row in range(5)]
+        assert found == ["a", "pump-0", "pump-0", "b", "pump-0"]
+        assert columns.check(RULES, WINDOW).entity_keys() == {"a", "b", "pump-0"}
