@@ -15,6 +15,7 @@ from atlas_ingest.columns import Checked, Window
 from atlas_ingest.config import EventTimeConfig
 from atlas_ingest.encode import BatchIdentity
 from atlas_ingest.flush import Flusher
+from atlas_ingest.matching import Matching
 from atlas_ingest.points import Ack, Answer, DeadLetter, Rejections
 from atlas_ingest.refusal import BatchRefusedError
 from atlas_ingest.resolver import Resolver
@@ -82,6 +83,7 @@ class WriteOptimizer:
         self._store = store
         self._flusher = flusher
         self._budget = budget
+        self._matching = Matching()
         self._future_us = round(event_time.max_future_seconds * _SECOND_US)
         self._age_us = round(event_time.max_age_days * _DAY_US)
 
@@ -184,9 +186,9 @@ class WriteOptimizer:
         if len(rules) == len(names) or not await self._resolver.registers_unknown_attributes(
             tenant
         ):
-            return columns.check(rules, window), rules
+            return await self._matching.check(write, rules, window), rules
         brought = columns.new_attributes(rules)
-        checked = columns.check({**rules, **brought}, window)
+        checked = await self._matching.check(write, {**rules, **brought}, window)
         refused = checked.rejections.count and not write.partial_success
         if write.validate_only or refused:
             return checked, rules
@@ -198,7 +200,7 @@ class WriteOptimizer:
         rules.update({name: rule_of(definition) for name, definition in made.items()})
         # Once more: another call may have defined one first, with its own type and rules, or the
         # catalog may be full.
-        return columns.check(rules, window), rules
+        return await self._matching.check(write, rules, window), rules
 
     async def _earlier(self, tenant: Tenant, write: Write) -> Skipped | None:
         """What the ledger knows of the request."""
