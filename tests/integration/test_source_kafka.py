@@ -200,38 +200,38 @@ def strict_broker() -> Iterator[str]:
     cluster.purge()  # It lives as long as this client of it.
 
 
-async def stored_up_to(rig: Rig, topic: Topic, offset: int) -> None:
-    """Say that so much of the topic was stored already."""
+async def stored_up_to(rig: Rig, topic: Topic, partition: int, offset: int) -> None:
+    """Say that so much of a partition was stored already."""
     await rig.query(
-        "INSERT INTO source_offsets VALUES (%s, 0, %s, now()) RETURNING 1", topic.name, offset
+        "INSERT INTO source_offsets VALUES (%s, %s, %s, now()) RETURNING 1",
+        topic.name,
+        partition,
+        offset,
     )
 
 
-async def test_a_topic_made_anew_is_not_taken_for_known(rig: Rig, strict_broker: str) -> None:
-    topic = Topic(strict_broker)
-    await stored_up_to(rig, topic, 1_000)
-    topic.publish(of_both(rig, range(10)))
-    async with reading(rig, topic.config()) as source:
-        await eventually(lambda: "the topic ends at 20" in source.trouble)
-        assert [await numbers(rig, tenant) for tenant in rig.client.tenants] == [[], []]
-        await rig.query("DELETE FROM source_offsets WHERE topic = %s RETURNING 1", topic.name)
-        for tenant in rig.client.tenants:
-            await all_stored(rig, tenant, 10)
-        assert source.trouble == ""
-
-
-async def test_what_a_topic_dropped_too_early_does_not_stop_the_rest(
+async def test_offsets_that_a_topic_does_not_have_stop_only_what_cannot_be_known(
     rig: Rig, strict_broker: str
 ) -> None:
+    """Of partition 0 more is stored than it has: made anew. Partition 1 dropped too early."""
     topic = Topic(strict_broker)
-    await stored_up_to(rig, topic, 1)
-    topic.publish([b"\xff" * 900_000] * 9)  # More than this broker keeps.
-    topic.publish(of_both(rig, range(10)))
-    async with reading(rig, topic.config()):
+    await stored_up_to(rig, topic, 0, 1_000)
+    topic.publish(of_both(rig, range(10, 20)), partition=0)
+    await stored_up_to(rig, topic, 1, 1)
+    topic.publish([b"\xff" * 900_000] * 9, partition=1)  # More than this broker keeps.
+    topic.publish(of_both(rig, range(10)), partition=1)
+    async with reading(rig, topic.config()) as source:
         for tenant in rig.client.tenants:
             await all_stored(rig, tenant, 10)
-    assert 1 <= len(await dead_letters(rig, topic.name)) < 8
-    assert await next_offsets(rig, topic.name) == {0: 29}
+        assert 1 <= len(await dead_letters(rig, topic.name)) < 8
+        await eventually(lambda: "1000 is stored, the topic ends at 20" in source.trouble)
+        assert await next_offsets(rig, topic.name) == {0: 1_000, 1: 29}
+        await rig.query(
+            "DELETE FROM source_offsets WHERE (topic, partition) = (%s, 0) RETURNING 1", topic.name
+        )
+        for tenant in rig.client.tenants:
+            await all_stored(rig, tenant, 20)
+        assert source.trouble == ""
 
 
 async def test_processes_that_hang_and_die_lose_and_double_nothing(

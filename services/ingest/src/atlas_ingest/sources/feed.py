@@ -77,6 +77,7 @@ class Feed:
         offsets: Offsets,
         reader: Reader,
         backlog: Backlog,
+        backoff: Backoff | None = None,
     ) -> None:
         self.topic = topic
         self.partition = partition
@@ -89,7 +90,7 @@ class Feed:
         self._offsets = offsets
         self._reader = reader
         self._backlog = backlog
-        self._backoff = Backoff()
+        self._backoff = backoff or Backoff()
         self._waiting: deque[RawMessage] = deque()
         self._under_way: deque[_UnderWay] = deque()
         self._arrived = asyncio.Event()
@@ -100,6 +101,7 @@ class Feed:
             None  # All there is from here on is stored, held or to come.
         )
         self._follows = 0
+        self._stopped = asyncio.Event()
         self._refusals: dict[int, Refusal] = {}
         self._failures: dict[int, int] = {}
 
@@ -128,9 +130,13 @@ class Feed:
         self._complete_from = None
         self._lost.set()
 
+    def stop(self) -> None:
+        """Before run() is cancelled."""
+        self._stopped.set()
+
     async def run(self) -> None:
-        """Store what is offered, until cancelled."""
-        while True:
+        """Store what is offered, until stopped and cancelled."""
+        while not self._stopped.is_set():
             try:
                 await self._take_up()
                 async with asyncio.TaskGroup() as tasks:
@@ -141,6 +147,8 @@ class Feed:
                 raise
             except* Exception as setback:  # noqa: BLE001 - whatever it is, nothing may be skipped.
                 self._tell(setback)
+            if self._stopped.is_set():
+                return  # A group that fails while it is cancelled tells of its failure only.
             await self._settle()
             await asyncio.sleep(self._backoff.next_seconds())
 

@@ -118,6 +118,7 @@ class KafkaSource:
         """Whoever reads them next begins where the database is; the sooner that is, the better."""
         given = [self._assigned.pop(each) for each in partitions if each in self._assigned]
         for each in given:
+            each.feed.stop()
             each.task.cancel()
         if given:
             await asyncio.wait([each.task for each in given])
