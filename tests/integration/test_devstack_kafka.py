@@ -1,13 +1,16 @@
 """The broker of the devstack: it takes messages and gives them back, can be hurt, and forgets."""
 
+import psycopg
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
+from atlas_client import Point, queued_write
 from atlas_devstack.errors import DevstackError
 from atlas_devstack.kafka import Kafka
 from atlas_devstack.pytest_plugin import StartStack
 from atlas_devstack.servers import ServerOptions
+from atlas_devstack.waiting import Patience, wait_until
 
 
 def topics(bootstrap_servers: str) -> dict[str, int]:
@@ -45,11 +48,28 @@ def test_a_stack_has_a_broker_on_request_and_a_new_topic_at_each_start(
     start_stack: StartStack, server_options: ServerOptions
 ) -> None:
     servers = ServerOptions(postgres=server_options.postgres, valkey=False, kafka=True)
-    stack = start_stack(services=(), servers=servers)
+    stack = start_stack(services=("ingest",), tenants=("acme", "globex"), servers=servers)
     before = stack.endpoints
     assert before.kafka is not None
     assert before.topic is not None
     assert topics(before.kafka) == {before.topic: 4}
+    producer = Producer({"bootstrap.servers": before.kafka, "log_level": 0})
+    for tenant in before.tenants:
+        producer.produce(before.topic, queued_write(tenant, [Point("pump-1", "rpm", 1)]))
+    assert producer.flush(10) == 0
+    with psycopg.connect(before.primary, autocommit=True) as admin:
+        wait_until(
+            lambda: (
+                admin.execute(
+                    "SELECT t.key, d.reason FROM atlas.ingest_dead_letters AS d"
+                    " JOIN atlas.tenants AS t USING (tenant_id) WHERE d.topic = %s ORDER BY t.key",
+                    [before.topic],
+                ).fetchall()
+                == [(tenant, "ATTRIBUTE_UNKNOWN") for tenant in before.tenants]
+            ),
+            "ingest reading the topic",
+            patience=Patience(30),
+        )
     stack.kafka.kill()
     assert not stack.kafka.answers()
     stack.kafka.start()

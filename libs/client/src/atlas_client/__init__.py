@@ -29,6 +29,7 @@ from atlas_client.producer import (
     SpoolInUseError,
     UndeliveredError,
 )
+from atlas_client.queued import queued_write
 from atlas_client.records import (
     AckLevel,
     AggregateFunction,
@@ -62,9 +63,9 @@ from atlas_client.values import DataType, Json, ReadValue, Value
 
 __all__ = [
     "AckLevel",
-    "ArrowWriteResult",
     "AggregateFunction",
     "AggregateRow",
+    "ArrowWriteResult",
     "AtlasClient",
     "AtlasError",
     "Attribute",
@@ -111,5 +112,6 @@ __all__ = [
     "analytics",
     "at_least_as_fresh",
     "eventual",
+    "queued_write",
     "strong",
 ]
