@@ -70,7 +70,10 @@ class Store(
     async def _unserved(self, request: Any, context: Any) -> Any:
         raise NotImplementedError
 
-    GetStagingStatus = CreateTenant = UpdateTenant = ListTenants = _unserved
+    GetStagingStatus = GetProducerPosition = _unserved
+    WriteArrow: Any = _unserved
+    WriteStream: Any = _unserved
+    CreateTenant = UpdateTenant = ListTenants = _unserved
     BatchCreateEntities = ListEntities = _unserved
 
     async def ListAttributes(self, request: Any, context: Any) -> Any:

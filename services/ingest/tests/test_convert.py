@@ -23,9 +23,8 @@ def test_defaults_fill_what_points_leave_out() -> None:
         value_pb2.Point(attribute="c", event_time_us=-5),
         value_pb2.Point(attribute="d", time_value=Timestamp(seconds=1, nanos=2), quality=9),
     ]
-    columns = convert.write_of(
-        pb.WriteRequest(points=points, default_entity_key="shared"), Ack.DURABLE, NOW_US
-    ).columns
+    request = pb.WriteRequest(points=points, default_entity_key="shared")
+    columns = convert.row_points(request, NOW_US)
     assert columns.entity_keys == ["shared", "own", "shared", "shared"]
     assert columns.event_times_us == [NOW_US, 0, -5, NOW_US]
     assert columns.types == [DataType.BOOL, DataType.TEXT, None, DataType.TIME]
@@ -34,8 +33,7 @@ def test_defaults_fill_what_points_leave_out() -> None:
 
 
 def test_a_given_default_time_is_used_even_if_it_is_zero() -> None:
-    write = convert.write_of(request(default_event_time_us=0), Ack.DURABLE, NOW_US)
-    assert write.columns.event_times_us == [0]
+    assert convert.row_points(request(default_event_time_us=0), NOW_US).event_times_us == [0]
 
 
 def test_the_hash_is_of_what_decides_what_is_stored() -> None:
@@ -59,7 +57,7 @@ def test_an_ack_of_a_newer_contract_is_none() -> None:
     assert convert.ack_of(pb.ACK_LEVEL_UNSPECIFIED) is Ack.DURABLE
     assert convert.ack_of(pb.ACK_LEVEL_STAGED) is Ack.STAGED
     assert convert.ack_of(pb.ACK_LEVEL_COMMITTED) is Ack.COMMITTED
-    assert convert.ack_of(99) is None  # type: ignore[arg-type]
+    assert convert.ack_of(99) is None
 
 
 def test_the_ledger_gives_an_answer_back_as_it_was() -> None:

@@ -344,7 +344,8 @@ class AtlasClient:
 
         The block gets the grpc.aio call. Its requests are bytes, serialized WriteStreamRequests.
         """
-        method = self._channel("ingest").stream_stream(
+        channel: Any = self._channel("ingest")
+        method = channel.stream_stream(
             "/atlas.ingest.v1.IngestService/WriteStream",
             response_deserializer=ingest_pb2.WriteStreamResponse.FromString,
         )

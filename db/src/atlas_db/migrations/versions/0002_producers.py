@@ -1,4 +1,4 @@
-"""Producers' positions, dead letters of ingest, what a staged batch can carry; retention classes."""
+"""Producers' positions, dead letters of ingest, what a staged batch carries; retention classes."""
 
 from atlas_db.migrations.sql import run_file
 

@@ -58,6 +58,7 @@ INSERT INTO retention_classes (retention_class) VALUES ('standard');
 
 ALTER TABLE tenants
     ADD COLUMN retention_class text NOT NULL DEFAULT 'standard'
+        -- squawk-ignore adding-foreign-key-constraint -- Tenants are few: the scan is over at once.
         CONSTRAINT tenants_retention_class_known REFERENCES retention_classes (retention_class),
     ADD COLUMN late_data_window interval CHECK (late_data_window > interval '0');
 

@@ -12,6 +12,8 @@ _DATED_PARTITION = r"*_[0-9][0-9][0-9][0-9][0-9][0-9][0-9][0-9]*"
 _NOISE = re.compile(
     r"^(--.*|\\(un)?restrict .*|SET .*;|SELECT pg_catalog\.set_config.*)?\n", re.MULTILINE
 )
+# In the order in which the server happens to keep its roles.
+_POLICY_ROLES = re.compile(r"^(CREATE POLICY .*? TO )(\w+(?:, \w+)+)", re.MULTILINE)
 
 
 def schema_of(dsn: str) -> str:
@@ -22,7 +24,12 @@ def schema_of(dsn: str) -> str:
     program = Binaries.find(None, None) / "pg_dump"
     command = [str(program), "--schema-only", "--exclude-table", _DATED_PARTITION, "--dbname", dsn]
     dumped = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603
-    return re.sub(r"\n{2,}", "\n", _NOISE.sub("", dumped.stdout)).replace(";\n", ";\n\n")
+    text = re.sub(r"\n{2,}", "\n", _NOISE.sub("", dumped.stdout)).replace(";\n", ";\n\n")
+    return _POLICY_ROLES.sub(_sorted_roles, text)
+
+
+def _sorted_roles(found: re.Match[str]) -> str:
+    return found[1] + ", ".join(sorted(found[2].split(", ")))
 
 
 def main() -> None:
