@@ -171,9 +171,34 @@ class Arena:
         return findings
 
     async def verify_now(self, floor: Level = Level.DURABLE) -> None:
-        """What may never be otherwise, also in the middle of a fault."""
-        findings = await audit(self.database, self.ledger, floor)
+        """What may never be otherwise, as soon as the database can be asked."""
+        async with asyncio.timeout(RECOVERY_SECONDS_MAX):
+            while True:
+                try:
+                    findings = await audit(self.database, self.ledger, floor)
+                    break
+                except psycopg.OperationalError:
+                    await asyncio.sleep(0.05)
         assert not findings.problems(), f"{findings.problems()}; {self.ledger.summary()}"
+
+    async def lose_backend(self, victim: Callable[["psycopg.Connection[Any]"], int]) -> float:
+        """SIGKILL a session's process; the moment at which Postgres has ended all the others.
+
+        `victim` picks the process id, on a session that is ended too.
+        """
+        with self.admin() as witness:
+            pid = await asyncio.to_thread(victim, witness)
+            await asyncio.to_thread(self.primary.kill_backend, pid)
+
+            def is_ended() -> bool:
+                try:
+                    witness.execute("SELECT 1")
+                except psycopg.OperationalError:
+                    return True
+                return False
+
+            await eventually(is_ended)
+        return time.monotonic()
 
     # The database, as its administrator sees it ----------------------------------------------
 

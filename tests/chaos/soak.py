@@ -13,7 +13,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import psycopg
 import pytest
 
 from atlas_devstack.stack import Stack
@@ -27,7 +29,7 @@ FAULTS_PER_ROUND = 4
 STALL_SECONDS = 20.0
 _LANE_SESSIONS = (
     "SELECT {} FROM pg_stat_activity"
-    " WHERE datname = current_database() AND application_name LIKE 'atlas ingest lane%%'"
+    " WHERE datname = current_database() AND application_name LIKE 'atlas ingest lane%'"
 )
 log = logging.getLogger(__name__)
 
@@ -81,9 +83,11 @@ async def postmaster_killed(scene: Scene) -> float:
 
 
 async def backend_killed(scene: Scene) -> float:
-    pids = await asyncio.to_thread(scene.arena.query, _LANE_SESSIONS.format("pid"))
-    await asyncio.to_thread(scene.arena.primary.kill_backend, scene.dice.choice(pids)[0])
-    return time.monotonic()
+    def victim(connection: "psycopg.Connection[Any]") -> int:
+        pids = connection.execute(_LANE_SESSIONS.format("pid")).fetchall()
+        return int(scene.dice.choice(pids)[0])
+
+    return await scene.arena.lose_backend(victim)
 
 
 async def sessions_ended(scene: Scene) -> float:

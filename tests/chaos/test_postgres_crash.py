@@ -27,9 +27,7 @@ async def crash(primary: PostgresNode) -> float:
 
 async def lose_a_backend(arena: Arena) -> float:
     """One session dies; Postgres ends all others, and what is unlogged is empty."""
-    with arena.admin() as connection:
-        await asyncio.to_thread(arena.primary.kill_backend, connection.info.backend_pid)
-    return time.monotonic()
+    return await arena.lose_backend(lambda connection: connection.info.backend_pid)
 
 
 @pytest.mark.parametrize("fault", ["postmaster", "backend"])

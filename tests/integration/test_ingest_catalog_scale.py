@@ -20,8 +20,8 @@ from atlas_common.db import Database
 from atlas_common.tenant import Tenant
 from atlas_common.values import DataType
 from atlas_devstack.database import Database as Devstack
+from atlas_ingest.catalog.resolver import Resolver
 from atlas_ingest.matching import INLINE_STEPS_MAX
-from atlas_ingest.resolver import Resolver
 from atlas_ingest.rules import regex_of
 from atlas_ingest.store import EntityColumns, Store
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from atlas_common.values import DataType
-from atlas_ingest.definitions import DefinitionError, draft_of
+from atlas_ingest.catalog.definitions import DefinitionError, draft_of
 
 TEXT: dict[str, Any] = {
     "name": "serial",

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 import pytest
 
 from atlas_common.tenant import Tenant
-from atlas_ingest.merging import MergedCalls
+from atlas_ingest.catalog.merging import MergedCalls
 
 ACME, GLOBEX = Tenant(1, "acme"), Tenant(2, "globex")
 

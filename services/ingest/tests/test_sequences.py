@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from atlas_common.errors import ServiceError
-from atlas_ingest.sequences import ProducerSequences, RisingSequences
+from atlas_ingest.doors.sequences import ProducerSequences, RisingSequences
 
 
 @given(st.integers(0, 5), st.lists(st.integers(-1, 9), max_size=30))

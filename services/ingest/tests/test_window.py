@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from atlas_ingest.window import Credit, Window
+from atlas_ingest.doors.window import Credit, Window
 
 FULL = Credit(64, 100_000)
 

@@ -7,7 +7,7 @@ from atlas.hotcache.v1 import hotcache_service_pb2_grpc
 from atlas_common import telemetry
 from atlas_common.breaker import Breaker, BreakerOpenError
 from atlas_ingest import metrics
-from atlas_ingest.batch import Flushed
+from atlas_ingest.lanes.batch import Flushed
 
 _FAILURES_MAX = 3
 _OPEN_SECONDS = 1.0

@@ -9,16 +9,16 @@ from atlas_common.errors import ServiceError
 from atlas_common.tenant import Tenant
 from atlas_common.token import Position
 from atlas_ingest import convert
-from atlas_ingest.batch import Batch, Skipped, Stored
 from atlas_ingest.budget import Admission, Budget
+from atlas_ingest.catalog.resolver import Resolver
 from atlas_ingest.columns import Checked, Window
 from atlas_ingest.config import EventTimeConfig
 from atlas_ingest.encode import BatchIdentity
-from atlas_ingest.flush import Flusher
+from atlas_ingest.lanes.batch import Batch, Skipped, Stored
+from atlas_ingest.lanes.flush import Flusher
 from atlas_ingest.matching import Matching
 from atlas_ingest.points import Ack, Answer, DeadLetter, Rejections
 from atlas_ingest.refusal import BatchRefusedError
-from atlas_ingest.resolver import Resolver
 from atlas_ingest.rules import Rule, rule_of
 from atlas_ingest.store import Store
 from atlas_ingest.write import Write

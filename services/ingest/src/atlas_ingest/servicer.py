@@ -14,13 +14,13 @@ from atlas_common import errors
 from atlas_common.tenant import current_tenant
 from atlas_common.token import TokenSigner
 from atlas_ingest import convert, metrics
+from atlas_ingest.doors.requests import check_write
+from atlas_ingest.doors.stream_convert import check_producer_id, position_response
+from atlas_ingest.doors.write_arrow import ArrowWriter
+from atlas_ingest.doors.write_streams import WriteStreams
 from atlas_ingest.optimizer import WriteOptimizer
-from atlas_ingest.requests import check_write
 from atlas_ingest.staging import StagingMonitor
 from atlas_ingest.store import Store
-from atlas_ingest.stream_convert import check_producer_id, position_response
-from atlas_ingest.write_arrow import ArrowWriter
-from atlas_ingest.write_streams import WriteStreams
 
 Context = grpc.aio.ServicerContext[Any, Any]
 

@@ -13,7 +13,8 @@ from atlas_common.db import Database
 from atlas_common.errors import ServiceError
 from atlas_ingest.budget import Budget
 from atlas_ingest.config import FlushConfig
-from atlas_ingest.flush import Flusher
+from atlas_ingest.lanes.flush import Flusher
+from atlas_ingest.lanes.worker import LaneWorker
 from atlas_ingest.status import (
     Flow,
     LaneRow,
@@ -23,7 +24,6 @@ from atlas_ingest.status import (
     reason_of_ours,
 )
 from atlas_ingest.store import Q
-from atlas_ingest.worker import LaneWorker
 
 _LOOK_SECONDS_MAX = 2.0
 

@@ -17,13 +17,13 @@ from atlas_common.db import Database, WriteConnection, load_queries, tenant_tran
 from atlas_common.tenant import Tenant
 from atlas_common.token import Position
 from atlas_common.values import DataType
-from atlas_ingest.definitions import (
+from atlas_ingest.catalog.definitions import (
     DEFINITIONS_BYTES_MAX,
     HOT_BYTES_MAX,
     AttributeDraft,
     hot_bytes,
 )
-from atlas_ingest.tenants import TenantDraft, TenantSettings
+from atlas_ingest.catalog.tenants import TenantDraft, TenantSettings
 
 Q = load_queries("atlas_ingest")
 

@@ -13,13 +13,17 @@ from atlas_common.background import Work
 from atlas_common.db import Database, Heartbeat, PostgresTenants, rights
 from atlas_common.rpc import Check, open_channel
 from atlas_common.token import TokenSigner
-from atlas_ingest.adoption import Adoption
 from atlas_ingest.budget import Budget
-from atlas_ingest.catalog_servicer import CatalogServicer
-from atlas_ingest.catalog_watch import CatalogWatch
+from atlas_ingest.catalog.resolver import Resolver
+from atlas_ingest.catalog.servicer import CatalogServicer
+from atlas_ingest.catalog.watch import CatalogWatch
 from atlas_ingest.config import Config, MaintenanceConfig
-from atlas_ingest.flush import Flusher
+from atlas_ingest.doors.write_streams import WriteStreams
 from atlas_ingest.invalidation import Invalidator, nobody_to_tell
+from atlas_ingest.lanes.adoption import Adoption
+from atlas_ingest.lanes.flush import Flusher
+from atlas_ingest.lanes.settling import Settling
+from atlas_ingest.lanes.worker import Announce
 from atlas_ingest.maintenance import (
     Partitions,
     Retention,
@@ -28,16 +32,12 @@ from atlas_ingest.maintenance import (
 )
 from atlas_ingest.metrics import observe_pending
 from atlas_ingest.optimizer import WriteOptimizer
-from atlas_ingest.resolver import Resolver
 from atlas_ingest.servicer import IngestServicer
-from atlas_ingest.settling import Settling
 from atlas_ingest.sources.intake import Intake
 from atlas_ingest.sources.offsets import SourceOffsets
 from atlas_ingest.sources.wiring import sources
 from atlas_ingest.staging import StagingMonitor
 from atlas_ingest.store import Store
-from atlas_ingest.worker import Announce
-from atlas_ingest.write_streams import WriteStreams
 
 INGEST = ingest_service_pb2.DESCRIPTOR.services_by_name["IngestService"].full_name
 CATALOG = catalog_service_pb2.DESCRIPTOR.services_by_name["CatalogService"].full_name

@@ -8,8 +8,8 @@ from atlas.ingest.v1 import ingest_service_pb2 as pb
 from atlas_common.errors import ServiceError
 from atlas_common.tenant import check_tenant_key
 from atlas_ingest import convert
+from atlas_ingest.doors.requests import check_write
 from atlas_ingest.points import Ack
-from atlas_ingest.requests import check_write
 from atlas_ingest.sources.message import PoisonError
 from atlas_ingest.write import Write
 

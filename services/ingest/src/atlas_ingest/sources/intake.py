@@ -13,9 +13,9 @@ from atlas_common import errors, telemetry
 from atlas_common.db import PostgresTenants
 from atlas_common.errors import ServiceError
 from atlas_common.tenant import Tenant
-from atlas_ingest.batch import Stored
 from atlas_ingest.budget import Admission
 from atlas_ingest.encode import BatchIdentity
+from atlas_ingest.lanes.batch import Stored
 from atlas_ingest.optimizer import Submitted, WriteOptimizer
 from atlas_ingest.points import DeadLetter, Rejections
 from atlas_ingest.sources import metrics

@@ -10,11 +10,11 @@ from atlas_common.errors import ServiceError
 from atlas_common.limits import check_bytes, check_items
 from atlas_common.values import datetime_to_us, us_to_timestamp
 from atlas_ingest import convert
+from atlas_ingest.doors.window import Credit
 from atlas_ingest.points import Ack, PointError, ProducerSequence
 from atlas_ingest.row_points import RowPoints
 from atlas_ingest.store import ProducerRow
 from atlas_ingest.validate import entity_key_problem
-from atlas_ingest.window import Credit
 from atlas_ingest.write import Write
 
 

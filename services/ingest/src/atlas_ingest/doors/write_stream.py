@@ -21,15 +21,15 @@ from atlas_common.errors import ServiceError
 from atlas_common.tenant import Tenant
 from atlas_common.token import Position, TokenSigner
 from atlas_ingest import metrics
-from atlas_ingest import stream_convert as convert
 from atlas_ingest.budget import Admission
 from atlas_ingest.config import StreamConfig
+from atlas_ingest.doors import stream_convert as convert
+from atlas_ingest.doors.sequences import Sequences
+from atlas_ingest.doors.stream_convert import BatchOutcome, StreamStart
+from atlas_ingest.doors.window import Credit, Window
 from atlas_ingest.optimizer import Ingested, WriteOptimizer
 from atlas_ingest.refusal import BatchRefusedError
-from atlas_ingest.sequences import Sequences
 from atlas_ingest.staging import StagingMonitor
-from atlas_ingest.stream_convert import BatchOutcome, StreamStart
-from atlas_ingest.window import Credit, Window
 
 _PAUSE_SECONDS_MIN, _PAUSE_SECONDS_MAX = 0.01, 0.25
 

@@ -9,13 +9,13 @@ from atlas_common import errors
 from atlas_common.errors import ServiceError
 from atlas_common.tenant import Tenant, current_tenant
 from atlas_common.token import Position, TokenSigner
-from atlas_ingest import stream_convert as convert
 from atlas_ingest.config import StreamConfig
+from atlas_ingest.doors import stream_convert as convert
+from atlas_ingest.doors.sequences import ProducerSequences, RisingSequences, Sequences
+from atlas_ingest.doors.write_stream import WriteStream
 from atlas_ingest.optimizer import Ingested, WriteOptimizer
-from atlas_ingest.sequences import ProducerSequences, RisingSequences, Sequences
 from atlas_ingest.staging import StagingMonitor
 from atlas_ingest.store import Store
-from atlas_ingest.write_stream import WriteStream
 
 _RETRY_AFTER_SECONDS = 1.0
 _RECONNECT_SECONDS = 0.1

@@ -14,10 +14,10 @@ from atlas_common.values import (
     decimal_text,
     us_to_timestamp,
 )
-from atlas_ingest import definitions
-from atlas_ingest.definitions import AttributeDraft
+from atlas_ingest.catalog import definitions
+from atlas_ingest.catalog.definitions import AttributeDraft
+from atlas_ingest.catalog.tenants import LATE_DATA_WINDOW_MAX, RETENTION_CLASS_DEFAULT, TenantDraft
 from atlas_ingest.store import AttributeRow, EntityColumns, EntityRow, TenantRow
-from atlas_ingest.tenants import LATE_DATA_WINDOW_MAX, RETENTION_CLASS_DEFAULT, TenantDraft
 
 _POLICIES = {
     pb.UNKNOWN_ATTRIBUTE_POLICY_UNSPECIFIED: "reject",

@@ -11,7 +11,7 @@ from psycopg_pool import AsyncConnectionPool
 from atlas_common import telemetry
 from atlas_common.config import DatabaseConfig
 from atlas_common.db import direct_connection
-from atlas_ingest.resolver import Resolver
+from atlas_ingest.catalog.resolver import Resolver
 
 _LISTEN = b"LISTEN atlas_catalog"
 _ASK_SECONDS = 5.0  # A quiet connection is asked for life this often.

@@ -20,12 +20,12 @@ from atlas_common.config import DatabaseConfig
 from atlas_common.errors import ServiceError
 from atlas_common.token import Position
 from atlas_ingest import metrics
-from atlas_ingest.batch import Batch, Flushed, Stored
 from atlas_ingest.config import FlushConfig
-from atlas_ingest.holding import Holding
-from atlas_ingest.lane import LaneLostError, LaneSessions, lane_sessions
-from atlas_ingest.load import Half, Load
-from atlas_ingest.pending import Pending
+from atlas_ingest.lanes.batch import Batch, Flushed, Stored
+from atlas_ingest.lanes.holding import Holding
+from atlas_ingest.lanes.lane import LaneLostError, LaneSessions, lane_sessions
+from atlas_ingest.lanes.load import Half, Load
+from atlas_ingest.lanes.pending import Pending
 
 _RETRY_SECONDS_MIN, _RETRY_SECONDS_MAX = 0.05, 1.0
 _RECONNECT_SECONDS_MIN, _RECONNECT_SECONDS_MAX = 0.05, 1.0

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from atlas_ingest.batch import Batch, Flushed, Stored
+from atlas_ingest.lanes.batch import Batch, Flushed, Stored
 from atlas_ingest.points import Ack
 
 Half = Literal["a", "b"]

@@ -9,12 +9,12 @@ from atlas_common.catalog import AttributeDef, AttributeTable, Catalog, EntityId
 from atlas_common.db import Database
 from atlas_common.tenant import Tenant
 from atlas_common.values import DataType
-from atlas_ingest.merging import MergedCalls
+from atlas_ingest.catalog.merging import MergedCalls
+from atlas_ingest.catalog.tenants import TenantSettings
 from atlas_ingest.rules import Rule, rule_of
 from atlas_ingest.store import AttributeRow, EntityColumns, Store
-from atlas_ingest.tenants import TenantSettings
 
-# Changes are told (see catalog_watch.py): the time is for when that fails without a word.
+# Changes are told (see watch.py): the time is for when that fails without a word.
 _TTL_SECONDS = 60.0
 _SETTINGS_MAX = 10_000
 _ENTITIES_BYTES_MAX = 64 * 2**20

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from atlas_common import errors, telemetry
 from atlas_common.config import DatabaseConfig
 from atlas_ingest import metrics
-from atlas_ingest.batch import Batch
 from atlas_ingest.config import FlushConfig
-from atlas_ingest.settling import RETRY_AFTER_SECONDS, Settling, not_stored
-from atlas_ingest.takeover import TakeOver
-from atlas_ingest.worker import Announce, FlushTotals, LaneWorker
+from atlas_ingest.lanes.batch import Batch
+from atlas_ingest.lanes.settling import RETRY_AFTER_SECONDS, Settling, not_stored
+from atlas_ingest.lanes.takeover import TakeOver
+from atlas_ingest.lanes.worker import Announce, FlushTotals, LaneWorker
 
 _BATCH_NUMBER_MAX = 2**31 - 1  # integer in the database.
 _LOOK_SECONDS = 0.05

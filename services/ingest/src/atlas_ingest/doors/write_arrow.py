@@ -12,11 +12,12 @@ from atlas_common import call, errors, sqlstate
 from atlas_common.errors import ServiceError
 from atlas_common.tenant import Tenant, current_tenant
 from atlas_common.token import TokenSigner
-from atlas_ingest import arrow, arrow_convert, metrics
+from atlas_ingest import arrow, metrics
 from atlas_ingest.arrow import ArrowColumns, ArrowInvalidError
-from atlas_ingest.arrow_convert import Start
-from atlas_ingest.arrow_totals import Totals, in_stream
 from atlas_ingest.budget import Admission
+from atlas_ingest.doors import arrow_convert
+from atlas_ingest.doors.arrow_convert import Start
+from atlas_ingest.doors.arrow_totals import Totals, in_stream
 from atlas_ingest.optimizer import Submitted, WriteOptimizer
 from atlas_ingest.points import Rejections
 from atlas_ingest.refusal import BatchRefusedError

@@ -16,13 +16,13 @@ import psycopg
 from atlas_common import errors, telemetry
 from atlas_common.token import Position
 from atlas_ingest import metrics
-from atlas_ingest.batch import Flushed
 from atlas_ingest.config import FlushConfig
-from atlas_ingest.holding import Holding
-from atlas_ingest.lane import LANES, LaneSessions, LaneState
-from atlas_ingest.load import HALVES, Load
-from atlas_ingest.settling import Settling, not_stored, outcome_unknown
-from atlas_ingest.worker import Announce, FlushTotals, LaneWorker, flush, stage
+from atlas_ingest.lanes.batch import Flushed
+from atlas_ingest.lanes.holding import Holding
+from atlas_ingest.lanes.lane import LANES, LaneSessions, LaneState
+from atlas_ingest.lanes.load import HALVES, Load
+from atlas_ingest.lanes.settling import Settling, not_stored, outcome_unknown
+from atlas_ingest.lanes.worker import Announce, FlushTotals, LaneWorker, flush, stage
 
 _REGAIN_SECONDS = 2.0
 _REGAIN_PAUSE_SECONDS = 0.05

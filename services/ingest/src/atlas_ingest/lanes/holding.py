@@ -5,8 +5,8 @@ from collections.abc import Iterator, Sequence
 
 from atlas_common.errors import ServiceError
 from atlas_common.token import Position
-from atlas_ingest.batch import Batch
-from atlas_ingest.load import HALVES, Load
+from atlas_ingest.lanes.batch import Batch
+from atlas_ingest.lanes.load import HALVES, Load
 
 
 class Holding:

@@ -9,9 +9,9 @@ from atlas_common.config import DatabaseConfig
 from atlas_common.db import Database
 from atlas_common.errors import ServiceError
 from atlas_ingest.config import MaintenanceConfig
-from atlas_ingest.lane import LaneLostError, lane_sessions
+from atlas_ingest.lanes.lane import LaneLostError, lane_sessions
+from atlas_ingest.lanes.takeover import TakeOver
 from atlas_ingest.store import Q
-from atlas_ingest.takeover import TakeOver
 
 _log = telemetry.logger(__name__)
 

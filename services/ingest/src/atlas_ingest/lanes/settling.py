@@ -8,8 +8,8 @@ from atlas_common import errors
 from atlas_common.db import Database, tenant_transaction
 from atlas_common.errors import ServiceError
 from atlas_common.token import Position
-from atlas_ingest.batch import Batch, Skipped, Stored
-from atlas_ingest.load import Load
+from atlas_ingest.lanes.batch import Batch, Skipped, Stored
+from atlas_ingest.lanes.load import Load
 from atlas_ingest.points import SourceOffset
 from atlas_ingest.store import Q
 

@@ -7,9 +7,9 @@ from atlas.ingest.v1 import ingest_service_pb2 as pb
 from atlas_common import errors
 from atlas_ingest import convert
 from atlas_ingest.arrow import Defaults
-from atlas_ingest.arrow_totals import Totals
+from atlas_ingest.doors.arrow_totals import Totals
+from atlas_ingest.doors.requests import check_default_entity_key, check_request_id
 from atlas_ingest.points import Ack
-from atlas_ingest.requests import check_default_entity_key, check_request_id
 
 # Callers' ids have no control characters, so no id of a part is a caller's.
 _PART = "\x1f"

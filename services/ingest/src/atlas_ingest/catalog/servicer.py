@@ -14,10 +14,11 @@ from atlas_common.errors import ServiceError
 from atlas_common.limits import check_bytes, check_items
 from atlas_common.tenant import check_tenant_key, current_tenant
 from atlas_common.token import TokenSigner
-from atlas_ingest import catalog_convert as convert
+from atlas_ingest.catalog import convert
+from atlas_ingest.catalog.definitions import AttributeDraft
+from atlas_ingest.catalog.resolver import Resolver
+from atlas_ingest.catalog.tenants import FIELDS, TenantDraft
 from atlas_ingest.config import CatalogConfig
-from atlas_ingest.definitions import AttributeDraft
-from atlas_ingest.resolver import Resolver
 from atlas_ingest.rules import clip
 from atlas_ingest.store import (
     AttributeConflictError,
@@ -25,7 +26,6 @@ from atlas_ingest.store import (
     Store,
     TenantRow,
 )
-from atlas_ingest.tenants import FIELDS, TenantDraft
 from atlas_ingest.validate import entity_key_problem
 
 Context = grpc.aio.ServicerContext[Any, Any]

@@ -19,8 +19,8 @@ from atlas_common.db import Connection, direct_connection
 from atlas_common.db.transaction import begin_sql, begun
 from atlas_common.token import Position
 from atlas_ingest import encode
-from atlas_ingest.batch import Batch, Flushed, Skipped
-from atlas_ingest.load import Half
+from atlas_ingest.lanes.batch import Batch, Flushed, Skipped
+from atlas_ingest.lanes.load import Half
 from atlas_ingest.store import Q
 
 LANES = range(64)

@@ -4,7 +4,7 @@ import asyncio
 from collections import deque
 from collections.abc import Iterable, Iterator
 
-from atlas_ingest.batch import Batch
+from atlas_ingest.lanes.batch import Batch
 
 
 class Pending:

@@ -1,0 +1,1 @@
+"""Tenants, entities and attributes: served, and looked up by the write path."""

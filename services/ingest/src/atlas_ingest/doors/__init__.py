@@ -1,0 +1,1 @@
+"""The streaming doors: WriteStream and WriteArrow."""

@@ -1,0 +1,1 @@
+"""The group commit: batches through lanes into the database, each stored once."""
