@@ -2,6 +2,10 @@ CREATE SCHEMA atlas;
 
 ALTER SCHEMA atlas OWNER TO atlas_owner;
 
+CREATE SCHEMA retired;
+
+ALTER SCHEMA retired OWNER TO atlas_owner;
+
 CREATE SCHEMA staging;
 
 ALTER SCHEMA staging OWNER TO atlas_flusher;
@@ -18,6 +22,16 @@ $$;
 
 ALTER FUNCTION atlas.announce_seal(until timestamp with time zone) OWNER TO atlas_flusher;
 
+CREATE FUNCTION atlas.archived_tenants(p_name text) RETURNS integer[]
+    LANGUAGE sql STABLE
+    SET search_path TO 'atlas', 'pg_temp'
+    AS $$
+    SELECT coalesce(array_agg(DISTINCT u.tenant_id), '{}')
+    FROM partition_archives AS a, unnest(a.tenant_ids) AS u (tenant_id) WHERE a.partition_name = p_name
+$$;
+
+ALTER FUNCTION atlas.archived_tenants(p_name text) OWNER TO atlas_owner;
+
 CREATE FUNCTION atlas.beat_heart(min_interval interval) RETURNS boolean
     LANGUAGE sql SECURITY DEFINER
     SET search_path TO 'atlas', 'pg_temp'
@@ -33,6 +47,27 @@ CREATE FUNCTION atlas.beat_heart(min_interval interval) RETURNS boolean
 $$;
 
 ALTER FUNCTION atlas.beat_heart(min_interval interval) OWNER TO atlas_flusher;
+
+CREATE FUNCTION atlas.blocked_sessions() RETURNS TABLE(pid integer, application text, waiting_seconds double precision, wait_event text, statement text, blocker_pid integer, blocker_application text, blocker_state text, blocker_transaction_seconds double precision, blocker_statement text)
+    LANGUAGE sql SECURITY DEFINER
+    SET search_path TO 'atlas', 'pg_temp'
+    AS $$
+    SELECT a.pid, a.application_name,
+        extract(epoch FROM clock_timestamp() - coalesce(l.since, a.query_start))::double precision,
+        a.wait_event, statement_shape(a.query),
+        b.pid, b.application_name, b.state,
+        extract(epoch FROM clock_timestamp() - b.xact_start)::double precision, statement_shape(b.query)
+    FROM pg_stat_activity AS a
+    CROSS JOIN LATERAL (SELECT min(w.waitstart) AS since FROM pg_locks AS w WHERE w.pid = a.pid AND NOT w.granted) AS l
+    LEFT JOIN LATERAL (
+        SELECT x.pid, x.application_name, x.state, x.xact_start, x.query
+        FROM pg_stat_activity AS x WHERE x.pid = ANY (pg_blocking_pids(a.pid))
+        ORDER BY x.xact_start LIMIT 1) AS b ON true
+    WHERE a.datname = current_database() AND a.wait_event_type = 'Lock'
+    ORDER BY 3 DESC
+$$;
+
+ALTER FUNCTION atlas.blocked_sessions() OWNER TO atlas_keeper;
 
 CREATE FUNCTION atlas.claim_lane(p_lane smallint, OUT epoch bigint, OUT sequence bigint) RETURNS record
     LANGUAGE plpgsql SECURITY DEFINER
@@ -59,6 +94,231 @@ $$;
 
 ALTER FUNCTION atlas.claim_lane(p_lane smallint, OUT epoch bigint, OUT sequence bigint) OWNER TO atlas_flusher;
 
+CREATE FUNCTION atlas.classes_passed(upper_bound timestamp with time zone) RETURNS TABLE(retention_class text, action text, passed boolean)
+    LANGUAGE sql STABLE
+    SET search_path TO 'atlas', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    AS $$
+    SELECT c.retention_class, c.action, coalesce(
+        classes_passed.upper_bound < 'infinity'
+        AND classes_passed.upper_bound + c.keep + retention_grace() <= clock_timestamp(), false)
+    FROM retention_classes AS c
+    WHERE EXISTS (SELECT FROM tenants AS t WHERE t.retention_class = c.retention_class)
+$$;
+
+ALTER FUNCTION atlas.classes_passed(upper_bound timestamp with time zone) OWNER TO atlas_owner;
+
+CREATE FUNCTION atlas.default_rows(OUT row_count bigint, OUT oldest timestamp with time zone, OUT byte_count bigint) RETURNS record
+    LANGUAGE sql SECURITY DEFINER
+    SET search_path TO 'atlas', 'pg_temp'
+    SET lock_timeout TO '500ms'
+    AS $$
+    SELECT count(*), min(d.ingested_at), pg_total_relation_size('entity_values_ts_default')
+    FROM (SELECT ingested_at FROM entity_values_ts_default LIMIT 1000000) AS d
+$$;
+
+ALTER FUNCTION atlas.default_rows(OUT row_count bigint, OUT oldest timestamp with time zone, OUT byte_count bigint) OWNER TO atlas_keeper;
+
+CREATE FUNCTION atlas.detach_partition(p_name text) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'atlas', 'pg_temp'
+    AS $$
+BEGIN
+    EXECUTE format('ALTER TABLE entity_values_ts DETACH PARTITION %I', p_name);
+
+    EXECUTE format('ALTER TABLE %I SET SCHEMA retired', p_name);
+
+    -- Its tenants' policies went with the root. Only maintenance may enter the schema.
+    EXECUTE format('ALTER TABLE retired.%I DISABLE ROW LEVEL SECURITY', p_name);
+
+    EXECUTE format('GRANT SELECT ON retired.%I TO atlas_keeper, atlas_maintenance', p_name);
+
+END
+$$;
+
+ALTER FUNCTION atlas.detach_partition(p_name text) OWNER TO atlas_owner;
+
+CREATE FUNCTION atlas.discard_half(p_lane smallint, p_half text, p_reason text) RETURNS bigint
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'atlas', 'pg_temp'
+    AS $_$
+DECLARE
+    points text := format('staging.%I', format('lane_%s_%s_points', p_lane, p_half));
+
+    batches text := format('staging.%I', format('lane_%s_%s_batches', p_lane, p_half));
+
+    discarded bigint;
+
+BEGIN
+    EXECUTE format($sql$
+        INSERT INTO ingest_dead_letters (tenant_id, source, topic, partition, source_offset, request_id,
+            reason, message, raw, stored_at)
+        SELECT p.tenant_id, 'lane ' || $1, min(b.topic), min(b.partition), min(b.source_offset),
+            coalesce(min(b.request_id), min(format('%%s %%s', b.producer_id, b.producer_sequence))),
+            'INTERNAL', $2, convert_to(json_agg(p ORDER BY p.ctid)::text, 'UTF8'), clock_timestamp()
+        FROM %s AS p LEFT JOIN %s AS b ON b.batch_no = p.batch_no
+        GROUP BY p.tenant_id, p.batch_no
+        $sql$, points, batches)
+    USING p_lane, p_reason;
+
+    GET DIAGNOSTICS discarded = ROW_COUNT;
+
+    EXECUTE format('TRUNCATE %s, %s', points, batches);
+
+    RETURN discarded;
+
+END
+$_$;
+
+ALTER FUNCTION atlas.discard_half(p_lane smallint, p_half text, p_reason text) OWNER TO atlas_flusher;
+
+CREATE FUNCTION atlas.dress_partition(partition regclass, root text) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'atlas', 'pg_temp'
+    AS $$
+BEGIN
+    EXECUTE format('ALTER TABLE %s ENABLE ROW LEVEL SECURITY', partition);
+
+    EXECUTE format('ALTER TABLE %s FORCE ROW LEVEL SECURITY', partition);
+
+    IF root = 'entity_values_ts' THEN
+        -- There is no key that a corrected or deleted row could be named by in the change stream.
+        EXECUTE format('ALTER TABLE %s REPLICA IDENTITY FULL', partition);
+
+    END IF;
+
+END
+$$;
+
+ALTER FUNCTION atlas.dress_partition(partition regclass, root text) OWNER TO atlas_owner;
+
+CREATE FUNCTION atlas.dress_partitions() RETURNS text[]
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'atlas', 'pg_temp'
+    AS $$
+DECLARE
+    bare record;
+
+    done text[] := '{}';
+
+BEGIN
+    FOR bare IN
+        SELECT p.partition, p.name FROM partitions_of('entity_values_ts') AS p JOIN pg_class AS c ON c.oid = p.partition
+        WHERE NOT (c.relrowsecurity AND c.relforcerowsecurity AND c.relreplident = 'f')
+    LOOP
+        PERFORM dress_partition(bare.partition, 'entity_values_ts');
+
+        done := done || ('made ' || bare.name);
+
+    END LOOP;
+
+    RETURN done;
+
+END
+$$;
+
+ALTER FUNCTION atlas.dress_partitions() OWNER TO atlas_owner;
+
+CREATE FUNCTION atlas.drop_expired_ledger() RETURNS text
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'atlas', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET lock_timeout TO '300ms'
+    AS $$
+DECLARE
+    expired text;
+
+BEGIN
+    SELECT p.name INTO expired FROM partitions_of('write_requests') AS p
+    WHERE NOT p.is_default AND p.upper_bound < date_trunc('day', clock_timestamp()) - interval '2 days'
+    ORDER BY p.upper_bound LIMIT 1;
+
+    IF expired IS NOT NULL THEN
+        EXECUTE format('DROP TABLE %I', expired);
+
+    END IF;
+
+    RETURN expired;
+
+END
+$$;
+
+ALTER FUNCTION atlas.drop_expired_ledger() OWNER TO atlas_owner;
+
+CREATE FUNCTION atlas.drop_retired(p_name text) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'atlas', 'pg_temp'
+    SET lock_timeout TO '5s'
+    AS $_$
+DECLARE
+    retired record;
+
+    here bigint;
+
+    archived bigint;
+
+BEGIN
+    SELECT r.archive_tenants INTO retired FROM retired_partitions AS r
+    WHERE r.name = p_name AND r.dropped_at IS NULL FOR UPDATE;
+
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'there is no retired partition %', p_name USING ERRCODE = 'AT004';
+
+    END IF;
+
+    EXECUTE format('SELECT count(*) FROM retired.%I WHERE tenant_id = ANY ($1)', p_name)
+    INTO here USING retired.archive_tenants;
+
+    SELECT coalesce(sum(a.row_count - a.deleted_count), 0) INTO archived
+    FROM partition_archives AS a WHERE a.partition_name = p_name;
+
+    IF archived < here THEN
+        RAISE EXCEPTION 'retired partition % has % rows to archive, % are', p_name, here, archived
+            USING ERRCODE = 'AT004';
+
+    END IF;
+
+    PERFORM drop_retired_table(p_name);
+
+    UPDATE retired_partitions AS r SET dropped_at = clock_timestamp() WHERE r.name = p_name;
+
+END
+$_$;
+
+ALTER FUNCTION atlas.drop_retired(p_name text) OWNER TO atlas_keeper;
+
+CREATE FUNCTION atlas.drop_retired_table(p_name text) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'atlas', 'pg_temp'
+    AS $$
+BEGIN
+    EXECUTE format('DROP TABLE retired.%I', p_name);
+
+END
+$$;
+
+ALTER FUNCTION atlas.drop_retired_table(p_name text) OWNER TO atlas_owner;
+
+CREATE FUNCTION atlas.empty_half(points regclass, batches regclass) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'atlas', 'pg_temp'
+    AS $$
+BEGIN
+    IF pg_table_size(points) + pg_table_size(batches) < 1024 * 1024 THEN
+        EXECUTE format('DELETE FROM %s', points);
+
+        EXECUTE format('DELETE FROM %s', batches);
+
+    ELSE
+        EXECUTE format('TRUNCATE %s, %s', points, batches);
+
+    END IF;
+
+END
+$$;
+
+ALTER FUNCTION atlas.empty_half(points regclass, batches regclass) OWNER TO atlas_owner;
+
 CREATE FUNCTION atlas.empty_lane(p_lane smallint) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'atlas', 'pg_temp'
@@ -72,6 +332,80 @@ END
 $$;
 
 ALTER FUNCTION atlas.empty_lane(p_lane smallint) OWNER TO atlas_flusher;
+
+CREATE FUNCTION atlas.expire_rows(p_name text, p_class text, rows_max integer DEFAULT 10000) RETURNS bigint
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'atlas', 'pg_temp'
+    SET lock_timeout TO '1s'
+    AS $$
+DECLARE
+    span record;
+
+    archive record;
+
+    tenants integer[];
+
+    deleted bigint;
+
+BEGIN
+    IF rows_max NOT BETWEEN 1 AND 1000000 THEN
+        RAISE EXCEPTION 'rows_max is %, want 1 to 1000000', rows_max USING ERRCODE = 'invalid_parameter_value';
+
+    END IF;
+
+    SELECT p.lower_bound, p.upper_bound, c.action INTO span FROM partitions_of('entity_values_ts') AS p
+    JOIN classes_passed(p.upper_bound) AS c ON c.retention_class = p_class AND c.passed
+    WHERE p.name = p_name AND NOT p.is_default;
+
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'it is not the time of class % to leave partition %', p_class, p_name USING ERRCODE = 'AT004';
+
+    END IF;
+
+    IF span.action = 'archive' THEN
+        SELECT a.part, a.tenant_ids, a.row_count - a.deleted_count AS left_count INTO archive
+        FROM partition_archives AS a
+        WHERE a.partition_name = p_name AND a.retention_class = p_class AND a.deleted_count < a.row_count
+        ORDER BY a.part LIMIT 1 FOR UPDATE;
+
+        IF NOT FOUND THEN
+            RETURN 0;
+
+        END IF;
+
+        tenants := archive.tenant_ids;
+
+    ELSE
+        tenants := tenants_with_rows(p_class, span.lower_bound, span.upper_bound, '{}');
+
+    END IF;
+
+    DELETE FROM entity_values_ts AS v
+    WHERE v.ingested_at >= span.lower_bound AND v.ingested_at < span.upper_bound AND v.ctid = ANY (ARRAY(
+        SELECT x.ctid FROM entity_values_ts AS x
+        WHERE x.ingested_at >= span.lower_bound AND x.ingested_at < span.upper_bound AND x.tenant_id = ANY (tenants)
+        LIMIT rows_max));
+
+    GET DIAGNOSTICS deleted = ROW_COUNT;
+
+    IF span.action = 'archive' THEN
+        IF deleted = 0 OR deleted > archive.left_count THEN
+            RAISE EXCEPTION 'archive % of % has % rows left to delete, the partition %',
+                archive.part, p_name, archive.left_count, deleted USING ERRCODE = 'AT004';
+
+        END IF;
+
+        UPDATE partition_archives AS a SET deleted_count = a.deleted_count + deleted
+        WHERE a.partition_name = p_name AND a.retention_class = p_class AND a.part = archive.part;
+
+    END IF;
+
+    RETURN deleted;
+
+END
+$$;
+
+ALTER FUNCTION atlas.expire_rows(p_name text, p_class text, rows_max integer) OWNER TO atlas_keeper;
 
 CREATE FUNCTION atlas.flush_lock() RETURNS bigint
     LANGUAGE sql IMMUTABLE
@@ -92,8 +426,30 @@ $$;
 
 ALTER FUNCTION atlas.flushes_in_flight() OWNER TO atlas_owner;
 
+CREATE FUNCTION atlas.flushing_lanes() RETURNS TABLE(lane smallint, pid integer, seconds double precision, waits_for text)
+    LANGUAGE sql SECURITY DEFINER
+    SET search_path TO 'atlas', 'pg_temp'
+    AS $$
+    SELECT l.objid::bigint::smallint, a.pid, extract(epoch FROM clock_timestamp() - a.xact_start)::double precision,
+        CASE
+            WHEN b.pid IS NOT NULL THEN format(
+                'waiting for a lock held by process %s (%s, %s, in a transaction of %s s): %s', b.blocker_pid,
+                coalesce(nullif(b.blocker_application, ''), 'no name'), b.blocker_state,
+                round(b.blocker_transaction_seconds), b.blocker_statement)
+            WHEN a.wait_event_type = 'IO' THEN format('waiting for the disk (%s)', a.wait_event)
+            ELSE ''
+        END
+    FROM pg_locks AS l
+    JOIN pg_stat_activity AS a ON a.pid = l.pid
+    LEFT JOIN blocked_sessions() AS b ON b.pid = l.pid
+    WHERE l.locktype = 'advisory' AND l.objsubid = 2 AND l.granted AND l.classid = lane_flush_class()
+      AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+$$;
+
+ALTER FUNCTION atlas.flushing_lanes() OWNER TO atlas_keeper;
+
 CREATE FUNCTION atlas.hot_value(value_bool boolean, value_int bigint, value_double double precision, value_decimal numeric, value_text text, value_time timestamp with time zone, value_json jsonb) RETURNS jsonb
-    LANGUAGE sql IMMUTABLE
+    LANGUAGE sql STABLE
     AS $$
     SELECT CASE
         WHEN value_double IN ('NaN', 'Infinity', '-Infinity') THEN to_jsonb(value_double::text)
@@ -112,11 +468,23 @@ ALTER FUNCTION atlas.hot_value(value_bool boolean, value_int bigint, value_doubl
 CREATE FUNCTION atlas.known_offsets(batches regclass, p_lane smallint, p_epoch bigint, p_sequence bigint, flushed_at timestamp with time zone) RETURNS jsonb
     LANGUAGE plpgsql
     SET search_path TO 'atlas', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET enable_hashjoin TO 'off'
+    SET enable_mergejoin TO 'off'
     AS $_$
 DECLARE
+    has_messages boolean;
+
     known jsonb;
 
 BEGIN
+    EXECUTE format('SELECT EXISTS (SELECT FROM %s WHERE source_offset IS NOT NULL)', batches) INTO has_messages;
+
+    IF NOT has_messages THEN
+        RETURN '[]';
+
+    END IF;
+
     EXECUTE format($sql$
         INSERT INTO source_offsets (topic, partition, next_offset, stored_at)
         SELECT DISTINCT b.topic, b.partition, 0, $1 FROM %s AS b WHERE b.source_offset IS NOT NULL
@@ -133,22 +501,57 @@ BEGIN
         $sql$, batches);
 
     EXECUTE format($sql$
-        WITH moved AS (
+        WITH messages AS (
+            SELECT b.batch_no, b.topic, b.partition, b.source_offset, b.source_follows, b.body_hash, b.answer,
+                o.next_offset AS stored, w.lane, w.epoch, w.sequence, w.body_hash AS first_hash,
+                w.answer AS first_answer, coalesce(w.body_hash <> b.body_hash, false) AS is_reused,
+                -- Which of them comes first is open until one is stored.
+                EXISTS (SELECT FROM %1$s AS c WHERE c.tenant_id = b.tenant_id AND c.request_id = b.request_id
+                    AND c.batch_no < b.batch_no AND c.body_hash <> b.body_hash) AS is_contested
+            FROM %1$s AS b
+            JOIN source_offsets AS o ON o.topic = b.topic AND o.partition = b.partition
+            LEFT JOIN write_requests AS w ON w.tenant_id = b.tenant_id AND w.request_id = b.request_id
+        ), fresh AS (
+            SELECT DISTINCT ON (topic, partition, source_offset) *
+            FROM messages WHERE source_offset >= stored
+            ORDER BY topic, partition, source_offset, batch_no
+        ), chained AS (
+            SELECT f.*, coalesce(lag(f.source_offset) OVER (
+                PARTITION BY f.topic, f.partition ORDER BY f.source_offset) + 1, f.stored) AS reached
+            FROM fresh AS f
+        ), judged AS (
+            SELECT c.*, bool_and(
+                coalesce(c.source_follows <= c.reached, true) AND NOT c.is_reused AND NOT c.is_contested
+            ) OVER (PARTITION BY c.topic, c.partition ORDER BY c.source_offset) AS is_next
+            FROM chained AS c
+        ), moved AS (
             UPDATE source_offsets AS o SET next_offset = n.next_offset, stored_at = $4
             FROM (
-                SELECT b.topic, b.partition, max(b.source_offset) + 1 AS next_offset
-                FROM %1$s AS b WHERE b.source_offset IS NOT NULL GROUP BY b.topic, b.partition
+                SELECT topic, partition, max(source_offset) + 1 AS next_offset
+                FROM judged WHERE is_next GROUP BY topic, partition
             ) AS n
-            WHERE o.topic = n.topic AND o.partition = n.partition AND o.next_offset < n.next_offset
+            WHERE o.topic = n.topic AND o.partition = n.partition
+            RETURNING o.topic, o.partition, o.next_offset
+        ), reported AS (
+            SELECT m.*, m.source_offset < m.stored OR j.is_next AS is_stored,
+                coalesce(n.next_offset, m.stored) AS expected
+            FROM messages AS m
+            LEFT JOIN judged AS j
+                ON j.topic = m.topic AND j.partition = m.partition AND j.source_offset = m.source_offset
+            LEFT JOIN moved AS n ON n.topic = m.topic AND n.partition = m.partition
+            WHERE m.source_offset < m.stored OR NOT j.is_next OR j.batch_no <> m.batch_no
         )
-        SELECT coalesce(jsonb_agg(jsonb_build_object('batch_no', b.batch_no, 'reason', 'duplicate',
-            'lane', $1, 'epoch', $2, 'sequence', $3, 'body_hash', '', 'answer', '')), '[]')
-        FROM (
-            SELECT d.*, row_number() OVER (PARTITION BY d.topic, d.partition, d.source_offset ORDER BY d.batch_no) AS n
-            FROM %1$s AS d WHERE d.source_offset IS NOT NULL
-        ) AS b
-        JOIN source_offsets AS o ON o.topic = b.topic AND o.partition = b.partition
-        WHERE b.source_offset < o.next_offset OR b.n > 1
+        SELECT coalesce(jsonb_agg(CASE
+            WHEN is_stored THEN jsonb_build_object('batch_no', batch_no, 'reason', 'duplicate',
+                'lane', $1, 'epoch', $2, 'sequence', $3,
+                'body_hash', encode(body_hash, 'hex'), 'answer', encode(answer, 'hex'))
+            WHEN is_reused THEN jsonb_build_object('batch_no', batch_no, 'reason', 'duplicate',
+                'lane', lane, 'epoch', epoch, 'sequence', sequence,
+                'body_hash', encode(first_hash, 'hex'), 'answer', encode(first_answer, 'hex'))
+            ELSE jsonb_build_object('batch_no', batch_no, 'reason', 'gap', 'lane', $1, 'epoch', $2, 'sequence', $3,
+                'body_hash', '', 'answer', '', 'expected', expected)
+        END), '[]')
+        FROM reported
         $sql$, batches)
     INTO known USING p_lane, p_epoch, p_sequence, flushed_at;
 
@@ -159,12 +562,17 @@ $_$;
 
 ALTER FUNCTION atlas.known_offsets(batches regclass, p_lane smallint, p_epoch bigint, p_sequence bigint, flushed_at timestamp with time zone) OWNER TO atlas_owner;
 
-CREATE FUNCTION atlas.known_requests(batches regclass, p_lane smallint, p_epoch bigint, p_sequence bigint, ledger_bucket date, flushed_at timestamp with time zone) RETURNS jsonb
+CREATE FUNCTION atlas.known_requests(batches regclass, p_lane smallint, p_epoch bigint, p_sequence bigint, ledger_bucket date, flushed_at timestamp with time zone, skip_batches integer[]) RETURNS jsonb
     LANGUAGE plpgsql
     SET search_path TO 'atlas', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET enable_hashjoin TO 'off'
+    SET enable_mergejoin TO 'off'
     AS $_$
 DECLARE
     known jsonb;
+
+    passed_on boolean;
 
 BEGIN
     EXECUTE format($sql$
@@ -173,33 +581,44 @@ BEGIN
         SELECT DISTINCT ON (b.tenant_id, b.request_id)
             b.tenant_id, b.request_id, $1, $2, $3, $4, b.batch_no, b.body_hash, b.answer, $5
         FROM %s AS b
-        WHERE b.request_id IS NOT NULL AND NOT EXISTS (
+        WHERE b.request_id IS NOT NULL AND b.batch_no <> ALL ($6) AND NOT EXISTS (
             SELECT FROM write_requests AS w WHERE w.tenant_id = b.tenant_id AND w.request_id = b.request_id)
         ORDER BY b.tenant_id, b.request_id, b.batch_no
         ON CONFLICT DO NOTHING
         $sql$, batches)
-    USING ledger_bucket, p_lane, p_epoch, p_sequence, flushed_at;
+    USING ledger_bucket, p_lane, p_epoch, p_sequence, flushed_at, skip_batches;
 
     EXECUTE format($sql$
         SELECT coalesce(jsonb_agg(jsonb_build_object('batch_no', b.batch_no, 'reason', 'duplicate',
             'lane', w.lane, 'epoch', w.epoch, 'sequence', w.sequence,
-            'body_hash', encode(w.body_hash, 'hex'), 'answer', encode(w.answer, 'hex'))), '[]')
+            'body_hash', encode(w.body_hash, 'hex'), 'answer', encode(w.answer, 'hex'))), '[]'),
+            coalesce(bool_or(b.source_offset IS NOT NULL AND b.body_hash <> w.body_hash), false)
         FROM %s AS b
         JOIN write_requests AS w ON w.tenant_id = b.tenant_id AND w.request_id = b.request_id
-        WHERE (w.lane, w.epoch, w.sequence, w.batch_no) <> ($1, $2, $3, b.batch_no)
+        WHERE b.batch_no <> ALL ($4) AND (w.lane, w.epoch, w.sequence, w.batch_no) <> ($1, $2, $3, b.batch_no)
         $sql$, batches)
-    INTO known USING p_lane, p_epoch, p_sequence;
+    INTO known, passed_on USING p_lane, p_epoch, p_sequence, skip_batches;
+
+    IF passed_on THEN
+        -- Another lane has just stored a message's request id with another body, after known_offsets had looked and
+        -- moved the offset past it. Once more: now it will be seen in time.
+        RAISE EXCEPTION 'a request id was stored meanwhile' USING ERRCODE = 'serialization_failure';
+
+    END IF;
 
     RETURN known;
 
 END
 $_$;
 
-ALTER FUNCTION atlas.known_requests(batches regclass, p_lane smallint, p_epoch bigint, p_sequence bigint, ledger_bucket date, flushed_at timestamp with time zone) OWNER TO atlas_owner;
+ALTER FUNCTION atlas.known_requests(batches regclass, p_lane smallint, p_epoch bigint, p_sequence bigint, ledger_bucket date, flushed_at timestamp with time zone, skip_batches integer[]) OWNER TO atlas_owner;
 
 CREATE FUNCTION atlas.known_sequences(batches regclass, p_lane smallint, p_epoch bigint, p_sequence bigint, flushed_at timestamp with time zone) RETURNS jsonb
     LANGUAGE plpgsql
     SET search_path TO 'atlas', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET enable_hashjoin TO 'off'
+    SET enable_mergejoin TO 'off'
     AS $_$
 DECLARE
     known jsonb;
@@ -260,6 +679,12 @@ $_$;
 
 ALTER FUNCTION atlas.known_sequences(batches regclass, p_lane smallint, p_epoch bigint, p_sequence bigint, flushed_at timestamp with time zone) OWNER TO atlas_owner;
 
+CREATE FUNCTION atlas.lane_flush_class() RETURNS integer
+    LANGUAGE sql IMMUTABLE
+    AS $$SELECT 727105797$$;
+
+ALTER FUNCTION atlas.lane_flush_class() OWNER TO atlas_owner;
+
 CREATE FUNCTION atlas.lane_is_owned(p_lane smallint) RETURNS boolean
     LANGUAGE sql STABLE
     SET search_path TO 'atlas', 'pg_temp'
@@ -303,16 +728,17 @@ ALTER FUNCTION atlas.lane_lock_class() OWNER TO atlas_owner;
 CREATE FUNCTION atlas.maintain_partitions(days_ahead integer DEFAULT 3) RETURNS text[]
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'atlas', 'pg_temp'
-    SET lock_timeout TO '2s'
-    AS $_$
+    SET "TimeZone" TO 'UTC'
+    SET lock_timeout TO '1s'
+    AS $$
 DECLARE
     today date := (clock_timestamp() AT TIME ZONE 'UTC')::date;
 
     done text[] := '{}';
 
-    first_day date;
+    made text[];
 
-    expired text;
+    first_day date;
 
 BEGIN
     IF days_ahead NOT BETWEEN 1 AND 31 THEN
@@ -322,52 +748,89 @@ BEGIN
 
     PERFORM pg_advisory_xact_lock(hashtext('atlas.maintain_partitions'));
 
-    done := done || make_partition('entity_values_ts', 'entity_values_ts_default', NULL, NULL);
+    done := done || try_partition('entity_values_ts', 'entity_values_ts_default', NULL, NULL);
 
-    done := done || make_partition('write_requests', 'write_requests_default', NULL, NULL);
+    done := done || try_partition('write_requests', 'write_requests_default', NULL, NULL);
 
-    FOR offset_days IN -1 .. days_ahead LOOP
-        first_day := today + offset_days;
+    done := done || dress_partitions();
 
-        done := done || make_partition('entity_values_ts', 'entity_values_ts_' || to_char(first_day, 'YYYYMMDD'),
-            to_char(first_day, 'YYYY-MM-DD') || ' 00:00:00+00', to_char(first_day + 1, 'YYYY-MM-DD') || ' 00:00:00+00');
+    done := done || make_spans_ahead(today - 1, today + days_ahead + 1);
 
-        done := done || make_partition('write_requests', 'write_requests_' || to_char(first_day, 'YYYYMMDD'),
+    FOR first_day IN SELECT today + n FROM generate_series(-1, days_ahead) AS n LOOP
+        made := try_partition('write_requests', 'write_requests_' || to_char(first_day, 'YYYYMMDD'),
             to_char(first_day, 'YYYY-MM-DD'), to_char(first_day + 1, 'YYYY-MM-DD'));
 
+        done := done || made;
+
+        EXIT WHEN made[1] LIKE 'postponed%'; -- Each further one would wait as long.
     END LOOP;
 
     IF (SELECT ledger_bucket FROM flush_control) < today THEN
         -- Flushes hold this lock shared: no flush of the old bucket is under way when the new one begins,
         -- so each flush sees every earlier request, whatever its bucket.
-        PERFORM pg_advisory_xact_lock(flush_lock());
+        BEGIN
+            PERFORM pg_advisory_xact_lock(flush_lock());
 
-        UPDATE flush_control SET ledger_bucket = today;
+            UPDATE flush_control SET ledger_bucket = today;
 
-        done := done || format('ledger bucket is %s', today);
+            done := done || format('ledger bucket is %s', today);
+
+        EXCEPTION WHEN lock_not_available THEN
+            done := done || format('postponed ledger bucket %s: a flush takes long', today);
+
+        END;
 
     END IF;
-
-    FOR expired IN
-        SELECT relname FROM pg_inherits JOIN pg_class ON pg_class.oid = inhrelid
-        WHERE inhparent = 'write_requests'::regclass AND relname ~ '^write_requests_[0-9]{8}$'
-          AND to_date(right(relname, 8), 'YYYYMMDD') < today - 3
-    LOOP
-        EXECUTE format('DROP TABLE %I', expired);
-
-        done := done || ('dropped ' || expired);
-
-    END LOOP;
 
     RETURN done;
 
 END
-$_$;
+$$;
 
 ALTER FUNCTION atlas.maintain_partitions(days_ahead integer) OWNER TO atlas_owner;
 
-CREATE FUNCTION atlas.make_partition(root text, name text, bound_from text, bound_to text) RETURNS text[]
+CREATE FUNCTION atlas.make_by_partman(from_time timestamp with time zone, to_time timestamp with time zone) RETURNS boolean
     LANGUAGE plpgsql
+    SET search_path TO 'atlas', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    AS $_$
+DECLARE
+    partman record;
+
+    configured text;
+
+BEGIN
+    SELECT n.nspname, e.extversion INTO partman
+    FROM pg_extension AS e JOIN pg_namespace AS n ON n.oid = e.extnamespace WHERE e.extname = 'pg_partman';
+
+    IF NOT FOUND OR from_time IS NULL THEN
+        RETURN false;
+
+    END IF;
+
+    EXECUTE format('SELECT partition_interval FROM %I.part_config WHERE parent_table = $1', partman.nspname)
+    INTO configured USING 'atlas.entity_values_ts';
+
+    IF configured IS NULL OR from_time + configured::interval <> to_time
+        OR from_time <> date_trunc(CASE WHEN configured::interval = '1 day' THEN 'day' ELSE 'hour' END, from_time)
+    THEN
+        RETURN false;
+
+    END IF;
+
+    EXECUTE format('SELECT %I.create_partition_time(''atlas.entity_values_ts'', ARRAY[$1]%s)', partman.nspname,
+        CASE WHEN partman.extversion LIKE '4.%' THEN ', p_analyze := false' ELSE '' END)
+    USING from_time;
+
+    RETURN true;
+
+END
+$_$;
+
+ALTER FUNCTION atlas.make_by_partman(from_time timestamp with time zone, to_time timestamp with time zone) OWNER TO atlas_owner;
+
+CREATE FUNCTION atlas.make_partition(root text, name text, bound_from text, bound_to text) RETURNS text[]
+    LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'atlas', 'pg_temp'
     AS $$
 BEGIN
@@ -376,21 +839,21 @@ BEGIN
 
     END IF;
 
-    IF bound_from IS NULL THEN
-        EXECUTE format('CREATE TABLE %I PARTITION OF %I DEFAULT', name, root);
-
-    ELSE
-        EXECUTE format('CREATE TABLE %I PARTITION OF %I FOR VALUES FROM (%L) TO (%L)', name, root, bound_from, bound_to);
+    IF root = 'entity_values_ts' AND make_by_partman(bound_from::timestamptz, bound_to::timestamptz) THEN
+        RETURN dress_partitions();
 
     END IF;
 
-    EXECUTE format('ALTER TABLE %I ENABLE ROW LEVEL SECURITY', name);
+    EXECUTE format('CREATE TABLE %I (LIKE %I INCLUDING ALL)', name, root);
 
-    EXECUTE format('ALTER TABLE %I FORCE ROW LEVEL SECURITY', name);
+    PERFORM dress_partition(format('atlas.%I', name)::regclass, root);
 
-    IF root = 'entity_values_ts' THEN
-        -- There is no key that a corrected or deleted row could be named by in the change stream.
-        EXECUTE format('ALTER TABLE %I REPLICA IDENTITY FULL', name);
+    IF bound_from IS NULL THEN
+        EXECUTE format('ALTER TABLE %I ATTACH PARTITION %I DEFAULT', root, name);
+
+    ELSE
+        EXECUTE format('ALTER TABLE %I ATTACH PARTITION %I FOR VALUES FROM (%L) TO (%L)',
+            root, name, bound_from, bound_to);
 
     END IF;
 
@@ -400,6 +863,178 @@ END
 $$;
 
 ALTER FUNCTION atlas.make_partition(root text, name text, bound_from text, bound_to text) OWNER TO atlas_owner;
+
+CREATE FUNCTION atlas.make_spans_ahead(from_day date, to_day date) RETURNS text[]
+    LANGUAGE plpgsql
+    SET search_path TO 'atlas', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    AS $$
+DECLARE
+    done text[] := '{}';
+
+    made text[];
+
+    free record;
+
+    -- Later than whatever the default partition can get before the new partition is there.
+    cut timestamptz := date_trunc('second', clock_timestamp()) + interval '3 seconds';
+
+BEGIN
+    FOR free IN SELECT u.lower_bound, u.upper_bound FROM uncovered_spans(from_day, to_day) AS u LOOP
+        made := try_partition('entity_values_ts', partition_name(free.lower_bound, free.upper_bound),
+            free.lower_bound::text, free.upper_bound::text);
+
+        IF made[1] LIKE '%rows are in the default partition' AND cut > free.lower_bound AND cut < free.upper_bound THEN
+            -- The span is under way without a partition. Its rest gets one, so that the default partition gets
+            -- no more; what it holds is move_default_rows' to move.
+            made := made || try_partition('entity_values_ts', partition_name(cut, free.upper_bound),
+                cut::text, free.upper_bound::text);
+
+        END IF;
+
+        done := done || made;
+
+        EXIT WHEN made[1] LIKE 'postponed%holds%'; -- Each further one would wait as long.
+    END LOOP;
+
+    RETURN done;
+
+END
+$$;
+
+ALTER FUNCTION atlas.make_spans_ahead(from_day date, to_day date) OWNER TO atlas_owner;
+
+CREATE FUNCTION atlas.move_default_rows(rows_max integer DEFAULT 200000, OUT moved bigint, OUT outcome text) RETURNS record
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'atlas', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET lock_timeout TO '1s'
+    AS $$
+DECLARE
+    first timestamptz;
+
+    edge timestamptz;
+
+    span record;
+
+BEGIN
+    moved := 0;
+
+    IF rows_max NOT BETWEEN 1 AND 5000000 THEN
+        RAISE EXCEPTION 'rows_max is %, want 1 to 5000000', rows_max USING ERRCODE = 'invalid_parameter_value';
+
+    END IF;
+
+    PERFORM pg_advisory_xact_lock(hashtext('atlas.maintain_partitions'));
+
+    SELECT min(ingested_at) INTO first FROM entity_values_ts_default;
+
+    IF first IS NULL THEN
+        outcome := 'the default partition is empty';
+
+        RETURN;
+
+    END IF;
+
+    SELECT u.lower_bound, u.upper_bound INTO STRICT span
+    FROM uncovered_spans(first, first + interval '1 day') AS u
+    WHERE u.lower_bound <= first AND u.upper_bound > first;
+
+    -- All rows of one flush have one ingested_at: a cut can lie between flushes only.
+    SELECT d.ingested_at INTO edge FROM entity_values_ts_default AS d
+    WHERE d.ingested_at < span.upper_bound ORDER BY d.ingested_at OFFSET rows_max LIMIT 1;
+
+    IF edge IS NULL THEN
+        edge := span.upper_bound;
+
+    ELSIF edge = first THEN
+        edge := first + interval '1 microsecond';
+
+    END IF;
+
+    IF edge > clock_timestamp() THEN
+        outcome := format('rows of %s may still arrive in the default partition, until %s', first, edge);
+
+        RETURN;
+
+    END IF;
+
+    moved := move_rows(span.lower_bound, edge);
+
+    outcome := format('moved to %s', partition_name(span.lower_bound, edge));
+
+EXCEPTION
+    WHEN lock_not_available OR deadlock_detected THEN
+        moved := 0;
+
+        outcome := 'postponed: a transaction holds entity_values_ts or its default partition';
+
+    WHEN check_violation THEN
+        moved := 0;
+
+        outcome := 'postponed: a flush into the default partition was under way';
+
+END
+$$;
+
+ALTER FUNCTION atlas.move_default_rows(rows_max integer, OUT moved bigint, OUT outcome text) OWNER TO atlas_keeper;
+
+CREATE FUNCTION atlas.move_rows(from_time timestamp with time zone, to_time timestamp with time zone) RETURNS bigint
+    LANGUAGE plpgsql
+    SET search_path TO 'atlas', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    AS $_$
+DECLARE
+    moved bigint;
+
+    stored bigint;
+
+BEGIN
+    DROP TABLE IF EXISTS pg_temp.moved_rows;
+
+    EXECUTE 'CREATE TEMP TABLE moved_rows (LIKE entity_values_ts) ON COMMIT DROP';
+
+    -- In the order of their places, which is that of their arrival.
+    EXECUTE 'WITH gone AS (DELETE FROM entity_values_ts WHERE ingested_at >= $1 AND ingested_at < $2 RETURNING *)
+        INSERT INTO pg_temp.moved_rows SELECT * FROM gone' USING from_time, to_time;
+
+    GET DIAGNOSTICS moved = ROW_COUNT;
+
+    PERFORM make_partition('entity_values_ts', partition_name(from_time, to_time), from_time::text, to_time::text);
+
+    EXECUTE 'INSERT INTO entity_values_ts SELECT * FROM pg_temp.moved_rows AS m
+        ORDER BY m.tenant_id, m.entity_id, m.attribute_id, m.event_time, m.ingested_at, m.ctid';
+
+    GET DIAGNOSTICS stored = ROW_COUNT;
+
+    IF stored <> moved THEN
+        RAISE EXCEPTION 'took % rows out, put % back', moved, stored;
+
+    END IF;
+
+    RETURN moved;
+
+END
+$_$;
+
+ALTER FUNCTION atlas.move_rows(from_time timestamp with time zone, to_time timestamp with time zone) OWNER TO atlas_keeper;
+
+CREATE FUNCTION atlas.old_lock_holder(relation regclass, older interval) RETURNS text
+    LANGUAGE sql SECURITY DEFINER
+    SET search_path TO 'atlas', 'pg_temp'
+    AS $$
+    SELECT format('process %s (%s) holds it in a transaction of %s s',
+        a.pid, coalesce(nullif(a.application_name, ''), a.usename),
+        round(extract(epoch FROM clock_timestamp() - a.xact_start)))
+    FROM pg_locks AS l JOIN pg_stat_activity AS a ON a.pid = l.pid
+    WHERE l.locktype = 'relation' AND l.granted AND a.pid <> pg_backend_pid()
+      AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+      AND l.relation IN (old_lock_holder.relation, 'entity_values_ts'::regclass, 'entity_values_ts_default'::regclass)
+      AND a.xact_start < clock_timestamp() - older
+    ORDER BY a.xact_start LIMIT 1
+$$;
+
+ALTER FUNCTION atlas.old_lock_holder(relation regclass, older interval) OWNER TO atlas_keeper;
 
 CREATE FUNCTION atlas.orphaned_lanes() RETURNS SETOF smallint
     LANGUAGE plpgsql SECURITY DEFINER
@@ -432,6 +1067,39 @@ END
 $$;
 
 ALTER FUNCTION atlas.orphaned_lanes() OWNER TO atlas_flusher;
+
+CREATE FUNCTION atlas.partition_name(from_time timestamp with time zone, to_time timestamp with time zone) RETURNS text
+    LANGUAGE sql STABLE
+    SET search_path TO 'atlas', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    AS $$
+    SELECT 'entity_values_ts_' || CASE
+        WHEN from_time = date_trunc('day', from_time) AND to_time = from_time + interval '1 day'
+            THEN to_char(from_time, 'YYYYMMDD')
+        WHEN from_time = date_trunc('hour', from_time) THEN to_char(from_time, 'YYYYMMDD_HH24')
+        ELSE to_char(from_time, 'YYYYMMDD_HH24MISSUS')
+    END
+$$;
+
+ALTER FUNCTION atlas.partition_name(from_time timestamp with time zone, to_time timestamp with time zone) OWNER TO atlas_owner;
+
+CREATE FUNCTION atlas.partitions_of(root regclass) RETURNS TABLE(partition regclass, name text, lower_bound timestamp with time zone, upper_bound timestamp with time zone, is_default boolean)
+    LANGUAGE sql STABLE
+    SET search_path TO 'atlas', 'pg_temp'
+    SET "DateStyle" TO 'ISO'
+    SET "TimeZone" TO 'UTC'
+    AS $$
+    SELECT c.oid::regclass, c.relname::text,
+        coalesce((regexp_match(b.bound, 'FROM \(''([^'']+)''\)'))[1], '-infinity')::timestamptz,
+        coalesce((regexp_match(b.bound, 'TO \(''([^'']+)''\)'))[1], 'infinity')::timestamptz,
+        b.bound = 'DEFAULT'
+    FROM pg_inherits AS i
+    JOIN pg_class AS c ON c.oid = i.inhrelid
+    CROSS JOIN LATERAL (VALUES (pg_get_expr(c.relpartbound, c.oid))) AS b (bound)
+    WHERE i.inhparent = root
+$$;
+
+ALTER FUNCTION atlas.partitions_of(root regclass) OWNER TO atlas_owner;
 
 CREATE FUNCTION atlas.position_state(p_lane smallint, p_epoch bigint, p_sequence bigint) RETURNS text
     LANGUAGE sql STABLE
@@ -491,8 +1159,8 @@ BEGIN
             ) WITH (autovacuum_enabled = false)
             $sql$, points);
 
-        -- sequence: of the flush that the half is meant for. Of request_id, producer_* and topic/partition/
-        -- source_offset at most one is set: by which of them a repetition is known. dead_*: its dead letter.
+        -- sequence: of the flush that the half is meant for. request_id, producer_* or topic/partition/source_offset:
+        -- by which of them a repetition is known; a topic's message can have a request_id too. dead_*: its dead letter.
         EXECUTE format($sql$
             CREATE UNLOGGED TABLE IF NOT EXISTS %s (
                 batch_no integer NOT NULL,
@@ -506,6 +1174,7 @@ BEGIN
                 topic text,
                 partition integer,
                 source_offset bigint,
+                source_follows bigint,
                 dead_source text,
                 dead_reason text,
                 dead_message text,
@@ -524,6 +1193,47 @@ END
 $_$;
 
 ALTER FUNCTION atlas.prepare_lane(p_lane smallint, OUT epoch bigint, OUT sequence bigint) OWNER TO atlas_flusher;
+
+CREATE FUNCTION atlas.record_archive(p_name text, p_class text, p_tenants integer[], p_path text, p_rows bigint, p_bytes bigint, p_checksum text) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'atlas', 'pg_temp'
+    AS $_$
+DECLARE
+    planned record;
+
+    counted bigint;
+
+BEGIN
+    SELECT p.relation, p.lower_bound, p.upper_bound INTO planned FROM retention_plan(p_name) AS p
+    WHERE p.step = 'archive' AND p.retention_class = p_class
+      AND p.tenant_ids = p_tenants;
+
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'no archive of class % is due of partition % and these tenants', p_class, p_name
+            USING ERRCODE = 'AT004';
+
+    END IF;
+
+    EXECUTE format('SELECT count(*) FROM %s WHERE tenant_id = ANY ($1) AND ingested_at >= $2 AND ingested_at < $3',
+        planned.relation)
+    INTO counted USING p_tenants, planned.lower_bound, planned.upper_bound;
+
+    IF counted <> p_rows THEN
+        RAISE EXCEPTION 'the archive of % has % rows, the partition %', p_name, p_rows, counted
+            USING ERRCODE = 'AT004';
+
+    END IF;
+
+    INSERT INTO partition_archives (partition_name, retention_class, part, lower_bound, upper_bound, tenant_ids,
+        path, row_count, byte_count, checksum, archived_at)
+    SELECT p_name, p_class, coalesce(max(a.part), 0) + 1, planned.lower_bound, planned.upper_bound, p_tenants,
+        p_path, p_rows, p_bytes, p_checksum, clock_timestamp()
+    FROM partition_archives AS a WHERE a.partition_name = p_name AND a.retention_class = p_class;
+
+END
+$_$;
+
+ALTER FUNCTION atlas.record_archive(p_name text, p_class text, p_tenants integer[], p_path text, p_rows bigint, p_bytes bigint, p_checksum text) OWNER TO atlas_keeper;
 
 CREATE FUNCTION atlas.require_fresh(not_before timestamp with time zone, lanes smallint[], epochs bigint[], sequences bigint[], OUT beat_id bigint, OUT beaten_at timestamp with time zone) RETURNS record
     LANGUAGE plpgsql STABLE
@@ -559,6 +1269,254 @@ $$;
 
 ALTER FUNCTION atlas.require_fresh(not_before timestamp with time zone, lanes smallint[], epochs bigint[], sequences bigint[], OUT beat_id bigint, OUT beaten_at timestamp with time zone) OWNER TO atlas_owner;
 
+CREATE FUNCTION atlas.retention_grace() RETURNS interval
+    LANGUAGE sql IMMUTABLE
+    AS $$SELECT interval '10 minutes'$$;
+
+ALTER FUNCTION atlas.retention_grace() OWNER TO atlas_owner;
+
+CREATE FUNCTION atlas.retention_plan(only_name text DEFAULT NULL::text) RETURNS TABLE(step text, partition_name text, relation text, lower_bound timestamp with time zone, upper_bound timestamp with time zone, retention_class text, tenant_ids integer[], needs_archive boolean)
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'atlas', 'pg_temp'
+    AS $$
+DECLARE
+    class record;
+
+    is_retired boolean;
+
+    archived integer[];
+
+    passed integer;
+
+    in_use integer;
+
+BEGIN
+    FOR partition_name, lower_bound, upper_bound, is_retired IN
+        SELECT r.name, r.lower_bound, r.upper_bound, true FROM retired_partitions AS r
+        WHERE r.dropped_at IS NULL AND r.name = coalesce(only_name, r.name)
+        UNION ALL
+        SELECT p.name, p.lower_bound, p.upper_bound, false FROM partitions_of('entity_values_ts') AS p
+        WHERE NOT p.is_default AND p.upper_bound < 'infinity' AND p.name = coalesce(only_name, p.name)
+          AND p.upper_bound + retention_grace() <= clock_timestamp()
+        ORDER BY 3, 1
+    LOOP
+        archived := archived_tenants(partition_name);
+
+        retention_class := NULL;
+
+        tenant_ids := NULL;
+
+        IF is_retired THEN
+            relation := format('retired.%I', partition_name);
+
+            RETURN QUERY SELECT * FROM retired_plan(partition_name, relation, lower_bound, upper_bound, archived);
+
+            CONTINUE;
+
+        END IF;
+
+        relation := 'atlas.entity_values_ts';
+
+        SELECT count(*) FILTER (WHERE c.passed), count(*), coalesce(bool_or(c.action = 'archive'), false)
+        INTO passed, in_use, needs_archive FROM classes_passed(upper_bound) AS c;
+
+        CONTINUE WHEN passed = 0;
+
+        IF passed = in_use OR NOT EXISTS (
+            SELECT FROM entity_values_ts AS v
+            WHERE v.ingested_at >= retention_plan.lower_bound AND v.ingested_at < retention_plan.upper_bound)
+        THEN
+            step := 'retire';
+
+            RETURN NEXT;
+
+            CONTINUE;
+
+        END IF;
+
+        FOR class IN SELECT c.retention_class, c.action FROM classes_passed(upper_bound) AS c WHERE c.passed LOOP
+            retention_class := class.retention_class;
+
+            needs_archive := class.action = 'archive';
+
+            IF class.action = 'archive' THEN
+                step := 'archive';
+
+                tenant_ids := tenants_with_rows(class.retention_class, lower_bound, upper_bound, archived);
+
+                IF tenant_ids <> '{}' THEN
+                    RETURN NEXT;
+
+                END IF;
+
+                tenant_ids := (
+                    SELECT array_agg(u.tenant_id) FROM partition_archives AS a, unnest(a.tenant_ids) AS u (tenant_id)
+                    WHERE a.partition_name = retention_plan.partition_name
+                      AND a.retention_class = class.retention_class AND a.deleted_count < a.row_count);
+
+            ELSE
+                tenant_ids := tenants_with_rows(class.retention_class, lower_bound, upper_bound, '{}');
+
+            END IF;
+
+            IF tenant_ids <> '{}' THEN
+                step := 'expire';
+
+                RETURN NEXT;
+
+            END IF;
+
+        END LOOP;
+
+    END LOOP;
+
+END
+$$;
+
+ALTER FUNCTION atlas.retention_plan(only_name text) OWNER TO atlas_keeper;
+
+CREATE FUNCTION atlas.retire_partition(p_name text) RETURNS text
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'atlas', 'pg_temp'
+    SET lock_timeout TO '300ms'
+    AS $$
+DECLARE
+    planned record;
+
+    holder text;
+
+    keeps boolean;
+
+    has_rows boolean;
+
+BEGIN
+    SELECT p.lower_bound, p.upper_bound INTO planned FROM retention_plan(p_name) AS p
+    WHERE p.step = 'retire';
+
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'it is not the time of partition % to be retired', p_name USING ERRCODE = 'AT004';
+
+    END IF;
+
+    -- Behind the lock that we ask for every writer would wait, so we do not ask while it cannot be had.
+    holder := old_lock_holder(format('atlas.%I', p_name)::regclass, interval '2 seconds');
+
+    IF holder IS NOT NULL THEN
+        RETURN holder;
+
+    END IF;
+
+    PERFORM detach_partition(p_name);
+
+    SELECT bool_or(NOT c.passed) INTO keeps FROM classes_passed(planned.upper_bound) AS c;
+
+    EXECUTE format('SELECT EXISTS (SELECT FROM retired.%I)', p_name) INTO has_rows;
+
+    IF keeps AND has_rows THEN
+        RAISE EXCEPTION 'partition % got rows that must be kept', p_name;
+
+    END IF;
+
+    INSERT INTO retired_partitions (name, lower_bound, upper_bound, archive_tenants, retired_at)
+    SELECT p_name, planned.lower_bound, planned.upper_bound, coalesce(array_agg(t.tenant_id), '{}'), clock_timestamp()
+    FROM tenants AS t JOIN retention_classes AS c USING (retention_class) WHERE c.action = 'archive';
+
+    RETURN NULL;
+
+EXCEPTION WHEN lock_not_available OR deadlock_detected THEN
+    RETURN 'entity_values_ts was locked for longer than lock_timeout';
+
+END
+$$;
+
+ALTER FUNCTION atlas.retire_partition(p_name text) OWNER TO atlas_keeper;
+
+CREATE FUNCTION atlas.retired_plan(p_name text, p_relation text, p_lower timestamp with time zone, p_upper timestamp with time zone, archived integer[]) RETURNS TABLE(step text, partition_name text, relation text, lower_bound timestamp with time zone, upper_bound timestamp with time zone, retention_class text, tenant_ids integer[], needs_archive boolean)
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'atlas', 'pg_temp'
+    AS $_$
+BEGIN
+    RETURN QUERY EXECUTE format($sql$
+        SELECT 'archive', $1, $2, $3, $4, t.retention_class,
+            array_agg(t.tenant_id ORDER BY t.tenant_id), true
+        FROM retired_partitions AS r
+        JOIN tenants AS t ON t.tenant_id = ANY (r.archive_tenants)
+        WHERE r.name = $1 AND t.tenant_id <> ALL ($5)
+          AND EXISTS (SELECT FROM %s AS v WHERE v.tenant_id = t.tenant_id)
+        GROUP BY t.retention_class
+        $sql$, p_relation)
+    USING p_name, p_relation, p_lower, p_upper, archived;
+
+    IF NOT FOUND THEN
+        RETURN QUERY SELECT 'drop', p_name, p_relation, p_lower, p_upper, NULL::text, NULL::integer[],
+            EXISTS (SELECT FROM partition_archives AS a WHERE a.partition_name = p_name);
+
+    END IF;
+
+END
+$_$;
+
+ALTER FUNCTION atlas.retired_plan(p_name text, p_relation text, p_lower timestamp with time zone, p_upper timestamp with time zone, archived integer[]) OWNER TO atlas_owner;
+
+CREATE PROCEDURE atlas.run_retention()
+    LANGUAGE plpgsql
+    AS $$
+DECLARE
+    due record;
+
+    outcome text;
+
+    deleted bigint;
+
+BEGIN
+    IF NOT pg_try_advisory_lock(hashtext('atlas.retention')) THEN
+        RAISE NOTICE 'another session is at it';
+
+        RETURN;
+
+    END IF;
+
+    FOR round IN 1 .. 2 LOOP -- What the first retires, the second drops.
+        FOR due IN
+            SELECT p.step, p.partition_name, p.retention_class FROM atlas.retention_plan() AS p
+            WHERE NOT p.needs_archive
+        LOOP
+            CASE due.step
+                WHEN 'retire' THEN
+                    outcome := atlas.retire_partition(due.partition_name);
+
+                WHEN 'expire' THEN
+                    LOOP
+                        deleted := atlas.expire_rows(due.partition_name, due.retention_class, 20000);
+
+                        COMMIT;
+
+                        EXIT WHEN deleted = 0;
+
+                    END LOOP;
+
+                WHEN 'drop' THEN
+                    PERFORM atlas.drop_retired(due.partition_name);
+
+            END CASE;
+
+            COMMIT;
+
+            RAISE NOTICE '% %: %', due.step, due.partition_name, coalesce(outcome, 'done');
+
+            outcome := NULL;
+
+        END LOOP;
+
+    END LOOP;
+
+    PERFORM pg_advisory_unlock(hashtext('atlas.retention'));
+
+END
+$$;
+
+ALTER PROCEDURE atlas.run_retention() OWNER TO atlas_owner;
+
 CREATE FUNCTION atlas.stage_flush(p_lane smallint, p_half text, p_epoch bigint, p_sequence bigint, OUT flushed_at timestamp with time zone, OUT point_count bigint, OUT duplicates jsonb, OUT changed_tenants integer[], OUT changed_entities bigint[], OUT changed_versions bigint[]) RETURNS record
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'atlas', 'pg_temp'
@@ -579,6 +1537,9 @@ BEGIN
 
     END IF;
 
+    -- Nobody is kept out by this: it tells whose flush this session is, also while it waits (see flushing_lanes).
+    PERFORM pg_advisory_xact_lock_shared(lane_flush_class(), p_lane);
+
     -- First the lock, then the clock: a seal announced after this moment waits for us, one announced
     -- before it is visible in flush_control now.
     PERFORM pg_advisory_xact_lock_shared(flush_lock());
@@ -595,9 +1556,15 @@ BEGIN
 
     END IF;
 
-    duplicates := known_requests(batches::regclass, p_lane, p_epoch, p_sequence, ledger_bucket, flushed_at)
-        || known_sequences(batches::regclass, p_lane, p_epoch, p_sequence, flushed_at)
+    -- The ledger last: what does not follow must not enter it.
+    duplicates := known_sequences(batches::regclass, p_lane, p_epoch, p_sequence, flushed_at)
         || known_offsets(batches::regclass, p_lane, p_epoch, p_sequence, flushed_at);
+
+    SELECT coalesce(array_agg((d ->> 'batch_no')::integer), '{}') INTO skip_batches
+    FROM jsonb_array_elements(duplicates) AS d;
+
+    duplicates := duplicates
+        || known_requests(batches::regclass, p_lane, p_epoch, p_sequence, ledger_bucket, flushed_at, skip_batches);
 
     SELECT coalesce(array_agg((d ->> 'batch_no')::integer), '{}') INTO skip_batches
     FROM jsonb_array_elements(duplicates) AS d;
@@ -612,15 +1579,16 @@ BEGIN
         $sql$, batches)
     USING skip_batches, flushed_at;
 
-    -- In index order: the b-tree's leaf pages are then touched one after another. Then in order of arrival:
-    -- of two points of one event time the later one lies behind.
+    -- Entity by entity, as the index has them: its leaf pages are then touched one after another. An entity is of one
+    -- tenant, and a first key with many values sorts much faster than one with few. Then in order of arrival: of
+    -- two points of one event time the later one lies behind.
     EXECUTE format($sql$
         INSERT INTO entity_values_ts (tenant_id, attribute_id, entity_id, event_time, ingested_at, value_int,
             value_double, value_time, quality, value_bool, value_decimal, value_text, value_json)
         SELECT tenant_id, attribute_id, entity_id, event_time, $2, value_int,
             value_double, value_time, quality, value_bool, value_decimal, value_text, value_json
         FROM %s WHERE batch_no <> ALL ($1)
-        ORDER BY tenant_id, entity_id, attribute_id, event_time, ctid
+        ORDER BY entity_id, attribute_id, event_time, ctid
         $sql$, points)
     USING skip_batches, flushed_at;
 
@@ -630,7 +1598,7 @@ BEGIN
     INTO changed_tenants, changed_entities, changed_versions
     FROM upsert_hot_attrs(points::regclass, skip_batches, flushed_at) AS u;
 
-    EXECUTE format('TRUNCATE %s, %s', points, batches);
+    PERFORM empty_half(points::regclass, batches::regclass);
 
 END
 $_$;
@@ -682,9 +1650,71 @@ $$;
 
 ALTER FUNCTION atlas.staging_status() OWNER TO atlas_flusher;
 
+CREATE FUNCTION atlas.statement_shape(query text) RETURNS text
+    LANGUAGE sql IMMUTABLE
+    SET search_path TO 'atlas', 'pg_temp'
+    AS $_$
+    SELECT left(regexp_replace(regexp_replace(regexp_replace(regexp_replace(
+        replace(left(query, 1000), '\''', ''),
+        '\$(\w*)\$.*?(\$\1\$|$)', '?', 'g'), '''[^'']*(''|$)', '?', 'g'), '\y[0-9][0-9.]*\y', '?', 'g'),
+        '\s+', ' ', 'g'), 120)
+$_$;
+
+ALTER FUNCTION atlas.statement_shape(query text) OWNER TO atlas_owner;
+
+CREATE FUNCTION atlas.tenants_with_rows(p_class text, from_time timestamp with time zone, to_time timestamp with time zone, except_tenants integer[]) RETURNS integer[]
+    LANGUAGE sql STABLE
+    SET search_path TO 'atlas', 'pg_temp'
+    AS $$
+    SELECT coalesce(array_agg(t.tenant_id ORDER BY t.tenant_id), '{}') FROM tenants AS t
+    WHERE t.retention_class = p_class AND t.tenant_id <> ALL (except_tenants) AND EXISTS (
+        SELECT FROM entity_values_ts AS v
+        WHERE v.tenant_id = t.tenant_id AND v.ingested_at >= from_time AND v.ingested_at < to_time)
+$$;
+
+ALTER FUNCTION atlas.tenants_with_rows(p_class text, from_time timestamp with time zone, to_time timestamp with time zone, except_tenants integer[]) OWNER TO atlas_owner;
+
+CREATE FUNCTION atlas.try_partition(root text, name text, bound_from text, bound_to text) RETURNS text[]
+    LANGUAGE plpgsql
+    SET search_path TO 'atlas', 'pg_temp'
+    AS $$
+BEGIN
+    RETURN make_partition(root, name, bound_from, bound_to);
+
+EXCEPTION
+    WHEN lock_not_available OR deadlock_detected THEN
+        RETURN ARRAY[format('postponed %s: a transaction holds %s or its default partition', name, root)];
+
+    WHEN check_violation THEN
+        RETURN ARRAY[format('postponed %s: its rows are in the default partition', name)];
+
+END
+$$;
+
+ALTER FUNCTION atlas.try_partition(root text, name text, bound_from text, bound_to text) OWNER TO atlas_owner;
+
+CREATE FUNCTION atlas.uncovered_spans(from_time timestamp with time zone, to_time timestamp with time zone) RETURNS TABLE(lower_bound timestamp with time zone, upper_bound timestamp with time zone)
+    LANGUAGE sql STABLE
+    SET search_path TO 'atlas', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    AS $$
+    WITH taken AS (
+        SELECT coalesce(range_agg(tstzrange(p.lower_bound, p.upper_bound)), '{}'::tstzmultirange) AS ranges
+        FROM partitions_of('entity_values_ts') AS p WHERE NOT p.is_default
+    )
+    SELECT lower(free.part), upper(free.part)
+    FROM partition_policy, taken,
+        generate_series(date_bin(span, from_time, '2000-01-01'), to_time - interval '1 microsecond', span) AS mark,
+        unnest(tstzmultirange(tstzrange(mark, mark + span)) - taken.ranges) AS free (part)
+    ORDER BY 1
+$$;
+
+ALTER FUNCTION atlas.uncovered_spans(from_time timestamp with time zone, to_time timestamp with time zone) OWNER TO atlas_owner;
+
 CREATE FUNCTION atlas.upsert_hot_attrs(points regclass, skip_batches integer[], flushed_at timestamp with time zone) RETURNS TABLE(tenant_id integer, entity_id bigint, version bigint)
     LANGUAGE plpgsql
     SET search_path TO 'atlas', 'pg_temp'
+    SET enable_mergejoin TO 'off'
     AS $_$
 BEGIN
     RETURN QUERY EXECUTE format($sql$
@@ -718,10 +1748,24 @@ BEGIN
         ON CONFLICT (tenant_id, entity_id) DO UPDATE SET
             version = greatest(e.version + 1, excluded.version),
             (attrs, attr_times) = (
-                SELECT e.attrs || jsonb_object_agg(n.key, excluded.attrs -> n.key),
-                    e.attr_times || jsonb_object_agg(n.key, n.value)
-                FROM jsonb_each(excluded.attr_times) AS n
-                WHERE n.value::bigint >= coalesce((e.attr_times ->> n.key)::bigint, n.value::bigint)
+                -- Nearly always everything is newer: then nothing has to be taken apart.
+                SELECT
+                    CASE WHEN late.some THEN (
+                        SELECT e.attrs || jsonb_object_agg(n.key, excluded.attrs -> n.key)
+                        FROM jsonb_each(excluded.attr_times) AS n
+                        WHERE n.value::bigint >= coalesce((e.attr_times ->> n.key)::bigint, n.value::bigint)
+                    ) ELSE e.attrs || excluded.attrs END,
+                    CASE WHEN late.some THEN (
+                        SELECT e.attr_times || jsonb_object_agg(n.key, n.value)
+                        FROM jsonb_each(excluded.attr_times) AS n
+                        WHERE n.value::bigint >= coalesce((e.attr_times ->> n.key)::bigint, n.value::bigint)
+                    ) ELSE e.attr_times || excluded.attr_times END
+                FROM (
+                    SELECT EXISTS (
+                        SELECT FROM jsonb_each(excluded.attr_times) AS n
+                        WHERE n.value::bigint < (e.attr_times ->> n.key)::bigint
+                    ) AS some OFFSET 0
+                ) AS late
             )
         WHERE EXISTS (
             SELECT FROM jsonb_each(excluded.attr_times) AS n
@@ -912,6 +1956,33 @@ CREATE TABLE atlas.lane_epochs (
 
 ALTER TABLE atlas.lane_epochs OWNER TO atlas_owner;
 
+CREATE TABLE atlas.partition_archives (
+    partition_name text NOT NULL,
+    retention_class text NOT NULL,
+    part integer NOT NULL,
+    lower_bound timestamp with time zone NOT NULL,
+    upper_bound timestamp with time zone NOT NULL,
+    tenant_ids integer[] NOT NULL,
+    path text NOT NULL,
+    row_count bigint NOT NULL,
+    byte_count bigint NOT NULL,
+    checksum text NOT NULL,
+    deleted_count bigint DEFAULT 0 NOT NULL,
+    archived_at timestamp with time zone NOT NULL,
+    CONSTRAINT partition_archives_check CHECK (((deleted_count >= 0) AND (deleted_count <= row_count)))
+);
+
+ALTER TABLE atlas.partition_archives OWNER TO atlas_owner;
+
+CREATE TABLE atlas.partition_policy (
+    id smallint DEFAULT 1 NOT NULL,
+    span interval DEFAULT '1 day'::interval NOT NULL,
+    CONSTRAINT partition_policy_id_check CHECK ((id = 1)),
+    CONSTRAINT partition_policy_span_check CHECK ((span = ANY (ARRAY['01:00:00'::interval, '1 day'::interval])))
+);
+
+ALTER TABLE atlas.partition_policy OWNER TO atlas_owner;
+
 CREATE TABLE atlas.producer_positions (
     tenant_id integer NOT NULL,
     producer_id text NOT NULL,
@@ -947,6 +2018,17 @@ CREATE TABLE atlas.retention_classes (
 );
 
 ALTER TABLE atlas.retention_classes OWNER TO atlas_owner;
+
+CREATE TABLE atlas.retired_partitions (
+    name text NOT NULL,
+    lower_bound timestamp with time zone NOT NULL,
+    upper_bound timestamp with time zone NOT NULL,
+    archive_tenants integer[] NOT NULL,
+    retired_at timestamp with time zone NOT NULL,
+    dropped_at timestamp with time zone
+);
+
+ALTER TABLE atlas.retired_partitions OWNER TO atlas_owner;
 
 CREATE TABLE atlas.source_offsets (
     topic text NOT NULL,
@@ -1060,6 +2142,15 @@ ALTER TABLE ONLY atlas.ingest_dead_letters
 ALTER TABLE ONLY atlas.lane_epochs
     ADD CONSTRAINT lane_epochs_pkey PRIMARY KEY (lane, epoch);
 
+ALTER TABLE ONLY atlas.partition_archives
+    ADD CONSTRAINT partition_archives_path_unique UNIQUE (path);
+
+ALTER TABLE ONLY atlas.partition_archives
+    ADD CONSTRAINT partition_archives_pkey PRIMARY KEY (partition_name, retention_class, part);
+
+ALTER TABLE ONLY atlas.partition_policy
+    ADD CONSTRAINT partition_policy_pkey PRIMARY KEY (id);
+
 ALTER TABLE ONLY atlas.producer_positions
     ADD CONSTRAINT producer_positions_pkey PRIMARY KEY (tenant_id, producer_id);
 
@@ -1068,6 +2159,9 @@ ALTER TABLE ONLY atlas.replication_heartbeat
 
 ALTER TABLE ONLY atlas.retention_classes
     ADD CONSTRAINT retention_classes_pkey PRIMARY KEY (retention_class);
+
+ALTER TABLE ONLY atlas.retired_partitions
+    ADD CONSTRAINT retired_partitions_pkey PRIMARY KEY (name);
 
 ALTER TABLE ONLY atlas.source_offsets
     ADD CONSTRAINT source_offsets_pkey PRIMARY KEY (topic, partition);
@@ -1106,6 +2200,8 @@ ALTER INDEX atlas.write_requests_pkey ATTACH PARTITION atlas.write_requests_defa
 ALTER TABLE ONLY atlas.tenants
     ADD CONSTRAINT tenants_retention_class_known FOREIGN KEY (retention_class) REFERENCES atlas.retention_classes(retention_class);
 
+CREATE POLICY archive ON atlas.entity_values_ts FOR SELECT TO atlas_maintenance USING (true);
+
 ALTER TABLE atlas.attribute_access ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE atlas.attributes ENABLE ROW LEVEL SECURITY;
@@ -1132,27 +2228,41 @@ CREATE POLICY flush ON atlas.write_requests TO atlas_flusher USING (true) WITH C
 
 ALTER TABLE atlas.ingest_dead_letters ENABLE ROW LEVEL SECURITY;
 
+CREATE POLICY keeper ON atlas.entity_values_ts TO atlas_keeper USING (true) WITH CHECK (true);
+
+CREATE POLICY keeper ON atlas.entity_values_ts_default FOR SELECT TO atlas_keeper USING (true);
+
+CREATE POLICY keeper ON atlas.tenants FOR SELECT TO atlas_keeper USING (true);
+
+CREATE POLICY monitor ON atlas.ingest_dead_letters FOR SELECT TO atlas_monitor USING (true);
+
+CREATE POLICY monitor ON atlas.producer_positions FOR SELECT TO atlas_monitor USING (true);
+
+CREATE POLICY monitor ON atlas.tenants FOR SELECT TO atlas_monitor USING (true);
+
 ALTER TABLE atlas.producer_positions ENABLE ROW LEVEL SECURITY;
 
-CREATE POLICY registry_read ON atlas.tenants FOR SELECT TO atlas_ingest, atlas_hotcache, atlas_query, atlas_reconciler USING (true);
+CREATE POLICY registry_change ON atlas.tenants FOR UPDATE TO atlas_ingest USING (true) WITH CHECK (true);
+
+CREATE POLICY registry_read ON atlas.tenants FOR SELECT TO atlas_hotcache, atlas_ingest, atlas_query, atlas_reconciler USING (true);
 
 CREATE POLICY registry_write ON atlas.tenants FOR INSERT TO atlas_ingest WITH CHECK (true);
 
-CREATE POLICY tenant_only ON atlas.attribute_access TO atlas_ingest, atlas_hotcache, atlas_query, atlas_reconciler USING ((tenant_id = (NULLIF(current_setting('atlas.tenant_id'::text, true), ''::text))::integer)) WITH CHECK ((tenant_id = (NULLIF(current_setting('atlas.tenant_id'::text, true), ''::text))::integer));
+CREATE POLICY tenant_only ON atlas.attribute_access TO atlas_hotcache, atlas_ingest, atlas_query, atlas_reconciler USING ((tenant_id = (NULLIF(current_setting('atlas.tenant_id'::text, true), ''::text))::integer)) WITH CHECK ((tenant_id = (NULLIF(current_setting('atlas.tenant_id'::text, true), ''::text))::integer));
 
-CREATE POLICY tenant_only ON atlas.attributes TO atlas_ingest, atlas_hotcache, atlas_query, atlas_reconciler USING ((tenant_id = (NULLIF(current_setting('atlas.tenant_id'::text, true), ''::text))::integer)) WITH CHECK ((tenant_id = (NULLIF(current_setting('atlas.tenant_id'::text, true), ''::text))::integer));
+CREATE POLICY tenant_only ON atlas.attributes TO atlas_hotcache, atlas_ingest, atlas_query, atlas_reconciler USING ((tenant_id = (NULLIF(current_setting('atlas.tenant_id'::text, true), ''::text))::integer)) WITH CHECK ((tenant_id = (NULLIF(current_setting('atlas.tenant_id'::text, true), ''::text))::integer));
 
-CREATE POLICY tenant_only ON atlas.entities TO atlas_ingest, atlas_hotcache, atlas_query, atlas_reconciler USING ((tenant_id = (NULLIF(current_setting('atlas.tenant_id'::text, true), ''::text))::integer)) WITH CHECK ((tenant_id = (NULLIF(current_setting('atlas.tenant_id'::text, true), ''::text))::integer));
+CREATE POLICY tenant_only ON atlas.entities TO atlas_hotcache, atlas_ingest, atlas_query, atlas_reconciler USING ((tenant_id = (NULLIF(current_setting('atlas.tenant_id'::text, true), ''::text))::integer)) WITH CHECK ((tenant_id = (NULLIF(current_setting('atlas.tenant_id'::text, true), ''::text))::integer));
 
-CREATE POLICY tenant_only ON atlas.entity_jsonb TO atlas_ingest, atlas_hotcache, atlas_query, atlas_reconciler USING ((tenant_id = (NULLIF(current_setting('atlas.tenant_id'::text, true), ''::text))::integer)) WITH CHECK ((tenant_id = (NULLIF(current_setting('atlas.tenant_id'::text, true), ''::text))::integer));
+CREATE POLICY tenant_only ON atlas.entity_jsonb TO atlas_hotcache, atlas_ingest, atlas_query, atlas_reconciler USING ((tenant_id = (NULLIF(current_setting('atlas.tenant_id'::text, true), ''::text))::integer)) WITH CHECK ((tenant_id = (NULLIF(current_setting('atlas.tenant_id'::text, true), ''::text))::integer));
 
-CREATE POLICY tenant_only ON atlas.entity_values_ts TO atlas_ingest, atlas_hotcache, atlas_query, atlas_reconciler USING ((tenant_id = (NULLIF(current_setting('atlas.tenant_id'::text, true), ''::text))::integer)) WITH CHECK ((tenant_id = (NULLIF(current_setting('atlas.tenant_id'::text, true), ''::text))::integer));
+CREATE POLICY tenant_only ON atlas.entity_values_ts TO atlas_hotcache, atlas_ingest, atlas_query, atlas_reconciler USING ((tenant_id = (NULLIF(current_setting('atlas.tenant_id'::text, true), ''::text))::integer)) WITH CHECK ((tenant_id = (NULLIF(current_setting('atlas.tenant_id'::text, true), ''::text))::integer));
 
-CREATE POLICY tenant_only ON atlas.ingest_dead_letters TO atlas_ingest, atlas_hotcache, atlas_query, atlas_reconciler USING ((tenant_id = (NULLIF(current_setting('atlas.tenant_id'::text, true), ''::text))::integer)) WITH CHECK ((tenant_id = (NULLIF(current_setting('atlas.tenant_id'::text, true), ''::text))::integer));
+CREATE POLICY tenant_only ON atlas.ingest_dead_letters TO atlas_hotcache, atlas_ingest, atlas_query, atlas_reconciler USING ((tenant_id = (NULLIF(current_setting('atlas.tenant_id'::text, true), ''::text))::integer)) WITH CHECK ((tenant_id = (NULLIF(current_setting('atlas.tenant_id'::text, true), ''::text))::integer));
 
-CREATE POLICY tenant_only ON atlas.producer_positions TO atlas_ingest, atlas_hotcache, atlas_query, atlas_reconciler USING ((tenant_id = (NULLIF(current_setting('atlas.tenant_id'::text, true), ''::text))::integer)) WITH CHECK ((tenant_id = (NULLIF(current_setting('atlas.tenant_id'::text, true), ''::text))::integer));
+CREATE POLICY tenant_only ON atlas.producer_positions TO atlas_hotcache, atlas_ingest, atlas_query, atlas_reconciler USING ((tenant_id = (NULLIF(current_setting('atlas.tenant_id'::text, true), ''::text))::integer)) WITH CHECK ((tenant_id = (NULLIF(current_setting('atlas.tenant_id'::text, true), ''::text))::integer));
 
-CREATE POLICY tenant_only ON atlas.write_requests TO atlas_ingest, atlas_hotcache, atlas_query, atlas_reconciler USING ((tenant_id = (NULLIF(current_setting('atlas.tenant_id'::text, true), ''::text))::integer)) WITH CHECK ((tenant_id = (NULLIF(current_setting('atlas.tenant_id'::text, true), ''::text))::integer));
+CREATE POLICY tenant_only ON atlas.write_requests TO atlas_hotcache, atlas_ingest, atlas_query, atlas_reconciler USING ((tenant_id = (NULLIF(current_setting('atlas.tenant_id'::text, true), ''::text))::integer)) WITH CHECK ((tenant_id = (NULLIF(current_setting('atlas.tenant_id'::text, true), ''::text))::integer));
 
 ALTER TABLE atlas.tenants ENABLE ROW LEVEL SECURITY;
 
@@ -1180,6 +2290,8 @@ ALTER PUBLICATION atlas_warehouse ADD TABLE ONLY atlas.tenants;
 
 GRANT USAGE ON SCHEMA atlas TO atlas_flusher;
 
+GRANT USAGE ON SCHEMA atlas TO atlas_keeper;
+
 GRANT USAGE ON SCHEMA atlas TO atlas_ingest;
 
 GRANT USAGE ON SCHEMA atlas TO atlas_hotcache;
@@ -1188,11 +2300,23 @@ GRANT USAGE ON SCHEMA atlas TO atlas_query;
 
 GRANT USAGE ON SCHEMA atlas TO atlas_reconciler;
 
+GRANT USAGE ON SCHEMA atlas TO atlas_maintenance;
+
+GRANT USAGE ON SCHEMA atlas TO atlas_monitor;
+
+GRANT USAGE ON SCHEMA retired TO atlas_keeper;
+
+GRANT USAGE ON SCHEMA retired TO atlas_maintenance;
+
 GRANT USAGE ON SCHEMA staging TO atlas_ingest;
 
 REVOKE ALL ON FUNCTION atlas.announce_seal(until timestamp with time zone) FROM PUBLIC;
 
 GRANT ALL ON FUNCTION atlas.announce_seal(until timestamp with time zone) TO atlas_reconciler;
+
+REVOKE ALL ON FUNCTION atlas.archived_tenants(p_name text) FROM PUBLIC;
+
+GRANT ALL ON FUNCTION atlas.archived_tenants(p_name text) TO atlas_keeper;
 
 REVOKE ALL ON FUNCTION atlas.beat_heart(min_interval interval) FROM PUBLIC;
 
@@ -1200,13 +2324,63 @@ GRANT ALL ON FUNCTION atlas.beat_heart(min_interval interval) TO atlas_ingest;
 
 GRANT ALL ON FUNCTION atlas.beat_heart(min_interval interval) TO atlas_reconciler;
 
+REVOKE ALL ON FUNCTION atlas.blocked_sessions() FROM PUBLIC;
+
+GRANT ALL ON FUNCTION atlas.blocked_sessions() TO atlas_monitor;
+
 REVOKE ALL ON FUNCTION atlas.claim_lane(p_lane smallint, OUT epoch bigint, OUT sequence bigint) FROM PUBLIC;
 
 GRANT ALL ON FUNCTION atlas.claim_lane(p_lane smallint, OUT epoch bigint, OUT sequence bigint) TO atlas_ingest;
 
+REVOKE ALL ON FUNCTION atlas.classes_passed(upper_bound timestamp with time zone) FROM PUBLIC;
+
+GRANT ALL ON FUNCTION atlas.classes_passed(upper_bound timestamp with time zone) TO atlas_keeper;
+
+REVOKE ALL ON FUNCTION atlas.default_rows(OUT row_count bigint, OUT oldest timestamp with time zone, OUT byte_count bigint) FROM PUBLIC;
+
+GRANT ALL ON FUNCTION atlas.default_rows(OUT row_count bigint, OUT oldest timestamp with time zone, OUT byte_count bigint) TO atlas_ingest;
+
+GRANT ALL ON FUNCTION atlas.default_rows(OUT row_count bigint, OUT oldest timestamp with time zone, OUT byte_count bigint) TO atlas_maintenance;
+
+GRANT ALL ON FUNCTION atlas.default_rows(OUT row_count bigint, OUT oldest timestamp with time zone, OUT byte_count bigint) TO atlas_monitor;
+
+REVOKE ALL ON FUNCTION atlas.detach_partition(p_name text) FROM PUBLIC;
+
+GRANT ALL ON FUNCTION atlas.detach_partition(p_name text) TO atlas_keeper;
+
+REVOKE ALL ON FUNCTION atlas.discard_half(p_lane smallint, p_half text, p_reason text) FROM PUBLIC;
+
+GRANT ALL ON FUNCTION atlas.discard_half(p_lane smallint, p_half text, p_reason text) TO atlas_ingest;
+
+REVOKE ALL ON FUNCTION atlas.dress_partition(partition regclass, root text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION atlas.dress_partitions() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION atlas.drop_expired_ledger() FROM PUBLIC;
+
+GRANT ALL ON FUNCTION atlas.drop_expired_ledger() TO atlas_ingest;
+
+GRANT ALL ON FUNCTION atlas.drop_expired_ledger() TO atlas_maintenance;
+
+REVOKE ALL ON FUNCTION atlas.drop_retired(p_name text) FROM PUBLIC;
+
+GRANT ALL ON FUNCTION atlas.drop_retired(p_name text) TO atlas_maintenance;
+
+REVOKE ALL ON FUNCTION atlas.drop_retired_table(p_name text) FROM PUBLIC;
+
+GRANT ALL ON FUNCTION atlas.drop_retired_table(p_name text) TO atlas_keeper;
+
+REVOKE ALL ON FUNCTION atlas.empty_half(points regclass, batches regclass) FROM PUBLIC;
+
+GRANT ALL ON FUNCTION atlas.empty_half(points regclass, batches regclass) TO atlas_flusher;
+
 REVOKE ALL ON FUNCTION atlas.empty_lane(p_lane smallint) FROM PUBLIC;
 
 GRANT ALL ON FUNCTION atlas.empty_lane(p_lane smallint) TO atlas_ingest;
+
+REVOKE ALL ON FUNCTION atlas.expire_rows(p_name text, p_class text, rows_max integer) FROM PUBLIC;
+
+GRANT ALL ON FUNCTION atlas.expire_rows(p_name text, p_class text, rows_max integer) TO atlas_maintenance;
 
 REVOKE ALL ON FUNCTION atlas.flush_lock() FROM PUBLIC;
 
@@ -1214,9 +2388,19 @@ GRANT ALL ON FUNCTION atlas.flush_lock() TO atlas_flusher;
 
 GRANT ALL ON FUNCTION atlas.flush_lock() TO atlas_reconciler;
 
+GRANT ALL ON FUNCTION atlas.flush_lock() TO atlas_monitor;
+
 REVOKE ALL ON FUNCTION atlas.flushes_in_flight() FROM PUBLIC;
 
 GRANT ALL ON FUNCTION atlas.flushes_in_flight() TO atlas_reconciler;
+
+GRANT ALL ON FUNCTION atlas.flushes_in_flight() TO atlas_monitor;
+
+REVOKE ALL ON FUNCTION atlas.flushing_lanes() FROM PUBLIC;
+
+GRANT ALL ON FUNCTION atlas.flushing_lanes() TO atlas_ingest;
+
+GRANT ALL ON FUNCTION atlas.flushing_lanes() TO atlas_monitor;
 
 REVOKE ALL ON FUNCTION atlas.hot_value(value_bool boolean, value_int bigint, value_double double precision, value_decimal numeric, value_text text, value_time timestamp with time zone, value_json jsonb) FROM PUBLIC;
 
@@ -1226,19 +2410,27 @@ REVOKE ALL ON FUNCTION atlas.known_offsets(batches regclass, p_lane smallint, p_
 
 GRANT ALL ON FUNCTION atlas.known_offsets(batches regclass, p_lane smallint, p_epoch bigint, p_sequence bigint, flushed_at timestamp with time zone) TO atlas_flusher;
 
-REVOKE ALL ON FUNCTION atlas.known_requests(batches regclass, p_lane smallint, p_epoch bigint, p_sequence bigint, ledger_bucket date, flushed_at timestamp with time zone) FROM PUBLIC;
+REVOKE ALL ON FUNCTION atlas.known_requests(batches regclass, p_lane smallint, p_epoch bigint, p_sequence bigint, ledger_bucket date, flushed_at timestamp with time zone, skip_batches integer[]) FROM PUBLIC;
 
-GRANT ALL ON FUNCTION atlas.known_requests(batches regclass, p_lane smallint, p_epoch bigint, p_sequence bigint, ledger_bucket date, flushed_at timestamp with time zone) TO atlas_flusher;
+GRANT ALL ON FUNCTION atlas.known_requests(batches regclass, p_lane smallint, p_epoch bigint, p_sequence bigint, ledger_bucket date, flushed_at timestamp with time zone, skip_batches integer[]) TO atlas_flusher;
 
 REVOKE ALL ON FUNCTION atlas.known_sequences(batches regclass, p_lane smallint, p_epoch bigint, p_sequence bigint, flushed_at timestamp with time zone) FROM PUBLIC;
 
 GRANT ALL ON FUNCTION atlas.known_sequences(batches regclass, p_lane smallint, p_epoch bigint, p_sequence bigint, flushed_at timestamp with time zone) TO atlas_flusher;
+
+REVOKE ALL ON FUNCTION atlas.lane_flush_class() FROM PUBLIC;
+
+GRANT ALL ON FUNCTION atlas.lane_flush_class() TO atlas_flusher;
+
+GRANT ALL ON FUNCTION atlas.lane_flush_class() TO atlas_keeper;
 
 REVOKE ALL ON FUNCTION atlas.lane_is_owned(p_lane smallint) FROM PUBLIC;
 
 GRANT ALL ON FUNCTION atlas.lane_is_owned(p_lane smallint) TO atlas_flusher;
 
 GRANT ALL ON FUNCTION atlas.lane_is_owned(p_lane smallint) TO atlas_ingest;
+
+GRANT ALL ON FUNCTION atlas.lane_is_owned(p_lane smallint) TO atlas_monitor;
 
 REVOKE ALL ON FUNCTION atlas.lane_leftovers(p_lane smallint) FROM PUBLIC;
 
@@ -1250,15 +2442,45 @@ GRANT ALL ON FUNCTION atlas.lane_lock_class() TO atlas_flusher;
 
 GRANT ALL ON FUNCTION atlas.lane_lock_class() TO atlas_ingest;
 
+GRANT ALL ON FUNCTION atlas.lane_lock_class() TO atlas_monitor;
+
 REVOKE ALL ON FUNCTION atlas.maintain_partitions(days_ahead integer) FROM PUBLIC;
 
 GRANT ALL ON FUNCTION atlas.maintain_partitions(days_ahead integer) TO atlas_ingest;
 
+GRANT ALL ON FUNCTION atlas.maintain_partitions(days_ahead integer) TO atlas_maintenance;
+
+REVOKE ALL ON FUNCTION atlas.make_by_partman(from_time timestamp with time zone, to_time timestamp with time zone) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION atlas.make_partition(root text, name text, bound_from text, bound_to text) FROM PUBLIC;
+
+GRANT ALL ON FUNCTION atlas.make_partition(root text, name text, bound_from text, bound_to text) TO atlas_keeper;
+
+REVOKE ALL ON FUNCTION atlas.make_spans_ahead(from_day date, to_day date) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION atlas.move_default_rows(rows_max integer, OUT moved bigint, OUT outcome text) FROM PUBLIC;
+
+GRANT ALL ON FUNCTION atlas.move_default_rows(rows_max integer, OUT moved bigint, OUT outcome text) TO atlas_ingest;
+
+GRANT ALL ON FUNCTION atlas.move_default_rows(rows_max integer, OUT moved bigint, OUT outcome text) TO atlas_maintenance;
+
+REVOKE ALL ON FUNCTION atlas.move_rows(from_time timestamp with time zone, to_time timestamp with time zone) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION atlas.old_lock_holder(relation regclass, older interval) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION atlas.orphaned_lanes() FROM PUBLIC;
 
 GRANT ALL ON FUNCTION atlas.orphaned_lanes() TO atlas_ingest;
+
+REVOKE ALL ON FUNCTION atlas.partition_name(from_time timestamp with time zone, to_time timestamp with time zone) FROM PUBLIC;
+
+GRANT ALL ON FUNCTION atlas.partition_name(from_time timestamp with time zone, to_time timestamp with time zone) TO atlas_keeper;
+
+REVOKE ALL ON FUNCTION atlas.partitions_of(root regclass) FROM PUBLIC;
+
+GRANT ALL ON FUNCTION atlas.partitions_of(root regclass) TO atlas_keeper;
+
+GRANT ALL ON FUNCTION atlas.partitions_of(root regclass) TO atlas_monitor;
 
 REVOKE ALL ON FUNCTION atlas.position_state(p_lane smallint, p_epoch bigint, p_sequence bigint) FROM PUBLIC;
 
@@ -1274,6 +2496,10 @@ REVOKE ALL ON FUNCTION atlas.prepare_lane(p_lane smallint, OUT epoch bigint, OUT
 
 GRANT ALL ON FUNCTION atlas.prepare_lane(p_lane smallint, OUT epoch bigint, OUT sequence bigint) TO atlas_ingest;
 
+REVOKE ALL ON FUNCTION atlas.record_archive(p_name text, p_class text, p_tenants integer[], p_path text, p_rows bigint, p_bytes bigint, p_checksum text) FROM PUBLIC;
+
+GRANT ALL ON FUNCTION atlas.record_archive(p_name text, p_class text, p_tenants integer[], p_path text, p_rows bigint, p_bytes bigint, p_checksum text) TO atlas_maintenance;
+
 REVOKE ALL ON FUNCTION atlas.require_fresh(not_before timestamp with time zone, lanes smallint[], epochs bigint[], sequences bigint[], OUT beat_id bigint, OUT beaten_at timestamp with time zone) FROM PUBLIC;
 
 GRANT ALL ON FUNCTION atlas.require_fresh(not_before timestamp with time zone, lanes smallint[], epochs bigint[], sequences bigint[], OUT beat_id bigint, OUT beaten_at timestamp with time zone) TO atlas_ingest;
@@ -1284,6 +2510,28 @@ GRANT ALL ON FUNCTION atlas.require_fresh(not_before timestamp with time zone, l
 
 GRANT ALL ON FUNCTION atlas.require_fresh(not_before timestamp with time zone, lanes smallint[], epochs bigint[], sequences bigint[], OUT beat_id bigint, OUT beaten_at timestamp with time zone) TO atlas_reconciler;
 
+REVOKE ALL ON FUNCTION atlas.retention_grace() FROM PUBLIC;
+
+GRANT ALL ON FUNCTION atlas.retention_grace() TO atlas_keeper;
+
+REVOKE ALL ON FUNCTION atlas.retention_plan(only_name text) FROM PUBLIC;
+
+GRANT ALL ON FUNCTION atlas.retention_plan(only_name text) TO atlas_maintenance;
+
+GRANT ALL ON FUNCTION atlas.retention_plan(only_name text) TO atlas_monitor;
+
+REVOKE ALL ON FUNCTION atlas.retire_partition(p_name text) FROM PUBLIC;
+
+GRANT ALL ON FUNCTION atlas.retire_partition(p_name text) TO atlas_maintenance;
+
+REVOKE ALL ON FUNCTION atlas.retired_plan(p_name text, p_relation text, p_lower timestamp with time zone, p_upper timestamp with time zone, archived integer[]) FROM PUBLIC;
+
+GRANT ALL ON FUNCTION atlas.retired_plan(p_name text, p_relation text, p_lower timestamp with time zone, p_upper timestamp with time zone, archived integer[]) TO atlas_keeper;
+
+REVOKE ALL ON PROCEDURE atlas.run_retention() FROM PUBLIC;
+
+GRANT ALL ON PROCEDURE atlas.run_retention() TO atlas_maintenance;
+
 REVOKE ALL ON FUNCTION atlas.stage_flush(p_lane smallint, p_half text, p_epoch bigint, p_sequence bigint, OUT flushed_at timestamp with time zone, OUT point_count bigint, OUT duplicates jsonb, OUT changed_tenants integer[], OUT changed_entities bigint[], OUT changed_versions bigint[]) FROM PUBLIC;
 
 GRANT ALL ON FUNCTION atlas.stage_flush(p_lane smallint, p_half text, p_epoch bigint, p_sequence bigint, OUT flushed_at timestamp with time zone, OUT point_count bigint, OUT duplicates jsonb, OUT changed_tenants integer[], OUT changed_entities bigint[], OUT changed_versions bigint[]) TO atlas_ingest;
@@ -1291,6 +2539,22 @@ GRANT ALL ON FUNCTION atlas.stage_flush(p_lane smallint, p_half text, p_epoch bi
 REVOKE ALL ON FUNCTION atlas.staging_status() FROM PUBLIC;
 
 GRANT ALL ON FUNCTION atlas.staging_status() TO atlas_ingest;
+
+GRANT ALL ON FUNCTION atlas.staging_status() TO atlas_monitor;
+
+REVOKE ALL ON FUNCTION atlas.statement_shape(query text) FROM PUBLIC;
+
+GRANT ALL ON FUNCTION atlas.statement_shape(query text) TO atlas_keeper;
+
+REVOKE ALL ON FUNCTION atlas.tenants_with_rows(p_class text, from_time timestamp with time zone, to_time timestamp with time zone, except_tenants integer[]) FROM PUBLIC;
+
+GRANT ALL ON FUNCTION atlas.tenants_with_rows(p_class text, from_time timestamp with time zone, to_time timestamp with time zone, except_tenants integer[]) TO atlas_keeper;
+
+REVOKE ALL ON FUNCTION atlas.try_partition(root text, name text, bound_from text, bound_to text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION atlas.uncovered_spans(from_time timestamp with time zone, to_time timestamp with time zone) FROM PUBLIC;
+
+GRANT ALL ON FUNCTION atlas.uncovered_spans(from_time timestamp with time zone, to_time timestamp with time zone) TO atlas_keeper;
 
 REVOKE ALL ON FUNCTION atlas.upsert_hot_attrs(points regclass, skip_batches integer[], flushed_at timestamp with time zone) FROM PUBLIC;
 
@@ -1326,7 +2590,15 @@ GRANT SELECT ON TABLE atlas.entity_values_ts TO atlas_query;
 
 GRANT SELECT ON TABLE atlas.entity_values_ts TO atlas_reconciler;
 
+GRANT SELECT,INSERT,DELETE ON TABLE atlas.entity_values_ts TO atlas_keeper;
+
+GRANT SELECT ON TABLE atlas.entity_values_ts TO atlas_maintenance;
+
+GRANT SELECT ON TABLE atlas.entity_values_ts_default TO atlas_keeper;
+
 GRANT SELECT,UPDATE ON TABLE atlas.flush_control TO atlas_flusher;
+
+GRANT SELECT ON TABLE atlas.flush_control TO atlas_monitor;
 
 GRANT SELECT,INSERT,UPDATE ON TABLE atlas.flush_positions TO atlas_flusher;
 
@@ -1338,9 +2610,23 @@ GRANT SELECT ON TABLE atlas.flush_positions TO atlas_query;
 
 GRANT SELECT ON TABLE atlas.flush_positions TO atlas_reconciler;
 
+GRANT SELECT ON TABLE atlas.flush_positions TO atlas_monitor;
+
 GRANT INSERT ON TABLE atlas.ingest_dead_letters TO atlas_flusher;
 
 GRANT SELECT ON TABLE atlas.ingest_dead_letters TO atlas_ingest;
+
+GRANT SELECT(tenant_id) ON TABLE atlas.ingest_dead_letters TO atlas_monitor;
+
+GRANT SELECT(source) ON TABLE atlas.ingest_dead_letters TO atlas_monitor;
+
+GRANT SELECT(topic) ON TABLE atlas.ingest_dead_letters TO atlas_monitor;
+
+GRANT SELECT(partition) ON TABLE atlas.ingest_dead_letters TO atlas_monitor;
+
+GRANT SELECT(reason) ON TABLE atlas.ingest_dead_letters TO atlas_monitor;
+
+GRANT SELECT(stored_at) ON TABLE atlas.ingest_dead_letters TO atlas_monitor;
 
 GRANT SELECT,INSERT,DELETE ON TABLE atlas.lane_epochs TO atlas_flusher;
 
@@ -1352,9 +2638,27 @@ GRANT SELECT ON TABLE atlas.lane_epochs TO atlas_query;
 
 GRANT SELECT ON TABLE atlas.lane_epochs TO atlas_reconciler;
 
+GRANT SELECT,INSERT,UPDATE ON TABLE atlas.partition_archives TO atlas_keeper;
+
+GRANT SELECT ON TABLE atlas.partition_archives TO atlas_maintenance;
+
+GRANT SELECT ON TABLE atlas.partition_archives TO atlas_monitor;
+
+GRANT SELECT ON TABLE atlas.partition_policy TO atlas_keeper;
+
+GRANT SELECT ON TABLE atlas.partition_policy TO atlas_monitor;
+
 GRANT SELECT,INSERT,UPDATE ON TABLE atlas.producer_positions TO atlas_flusher;
 
 GRANT SELECT ON TABLE atlas.producer_positions TO atlas_ingest;
+
+GRANT SELECT(tenant_id) ON TABLE atlas.producer_positions TO atlas_monitor;
+
+GRANT SELECT(producer_id) ON TABLE atlas.producer_positions TO atlas_monitor;
+
+GRANT SELECT(sequence) ON TABLE atlas.producer_positions TO atlas_monitor;
+
+GRANT SELECT(stored_at) ON TABLE atlas.producer_positions TO atlas_monitor;
 
 GRANT SELECT,UPDATE ON TABLE atlas.replication_heartbeat TO atlas_flusher;
 
@@ -1366,11 +2670,25 @@ GRANT SELECT ON TABLE atlas.replication_heartbeat TO atlas_query;
 
 GRANT SELECT ON TABLE atlas.replication_heartbeat TO atlas_reconciler;
 
+GRANT SELECT ON TABLE atlas.replication_heartbeat TO atlas_monitor;
+
 GRANT SELECT ON TABLE atlas.retention_classes TO atlas_ingest;
+
+GRANT SELECT ON TABLE atlas.retention_classes TO atlas_keeper;
+
+GRANT SELECT ON TABLE atlas.retention_classes TO atlas_monitor;
+
+GRANT SELECT,INSERT,UPDATE ON TABLE atlas.retired_partitions TO atlas_keeper;
+
+GRANT SELECT ON TABLE atlas.retired_partitions TO atlas_maintenance;
+
+GRANT SELECT ON TABLE atlas.retired_partitions TO atlas_monitor;
 
 GRANT SELECT,INSERT,UPDATE ON TABLE atlas.source_offsets TO atlas_flusher;
 
 GRANT SELECT ON TABLE atlas.source_offsets TO atlas_ingest;
+
+GRANT SELECT ON TABLE atlas.source_offsets TO atlas_monitor;
 
 GRANT SELECT,INSERT ON TABLE atlas.tenants TO atlas_ingest;
 
@@ -1379,6 +2697,22 @@ GRANT SELECT ON TABLE atlas.tenants TO atlas_hotcache;
 GRANT SELECT ON TABLE atlas.tenants TO atlas_query;
 
 GRANT SELECT ON TABLE atlas.tenants TO atlas_reconciler;
+
+GRANT SELECT ON TABLE atlas.tenants TO atlas_keeper;
+
+GRANT SELECT(tenant_id) ON TABLE atlas.tenants TO atlas_monitor;
+
+GRANT SELECT(key) ON TABLE atlas.tenants TO atlas_monitor;
+
+GRANT UPDATE(display_name) ON TABLE atlas.tenants TO atlas_ingest;
+
+GRANT UPDATE(unknown_attribute_policy) ON TABLE atlas.tenants TO atlas_ingest;
+
+GRANT UPDATE(retention_class) ON TABLE atlas.tenants TO atlas_ingest;
+
+GRANT SELECT(retention_class) ON TABLE atlas.tenants TO atlas_monitor;
+
+GRANT UPDATE(late_data_window) ON TABLE atlas.tenants TO atlas_ingest;
 
 GRANT SELECT,INSERT ON TABLE atlas.write_requests TO atlas_flusher;
 
