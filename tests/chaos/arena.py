@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -212,7 +212,7 @@ class Arena:
     def query(self, sql: str, *values: Any) -> list[tuple[Any, ...]]:
         """Rows."""
         with self.admin() as connection:
-            return connection.execute(sql, values).fetchall()
+            return connection.execute(sql, values or None).fetchall()
 
     @contextmanager
     def flushes_held(self) -> Iterator[None]:
