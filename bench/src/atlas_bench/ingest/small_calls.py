@@ -10,7 +10,11 @@ from atlas_bench.ingest.runs import Run, Runs
 from atlas_bench.medians import medians
 from atlas_bench.progress import say
 
-GROUP_COMMIT_OFF = {"ATLAS_FLUSH__POINTS": "1", "ATLAS_FLUSH__INTERVAL_MS": "0"}
+GROUP_COMMIT_OFF = {
+    "ATLAS_FLUSH__POINTS": "1",
+    "ATLAS_FLUSH__INTERVAL_MS": "0",
+    "ATLAS_FLUSH__LANES_MAX": "1",  # As many as the group commit needs for the same calls.
+}
 """Every batch is enough by itself, and none is waited for: one COPY and one flush per call."""
 _CONVOY_SECONDS = 1.0
 
