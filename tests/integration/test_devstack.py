@@ -95,7 +95,7 @@ def atlas_up(state: Path) -> Iterator[AtlasUp]:
 
 
 def test_a_database_is_migrated_and_every_role_can_log_in(database: Database) -> None:
-    assert set(ROLES) == set(atlas_db.SERVICE_ROLES)
+    assert set(ROLES) == set(atlas_db.LOGIN_ROLES)
     for role in ROLES:
         with psycopg.connect(database.dsn(role)) as connection:
             row = connection.execute("SELECT current_user, current_setting('timezone')").fetchone()
@@ -265,7 +265,7 @@ def test_detached_up_status_down(state: Path) -> None:
     up = call("up", "--state", str(state), "--services", "", "--json", "--detach")
     assert up.returncode == 0, up.stderr
     endpoints = json.loads(up.stdout)
-    assert set(endpoints) == {"services", "postgres", "valkey", "warehouse", "tenants"}
+    assert set(endpoints) == {"services", "postgres", "valkey", "kafka", "warehouse", "tenants"}
     found = call("status", "--state", str(state), "--json")
     assert found.returncode == 0, found.stdout
     status = json.loads(found.stdout)
