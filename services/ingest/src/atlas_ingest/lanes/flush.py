@@ -19,6 +19,7 @@ _BATCH_NUMBER_MAX = 2**31 - 1  # integer in the database.
 _LOOK_SECONDS = 0.05
 _IDLE_SECONDS = 30.0
 _DRAIN_SECONDS = 5.0
+_STOP_SECONDS = 0.5
 _log = telemetry.logger(__name__)
 
 
@@ -179,8 +180,10 @@ class Flusher:
 
     async def _stop(self, worker: LaneWorker) -> None:
         task = self._workers.pop(worker)
-        task.cancel()
-        await asyncio.wait([task])
+        while not task.done():
+            # Again and again: a task group whose child fails while it is cancelled forgets that.
+            task.cancel()
+            await asyncio.wait([task], timeout=_STOP_SECONDS)
         for batch in worker.pending.take(2**62, 2**62):
             batch.fail(not_stored())
 
