@@ -133,7 +133,7 @@ def request(**fields: Any) -> pb.WriteRequest:
         (request(request_id="x" * 65), "INVALID_FIELD", "request_id"),
         (request(request_id="a\0"), "INVALID_FIELD", "request_id"),
         (request(default_entity_key="x" * 257), "ENTITY_KEY_INVALID", "default_entity_key"),
-        (request(ack=1), "INVALID_FIELD", "ack"),
+        (request(ack=99), "INVALID_FIELD", "ack"),
     ],
 )
 async def test_a_bad_call_is_refused(
