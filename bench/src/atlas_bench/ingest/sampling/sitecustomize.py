@@ -47,11 +47,12 @@ def _module(frame: FrameType | None) -> str:
 def _write(_signal: int, _frame: FrameType | None) -> None:
     _state["written"] += 1
     path = Path(os.environ["ATLAS_BENCH_SAMPLES"])
+    sums = list(_sums.items())  # In one step: a sample in between would change the dict.
     told = {
         "written": _state["written"],
         "process_seconds": time.process_time(),
         "main_seconds": time.thread_time(),
-        "steps": [[step, library, seconds] for (step, library), seconds in _sums.items()],
+        "steps": [[step, library, seconds] for (step, library), seconds in sums],
     }
     half = path.with_suffix(".half")
     half.write_text(json.dumps(told))
