@@ -1,6 +1,7 @@
 """A server from its first breath to its last."""
 
 import asyncio
+import gc
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ from atlas_common.rpc.readiness import Check, Readiness
 from atlas_common.telemetry.logs import logger
 
 _log = logger(__name__)
+_YOUNG_OBJECTS_MAX = 10_000  # A call makes hundreds: by default every other one is held up.
 _HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 
 
@@ -67,6 +69,7 @@ async def serve(
             for name, work in (background or {}).items():
                 tasks.start(name, work)
             try:
+                _spare_garbage_collection()
                 await server.start()
                 tasks.start("readiness", Readiness(readiness or {}, health, config).run)
                 _announce(address, config)
@@ -93,6 +96,17 @@ async def _drain(
         await stopped
     finally:
         hurried.cancel()
+
+
+def _spare_garbage_collection() -> None:
+    """Never again look through what lives as long as the process.
+
+    Modules, contracts and configuration are 90,000 objects: a full collection that goes through
+    them holds all calls up for 70 ms.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(_YOUNG_OBJECTS_MAX, *gc.get_threshold()[1:])
 
 
 def _bind(server: grpc.aio.Server, config: RpcConfig) -> str:
