@@ -6,6 +6,7 @@ import hashlib
 import hmac
 import struct
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 
 from atlas.type.freshness import (
     MAC_BYTES,
@@ -27,6 +28,7 @@ KEY_BYTES_MIN = 16
 _SEALED = struct.Struct(">BIBHQQ")
 _PAGE_HEADER = struct.Struct(">BB")
 _PAGE_TOKEN_CHARS_MAX = 1024
+_SEGMENTS_MAX = 1024
 _PAGE_DOMAIN = b"atlas page token"
 
 
@@ -41,6 +43,8 @@ class TokenSigner:
                 raise ValueError(f"key {key_id}: ids are 1..255, keys >= {KEY_BYTES_MIN} bytes")
         self._keys = dict(keys)
         self._active = active
+        # All calls of a flush that are of one tenant get the same.
+        self._segment = lru_cache(_SEGMENTS_MAX)(self._sealed)
 
     @classmethod
     def from_config(cls, config: TokenConfig) -> "TokenSigner":
@@ -49,10 +53,7 @@ class TokenSigner:
 
     def seal(self, tenant_id: int, positions: Iterable[Position]) -> bytes:
         """The token that asks for these positions; of two in one lane, for the greater."""
-        segments = merge_segments(
-            Segment(position, self._active, self._mac(tenant_id, self._active, position))
-            for position in positions
-        )
+        segments = merge_segments(self._segment(tenant_id, position) for position in positions)
         return FreshnessToken(tenant_id, segments).encode()
 
     def open(self, token: bytes, tenant_id: int) -> tuple[Position, ...]:
@@ -97,6 +98,9 @@ class TokenSigner:
         if not hmac.compare_digest(mac, self._page_mac(key_id, tenant_id, query, cursor)):
             raise _page_refused()
         return cursor
+
+    def _sealed(self, tenant_id: int, position: Position) -> Segment:
+        return Segment(position, self._active, self._mac(tenant_id, self._active, position))
 
     def _is_ours(self, tenant_id: int, segment: Segment) -> bool:
         if segment.key_id not in self._keys:
