@@ -1,10 +1,9 @@
 """The scope that refuses calls beyond the number that can be worked on."""
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from typing import Any
 
 from atlas_common import errors
-from atlas_common.rpc.scope import Call
+from atlas_common.rpc.scope import Call, Proceed
 
 _RETRY_AFTER_SECONDS = 0.5
 
@@ -16,12 +15,10 @@ class Admission:
         self._calls_max = calls_max
         self._calls = 0
 
-    @asynccontextmanager
-    async def admitted(self, call: Call) -> AsyncIterator[None]:
+    async def admitted(self, call: Call, proceed: Proceed) -> Any:
         """Raises ServiceError RESOURCE_EXHAUSTED / OVERLOADED at once, before any work is done."""
         if call.is_infrastructure:
-            yield
-            return
+            return await proceed()
         if self._calls >= self._calls_max:
             raise errors.resource_exhausted(
                 "OVERLOADED",
@@ -30,6 +27,6 @@ class Admission:
             )
         self._calls += 1
         try:
-            yield
+            return await proceed()
         finally:
             self._calls -= 1

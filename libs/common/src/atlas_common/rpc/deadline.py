@@ -1,13 +1,12 @@
 """The scope that ends a call's work while its failure can still be told."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from typing import Any
 
 from atlas_common import errors
 from atlas_common.call import remaining, work_until
 from atlas_common.config import RpcConfig
-from atlas_common.rpc.scope import Call
+from atlas_common.rpc.scope import Call, Proceed
 
 __all__ = ["Deadline", "remaining"]
 
@@ -25,19 +24,17 @@ class Deadline:
         self._floor_seconds = config.deadline_floor_ms / 1000
         self._reserve_seconds = config.deadline_reserve_ms / 1000
 
-    @asynccontextmanager
-    async def kept(self, call: Call) -> AsyncIterator[None]:
+    async def kept(self, call: Call, proceed: Proceed) -> Any:
         """Raises ServiceError DEADLINE_EXCEEDED / DEADLINE_TOO_SHORT or DEADLINE_EXCEEDED."""
         seconds = self._work_seconds(call)
         if seconds is None:
-            yield
-            return
+            return await proceed()
         ends = asyncio.get_running_loop().time() + seconds
         timer = asyncio.timeout_at(ends)
         try:
             with work_until(ends):
                 async with timer:
-                    yield
+                    return await proceed()
         except TimeoutError:
             if not timer.expired():
                 raise  # Some other wait's end, which nobody handled.

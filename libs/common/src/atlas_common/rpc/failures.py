@@ -1,8 +1,7 @@
 """The scope in which every way to fail becomes one google.rpc.Status."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from typing import Any
 
 import grpc
 import grpc.aio
@@ -11,7 +10,7 @@ from opentelemetry import trace
 from atlas_common import errors, sqlstate
 from atlas_common.call import request_id
 from atlas_common.errors import STATUS_DETAILS_KEY, ServiceError
-from atlas_common.rpc.scope import Call, Context
+from atlas_common.rpc.scope import Call, Context, Proceed
 from atlas_common.telemetry.logs import logger
 
 _log = logger("atlas.rpc")
@@ -24,11 +23,10 @@ _PEER_CODES = frozenset(  # A peer's codes that are true of us as well; any othe
 )
 
 
-@asynccontextmanager
-async def failures_reported(call: Call) -> AsyncIterator[None]:
-    """Abort the call with the status of what the block raises; cancellations pass."""
+async def failures_reported(call: Call, proceed: Proceed) -> Any:
+    """Abort the call with the status of what it raises; cancellations pass."""
     try:
-        yield
+        answer = await proceed()
     except (asyncio.CancelledError, grpc.aio.AbortError):
         if call.code is grpc.StatusCode.OK:
             call.code = _code_of(call.context)  # The handler called context.abort() itself.
@@ -43,6 +41,7 @@ async def failures_reported(call: Call) -> AsyncIterator[None]:
         await _abort(call.context, failure)
     else:
         call.code = _code_of(call.context)
+        return answer
 
 
 def translated(error: Exception) -> ServiceError:

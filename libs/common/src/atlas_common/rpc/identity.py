@@ -1,12 +1,11 @@
 """The scope that finds out whose call it is."""
 
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
-from typing import Protocol
+from collections.abc import Sequence
+from typing import Any, Protocol
 
 from atlas_common import errors
 from atlas_common.errors import FatalError
-from atlas_common.rpc.scope import Call
+from atlas_common.rpc.scope import Call, Proceed
 from atlas_common.telemetry.logs import logger
 from atlas_common.tenant import Tenant, tenant_context
 
@@ -76,14 +75,12 @@ class Identity:
         self._tenants = tenants
         self._tenantless = tenantless
 
-    @asynccontextmanager
-    async def known(self, call: Call) -> AsyncIterator[None]:
+    async def known(self, call: Call, proceed: Proceed) -> Any:
         """Raises ServiceError UNAUTHENTICATED / TENANT_MISSING, NOT_FOUND / TENANT_UNKNOWN."""
         if call.is_infrastructure or call.method in self._tenantless:
-            yield
-            return
+            return await proceed()
         key = await self._authenticator.authenticate(call.metadata)
         tenant = await self._tenants.resolve(key)
         call.attributes["tenant"] = tenant.key
         with tenant_context(tenant):
-            yield
+            return await proceed()

@@ -2,17 +2,17 @@
 
 import asyncio
 import re
+import secrets
 import time
-import uuid
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Mapping
+from typing import Any
 
 import grpc
 from opentelemetry import context as otel_context
-from opentelemetry.trace import Span, SpanKind, Status, StatusCode
+from opentelemetry.trace import Span, SpanKind, Status, StatusCode, set_span_in_context
 
 from atlas_common.call import request_context
-from atlas_common.rpc.scope import Call
+from atlas_common.rpc.scope import Call, Proceed
 from atlas_common.telemetry import metrics
 from atlas_common.telemetry.logs import logger
 from atlas_common.telemetry.tracing import propagator, tracer
@@ -35,19 +35,20 @@ _duration = metrics.histogram("atlas.rpc.server.duration", "s", "Time a call too
 _active = metrics.up_down_counter("atlas.rpc.server.active", "{calls}", "Calls at work.")
 
 
-@asynccontextmanager
-async def observed(call: Call) -> AsyncIterator[None]:
+async def observed(call: Call, proceed: Proceed) -> Any:
     """Trace, log and count the call; health checks and reflection pass unobserved."""
     if call.is_infrastructure:
-        yield
-        return
+        return await proceed()
     metadata = call.text_metadata()
     id_ = _accepted(metadata.get(REQUEST_ID_KEY, ""))
     started = time.monotonic()
     _active.add(1)
-    with _span(call, metadata, id_) as span, request_context(id_):
+    span = _span(call, metadata, id_)
+    # Attached for good: the call's task has a context of its own, which ends with it.
+    otel_context.attach(set_span_in_context(span))
+    with request_context(id_):
         try:
-            yield
+            return await proceed()
         except asyncio.CancelledError:
             call.code = grpc.StatusCode.CANCELLED
             raise
@@ -67,11 +68,12 @@ async def observed(call: Call) -> AsyncIterator[None]:
             )
 
 
-@contextmanager
-def _span(call: Call, metadata: dict[str, str] | object, id_: str) -> Iterator[Span]:
-    service, _, method = call.method.lstrip("/").partition("/")
-    with tracer.start_as_current_span(
-        f"{service}/{method}",
+def _span(call: Call, metadata: Mapping[str, str], id_: str) -> Span:
+    name = call.method.removeprefix("/")
+    service, _, method = name.partition("/")
+    # No context manager: nothing of an exception goes into it, its text may hold a tenant's values.
+    return tracer.start_span(
+        name,
         context=propagator.extract(metadata, context=otel_context.Context()),
         kind=SpanKind.SERVER,
         attributes={
@@ -80,10 +82,7 @@ def _span(call: Call, metadata: dict[str, str] | object, id_: str) -> Iterator[S
             "rpc.method": method,
             "atlas.request_id": id_,
         },
-        record_exception=False,  # Their text may hold a tenant's values.
-        set_status_on_exception=False,
-    ) as span:
-        yield span
+    )
 
 
 def _finish(span: Span, call: Call) -> None:
@@ -94,7 +93,8 @@ def _finish(span: Span, call: Call) -> None:
         span.set_attribute(f"atlas.{key}", value)
     if call.code in _SERVER_FAULTS:
         span.set_status(Status(StatusCode.ERROR, call.reason or call.code.name))
+    span.end()
 
 
 def _accepted(id_: str) -> str:
-    return id_ if _REQUEST_ID.fullmatch(id_) else uuid.uuid4().hex
+    return id_ if _REQUEST_ID.fullmatch(id_) else secrets.token_hex(16)

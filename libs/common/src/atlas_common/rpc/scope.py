@@ -1,14 +1,16 @@
 """One interceptor that runs every call inside a list of scopes, whatever the call's arity.
 
-A scope is an async context manager around the call. All scopes and the handler run in the task of
-the call: context variables that a scope sets are seen by the handler and by the iteration of its
-stream, and a cancelled stream is closed here and now. (Generators nested in generators, the usual
-way to intercept streams, are closed by the garbage collector, in another context.)
+A scope is a function around the call: it does what it does, awaits `proceed()`, which is the next
+scope and in the end the handler, and returns its answer. All run in the task of the call: context
+variables that a scope sets are seen by the handler and by the iteration of its stream, and a
+cancelled stream is closed here and now. (Generators nested in generators, the usual way to
+intercept streams, are closed by the garbage collector, in another context.)
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing
+from contextlib import aclosing
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, TypeAlias
 
 import grpc
@@ -52,15 +54,27 @@ class Call:
         return {key: value for key, value in self.metadata if isinstance(value, str)}
 
 
-Scope = Callable[[Call], AbstractAsyncContextManager[None]]
-Behavior = Callable[[Any, Context], Any]
+Proceed: TypeAlias = Callable[[], Awaitable[Any]]
+Scope: TypeAlias = Callable[[Call, Proceed], Awaitable[Any]]
+Behavior: TypeAlias = Callable[[Any, Context], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class _Method:
+    """What is the same in every call of a method."""
+
+    handler: Handler
+    behavior: Behavior
+    parse: Callable[[bytes], Any] | None
+    make: Callable[..., Handler]
 
 
 class ScopedInterceptor(grpc.aio.ServerInterceptor):
     """Runs each call in the scopes, the first of them outermost."""
 
     def __init__(self, scopes: Sequence[Scope]) -> None:
-        self._scopes = tuple(scopes)
+        self._inwards = tuple(reversed(scopes))
+        self._methods: dict[str, _Method] = {}  # Those that are served; nobody else's names.
 
     async def intercept_service(
         self,
@@ -71,48 +85,57 @@ class ScopedInterceptor(grpc.aio.ServerInterceptor):
         handler = await continuation(handler_call_details)
         if handler is None:
             return None
-        behavior, make = _parts(handler)
-
-        def call(context: Context) -> Call:
-            return Call(
-                method=handler_call_details.method,
-                request_streaming=handler.request_streaming,
-                response_streaming=handler.response_streaming,
-                metadata=tuple(handler_call_details.invocation_metadata or ()),
-                context=context,
-            )
-
-        wrapped = self._stream(behavior, call) if handler.response_streaming else None
-        made: Handler = make(
-            wrapped or self._unary(behavior, call),
-            request_deserializer=_parser(handler),
+        method = self._method(handler_call_details.method, handler)
+        around = self._stream if handler.response_streaming else self._unary
+        return method.make(
+            around(method, handler_call_details),
+            request_deserializer=method.parse,
             response_serializer=handler.response_serializer,
         )
-        return made
 
-    def _unary(self, behavior: Behavior, call: Callable[[Context], Call]) -> Behavior:
+    def _method(self, name: str, handler: Handler) -> _Method:
+        known = self._methods.get(name)
+        if known is None or known.handler is not handler:
+            behavior, make = _parts(handler)
+            known = self._methods[name] = _Method(handler, behavior, _parser(handler), make)
+        return known
+
+    def _unary(self, method: _Method, details: grpc.HandlerCallDetails) -> Behavior:
         async def unary(request: Any, context: Context) -> Any:
-            async with AsyncExitStack() as stack:
-                await self._enter(stack, call(context))
-                return await behavior(_parsed(request), context)
+            async def handled() -> Any:
+                return await method.behavior(_parsed(request), context)
+
+            return await self._within(_call(method, details, context), handled)
 
         return unary
 
-    def _stream(self, behavior: Behavior, call: Callable[[Context], Call]) -> Behavior:
+    def _stream(self, method: _Method, details: grpc.HandlerCallDetails) -> Behavior:
         async def stream(request: Any, context: Context) -> None:
-            async with AsyncExitStack() as stack:
-                await self._enter(stack, call(context))
-                produced = behavior(_parsed(request), context)
+            async def handled() -> None:
+                produced = method.behavior(_parsed(request), context)
                 if isinstance(produced, AsyncIterator):
                     await _written(produced, context)
                 else:  # A coroutine, which calls context.write() itself.
                     await produced
 
+            await self._within(_call(method, details, context), handled)
+
         return stream
 
-    async def _enter(self, stack: AsyncExitStack, call: Call) -> None:
-        for scope in self._scopes:
-            await stack.enter_async_context(scope(call))
+    def _within(self, call: Call, proceed: Proceed) -> Awaitable[Any]:
+        for scope in self._inwards:
+            proceed = partial(scope, call, proceed)
+        return proceed()
+
+
+def _call(method: _Method, details: grpc.HandlerCallDetails, context: Context) -> Call:
+    return Call(
+        method=details.method,
+        request_streaming=method.handler.request_streaming,
+        response_streaming=method.handler.response_streaming,
+        metadata=tuple(details.invocation_metadata or ()),
+        context=context,
+    )
 
 
 @dataclass(frozen=True, slots=True)

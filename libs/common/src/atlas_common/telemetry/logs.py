@@ -1,5 +1,6 @@
 """JSON lines on stderr: ours through structlog, everyone else's through logging, in one form."""
 
+import json
 import logging
 import sys
 from collections.abc import Iterator
@@ -21,10 +22,28 @@ _QUIET = {  # Libraries whose INFO is a line per connection or call.
     "asyncio": logging.WARNING,
 }
 
+_encode = json.JSONEncoder(default=str).encode  # json.dumps() would make an encoder for each line.
+
 
 def logger(name: str) -> FilteringBoundLogger:
     """The logger of a module. The event is a fixed phrase; what varies goes into keywords."""
-    return cast("FilteringBoundLogger", structlog.get_logger(module=name))
+    return cast("FilteringBoundLogger", _ModuleLogger(name))
+
+
+class _ModuleLogger:
+    """Bound once for each time that logging is set up: structlog's own proxy is for every line."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._of: object = None
+        self._bound: Any = None
+
+    def __getattr__(self, method: str) -> Any:
+        setup = structlog.get_config()["processors"]
+        if self._of is not setup:
+            self._bound = structlog.get_logger(module=self._name).bind()
+            self._of = setup
+        return getattr(self._bound, method)
 
 
 @contextmanager
@@ -55,7 +74,7 @@ def to_stderr(service: str, instance: str, level: str) -> Iterator[None]:
     for name, quiet in _QUIET.items():
         logging.getLogger(name).setLevel(max(quiet, number))
     structlog.configure(
-        processors=[*shared, structlog.processors.JSONRenderer(default=str)],
+        processors=[*shared, _as_json],
         wrapper_class=structlog.make_filtering_bound_logger(number),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=False,
@@ -70,12 +89,16 @@ def to_stderr(service: str, instance: str, level: str) -> Iterator[None]:
             logging.getLogger(name).setLevel(old)
 
 
+def _as_json(_logger: WrappedLogger, _method: str, event: EventDict) -> str:
+    return _encode(event)
+
+
 def _foreign_formatter(shared: list[Processor]) -> structlog.stdlib.ProcessorFormatter:
     return structlog.stdlib.ProcessorFormatter(
         foreign_pre_chain=[structlog.stdlib.add_logger_name, *shared],
         processors=[
             structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-            structlog.processors.JSONRenderer(default=str),
+            _as_json,
         ],
     )
 
