@@ -60,8 +60,9 @@ def test_numeric_at_the_edges(text: str) -> None:
 
 @pytest.mark.parametrize("data_type", list(DataType))
 def test_a_row_has_its_keys_and_one_value(data_type: DataType) -> None:
-    rows = encode.PointRows(data_type, [7, 8], [3, 4], [0, 1], [0, 255], [_VALUES[data_type]] * 2)
-    first, second = fields_of(encode.point_rows(11, 2, rows))
+    pack = encode.row_packer(data_type, 11, 2)
+    value = _VALUES[data_type]
+    first, second = fields_of(pack(7, 3, 0, 0, value) + pack(8, 4, 1, 255, value))
     assert first[:6] == [
         struct.pack(">i", 11),
         struct.pack(">i", 2),
@@ -94,21 +95,15 @@ def test_values_in_their_binary_forms() -> None:
         DataType.JSON: b'\x01{"a": 1}',
     }
     for data_type, binary in expected.items():
-        rows = encode.PointRows(data_type, [1], [1], [0], [0], [_VALUES[data_type]])
-        ((*_keys, _null),) = [[*fields_of(encode.point_rows(1, 1, rows))[0], None]]
-        assert [field for field in _keys[6:] if field is not None] == [binary]
+        (row,) = fields_of(encode.row_packer(data_type, 1, 1)(1, 1, 0, 0, _VALUES[data_type]))
+        assert [field for field in row[6:] if field is not None] == [binary]
 
 
 def test_doubles_keep_every_bit() -> None:
     values = [float("nan"), float("inf"), float("-inf"), -0.0, 5e-324, 1.7976931348623157e308]
-    count = len(values)
-    rows = encode.PointRows(
-        DataType.DOUBLE, [1] * count, [1] * count, [0] * count, [0] * count, values
-    )
-    stored = [
-        next(f for f in row[6:] if f is not None)
-        for row in fields_of(encode.point_rows(1, 1, rows))
-    ]
+    pack = encode.row_packer(DataType.DOUBLE, 1, 1)
+    rows = b"".join(pack(1, 1, 0, 0, value) for value in values)
+    stored = [next(f for f in row[6:] if f is not None) for row in fields_of(rows)]
     assert stored == [struct.pack(">d", value) for value in values]
 
 
@@ -133,21 +128,3 @@ def test_a_ledger_row_of_a_message_with_its_dead_letter() -> None:
     assert row[8:11] == [b"points", struct.pack(">i", 4), struct.pack(">q", 2**40)]
     assert row[11] == struct.pack(">q", 2**40 - 3)
     assert row[12:] == [b"kafka", b"INVALID_FIELD", b"no", b"\x00\xff"]
-
-
-@pytest.mark.parametrize("data_type", DataType)
-def test_few_rows_are_the_same_bytes_as_many(data_type: DataType) -> None:
-    """Few are packed one by one, many by the column."""
-
-    def rows(count: int) -> bytes:
-        columns = encode.PointRows(
-            data_type,
-            entity_ids=[2**40 + 3] * count,
-            attribute_ids=[7] * count,
-            event_times_us=[1_700_000_000_000_001] * count,
-            qualities=[255] * count,
-            values=[_VALUES[data_type]] * count,
-        )
-        return encode.point_rows(2**31 - 1, 5, columns)
-
-    assert rows(2) * 50 == rows(100)

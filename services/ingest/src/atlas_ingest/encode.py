@@ -1,17 +1,14 @@
-"""Rows of staging tables in the binary form of COPY, column by column.
+"""Rows of staging tables in the binary form of COPY, one by one.
 
 See "Binary Format" of COPY in Postgres' documentation: a row is its number of fields as int16, then
 for each its length as int32 (-1: null) and its bytes, all big-endian.
 """
 
 import struct
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Context, Decimal
-from typing import Any
-
-import numpy as np
-import numpy.typing as npt
+from typing import Any, TypeAlias
 
 from atlas_common.values import VALUE_COLUMNS, DataType
 from atlas_ingest.points import DeadLetter, ProducerSequence, SourceOffset
@@ -55,11 +52,10 @@ _NUMERICS = [struct.Struct(f">hhHh{count}h") for count in range(12)]
 _JSONB_VERSION = b"\x01"
 _LENGTH = _INT = struct.Struct(">i")
 _BIGINT = struct.Struct(">q")
-_HEAD = struct.Struct(">h iiii iq ii iq ih".replace(" ", ""))
-_FEW = 16
 _NO_PRODUCER = (None,) * 2
 _NO_SOURCE = (None,) * 4
 _NO_DEAD_LETTER = (None,) * 4
+_NOTHING_MORE = NULL * (len(_NO_PRODUCER) + len(_NO_SOURCE) + len(_NO_DEAD_LETTER))
 _BATCH_FIELDS = struct.pack(">h", len(BATCH_COLUMNS))
 KEY_SIZES = {
     "batch_no": 4,
@@ -79,6 +75,9 @@ FIXED_TYPES = {
     DataType.TIME: ">i8",
 }
 _ORDER = tuple(DataType)
+# The number of fields, and each key after its length.
+_HEAD = "h ii ii iq ii iq ih"
+_FIELDS = len(POINT_COLUMNS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,32 +94,55 @@ class BatchIdentity:
     source: SourceOffset | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class PointRows:
-    """Points of one type, column by column, all lists of one length."""
-
-    data_type: DataType
-    entity_ids: Sequence[int]
-    attribute_ids: Sequence[int]
-    event_times_us: Sequence[int]
-    qualities: Sequence[int]
-    values: Sequence[Any]
+PackRow: TypeAlias = Callable[[int, int, int, int, Any], bytes]
+"""(entity id, attribute id, event time in microseconds since 1970, quality, value) to a row."""
 
 
-def point_rows(batch_no: int, tenant_id: int, rows: PointRows) -> bytes:
-    """The rows of a points table, in POINT_COLUMNS, in their order; without header and trailer."""
-    if len(rows.values) <= _FEW:
-        return _with_values(rows, _few_heads(batch_no, tenant_id, rows))
-    if rows.data_type in FIXED_TYPES:
-        return _fixed_rows(batch_no, tenant_id, rows)
-    return _with_values(rows, _heads(batch_no, tenant_id, rows))
+def row_packer(data_type: DataType, batch_no: int, tenant_id: int) -> PackRow:
+    """What makes rows of a points table, in POINT_COLUMNS, of points of this type.
+
+    A time is in microseconds since 1970; a decimal a finite Decimal; JSON its text.
+    """
+    before, after = _NULLS[data_type]
+    fixed = _FIXED_ROWS.get(data_type)
+    if fixed is None:
+        return _varying(data_type, batch_no, tenant_id)
+    pack, value_size = fixed.pack, _FIXED_SIZES[data_type]
+    epoch_us = PG_EPOCH_US if data_type is DataType.TIME else 0
+
+    def packed(
+        entity_id: int, attribute_id: int, event_time_us: int, quality: int, value: Any
+    ) -> bytes:
+        return pack(
+            *(_FIELDS, 4, batch_no, 4, tenant_id, 8, entity_id, 4, attribute_id),
+            *(8, event_time_us - PG_EPOCH_US, 2, quality),
+            *(before, value_size, value - epoch_us if epoch_us else value, after),
+        )
+
+    return packed
+
+
+def _varying(data_type: DataType, batch_no: int, tenant_id: int) -> PackRow:
+    before, after = _NULLS[data_type]
+    encode, pack = _ENCODERS[data_type], _VARYING_HEAD.pack
+
+    def packed(
+        entity_id: int, attribute_id: int, event_time_us: int, quality: int, value: Any
+    ) -> bytes:
+        encoded = encode(value)
+        head = pack(
+            *(_FIELDS, 4, batch_no, 4, tenant_id, 8, entity_id, 4, attribute_id),
+            *(8, event_time_us - PG_EPOCH_US, 2, quality),
+        )
+        return b"".join((head, before, _LENGTH.pack(len(encoded)), encoded, after))
+
+    return packed
 
 
 def batch_row(
     batch_no: int, tenant_id: int, known_by: BatchIdentity, sequence: int, dead: DeadLetter | None
 ) -> bytes:
     """A row of a batches table, in BATCH_COLUMNS; `sequence`: of the flush that is to come."""
-    producer, source = known_by.producer, known_by.source
     fields = (
         _INT.pack(batch_no),
         _INT.pack(tenant_id),
@@ -128,11 +150,21 @@ def batch_row(
         known_by.body_hash,
         known_by.answer,
         _BIGINT.pack(sequence),
+    )
+    return b"".join((_BATCH_FIELDS, *map(_field, fields), _more_fields(known_by, dead)))
+
+
+def _more_fields(known_by: BatchIdentity, dead: DeadLetter | None) -> bytes:
+    """What most batches have nothing of."""
+    producer, source = known_by.producer, known_by.source
+    if producer is None and source is None and dead is None:
+        return _NOTHING_MORE
+    fields = (
         *(_NO_PRODUCER if producer is None else _producer_fields(producer)),
         *(_NO_SOURCE if source is None else _source_fields(source)),
         *(_NO_DEAD_LETTER if dead is None else _dead_letter_fields(dead)),
     )
-    return _BATCH_FIELDS + b"".join(NULL if field is None else _sized(field) for field in fields)
+    return b"".join(map(_field, fields))
 
 
 def _producer_fields(producer: ProducerSequence) -> tuple[bytes, bytes]:
@@ -171,90 +203,8 @@ def numeric(value: Decimal) -> bytes:
     return _NUMERICS[len(groups)].pack(len(groups), weight, sign, scale, *groups)
 
 
-def _fixed_rows(batch_no: int, tenant_id: int, rows: PointRows) -> bytes:
-    """All rows have one layout: an array of records is filled by column and is the answer."""
-    value_type = np.dtype(FIXED_TYPES[rows.data_type])
-    before = _ORDER.index(rows.data_type)
-    after = len(_ORDER) - before - 1
-    layout = np.dtype(
-        [
-            *KEY_FIELDS,
-            ("nulls_before", f"V{len(NULL) * before}"),
-            ("value_size", ">i4"),
-            ("value", value_type),
-            ("nulls_after", f"V{len(NULL) * after}"),
-        ]
-    )
-    records = _with_keys(layout, batch_no, tenant_id, rows)
-    if before:
-        records["nulls_before"] = np.void(NULL * before)
-    if after:
-        records["nulls_after"] = np.void(NULL * after)
-    records["value_size"] = value_type.itemsize
-    if rows.data_type is DataType.TIME:
-        records["value"] = np.asarray(rows.values, dtype=np.int64) - PG_EPOCH_US
-    else:
-        records["value"] = np.asarray(rows.values, dtype=value_type.newbyteorder("="))
-    return records.tobytes()
-
-
-def _with_values(rows: PointRows, heads: Iterable[bytes]) -> bytes:
-    """The part before the value has one layout; the value of each row is put in between."""
-    before = _ORDER.index(rows.data_type)
-    nulls_before = NULL * before
-    nulls_after = NULL * (len(_ORDER) - before - 1)
-    encode = _ENCODERS[rows.data_type]
-    pack = _LENGTH.pack
-    parts: list[bytes] = []
-    for head, value in zip(heads, rows.values, strict=True):
-        encoded = encode(value)
-        parts += (head, nulls_before, pack(len(encoded)), encoded, nulls_after)
-    return b"".join(parts)
-
-
-def _heads(batch_no: int, tenant_id: int, rows: PointRows) -> Iterator[bytes]:
-    """What stands before the values."""
-    layout = np.dtype(KEY_FIELDS)
-    heads = _with_keys(layout, batch_no, tenant_id, rows).tobytes()
-    size = layout.itemsize
-    return (heads[at : at + size] for at in range(0, len(heads), size))
-
-
-def _few_heads(batch_no: int, tenant_id: int, rows: PointRows) -> Iterator[bytes]:
-    """The same without arrays, which are not worth their making."""
-    keys = zip(
-        rows.entity_ids, rows.attribute_ids, rows.event_times_us, rows.qualities, strict=True
-    )
-    fields = len(POINT_COLUMNS)
-    for entity_id, attribute_id, time_us, quality in keys:
-        yield _HEAD.pack(
-            *(fields, 4, batch_no, 4, tenant_id, 8, entity_id),
-            *(4, attribute_id, 8, time_us - PG_EPOCH_US, 2, quality),
-        )
-
-
-def _with_keys(
-    layout: np.dtype[Any], batch_no: int, tenant_id: int, rows: PointRows
-) -> npt.NDArray[Any]:
-    records = np.empty(len(rows.values), dtype=layout)
-    records["field_count"] = len(POINT_COLUMNS)
-    for name, size in KEY_SIZES.items():
-        records[f"{name}_size"] = size
-    records["batch_no"] = batch_no
-    records["tenant_id"] = tenant_id
-    records["entity_id"] = np.asarray(rows.entity_ids, dtype=np.int64)
-    records["attribute_id"] = np.asarray(rows.attribute_ids, dtype=np.int64)
-    records["event_time"] = np.asarray(rows.event_times_us, dtype=np.int64) - PG_EPOCH_US
-    records["quality"] = np.asarray(rows.qualities, dtype=np.int64)
-    return records
-
-
-def _sized(field: bytes) -> bytes:
-    return _LENGTH.pack(len(field)) + field
-
-
-def _time(value: int) -> bytes:
-    return _BIGINT.pack(value - PG_EPOCH_US)
+def _field(field: bytes | None) -> bytes:
+    return NULL if field is None else _LENGTH.pack(len(field)) + field
 
 
 def _text(value: str) -> bytes:
@@ -265,12 +215,23 @@ def _jsonb(value: str) -> bytes:
     return _JSONB_VERSION + value.encode()
 
 
-_ENCODERS: dict[DataType, Any] = {
-    DataType.BOOL: struct.Struct(">?").pack,
-    DataType.INT: _BIGINT.pack,
-    DataType.DOUBLE: struct.Struct(">d").pack,
-    DataType.TIME: _time,
+_ENCODERS: dict[DataType, Callable[[Any], bytes]] = {
     DataType.DECIMAL: numeric,
     DataType.TEXT: _text,
     DataType.JSON: _jsonb,
+}
+_FIXED_FORMATS = {DataType.BOOL: "?", DataType.INT: "q", DataType.DOUBLE: "d", DataType.TIME: "q"}
+_FIXED_SIZES = {
+    data_type: struct.calcsize(f">{value}") for data_type, value in _FIXED_FORMATS.items()
+}
+_NULLS = {
+    data_type: (NULL * at, NULL * (len(_ORDER) - at - 1)) for at, data_type in enumerate(_ORDER)
+}
+"""What stands before and after the value of a type."""
+_VARYING_HEAD = struct.Struct(f">{_HEAD}".replace(" ", ""))
+_FIXED_ROWS = {
+    data_type: struct.Struct(
+        f">{_HEAD}{len(_NULLS[data_type][0])}si{value}{len(_NULLS[data_type][1])}s".replace(" ", "")
+    )
+    for data_type, value in _FIXED_FORMATS.items()
 }

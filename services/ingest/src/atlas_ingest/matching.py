@@ -11,12 +11,13 @@ from concurrent.futures import ThreadPoolExecutor
 
 from atlas_common import errors
 from atlas_ingest.columns import Checked, Window
-from atlas_ingest.rules import Rule
+from atlas_ingest.rules import REGEX_STEPS_MAX, Rule
 from atlas_ingest.write import Write
 
 # A step took 0.05 ns with ordinary patterns and 9 ns with the worst that could be found.
 INLINE_STEPS_MAX = 4_000_000
 STEPS_MAX = 2_000_000_000
+_BYTES_ALWAYS_INLINE = INLINE_STEPS_MAX // REGEX_STEPS_MAX
 
 
 class Matching:
@@ -31,6 +32,8 @@ class Matching:
         Raises ServiceError INVALID_ARGUMENT / BATCH_TOO_LARGE for more work than is done for one
         batch.
         """
+        if write.size_bytes <= _BYTES_ALWAYS_INLINE:
+            return write.columns.check(rules, window)
         steps_per_byte = max((rule.steps_per_byte for rule in rules.values()), default=0)
         steps = steps_per_byte * write.size_bytes
         if steps <= INLINE_STEPS_MAX:

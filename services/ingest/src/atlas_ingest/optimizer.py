@@ -25,6 +25,7 @@ from atlas_ingest.write import Write
 
 _SECOND_US = 1_000_000
 _DAY_US = 86_400 * _SECOND_US
+_LARGE_POINTS = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +144,8 @@ class WriteOptimizer:
             earlier = await self._earlier(tenant, write)
             if earlier is not None:
                 return Submitted(write, answer, earlier=earlier)
-        await asyncio.sleep(0)  # Large batches come in numbers; let the others have their turn.
+        if answer.accepted_count > _LARGE_POINTS:
+            await asyncio.sleep(0)  # They come in numbers: let the others have their turn.
         batch = await self._batch(tenant, write, checked, rules, answer=answer, admission=admission)
         self._flusher.append(batch, generation)
         admission.keep()

@@ -70,19 +70,22 @@ class RowChecked:
         attribute_ids: Mapping[str, int],
     ) -> bytes:
         """The accepted points as rows of staging, type by type: an attribute has one type."""
-        columns, values = self.columns, self.validated.values
-        parts = []
+        keys, names = self.columns.entity_keys, self.columns.attributes
+        times_us, qualities = self.columns.event_times_us, self.columns.qualities
+        values = self.validated.values
+        parts: list[bytes] = []
         for data_type, indexes in self.validated.accepted.items():
-            if indexes:
-                rows = encode.PointRows(
-                    data_type=data_type,
-                    entity_ids=[entity_ids[columns.entity_keys[i]] for i in indexes],
-                    attribute_ids=[attribute_ids[columns.attributes[i]] for i in indexes],
-                    event_times_us=[columns.event_times_us[i] for i in indexes],
-                    qualities=[columns.qualities[i] for i in indexes],
-                    values=[values[i] for i in indexes],
+            pack = encode.row_packer(data_type, batch_no, tenant_id)
+            parts += [
+                pack(
+                    entity_ids[keys[i]],
+                    attribute_ids[names[i]],
+                    times_us[i],
+                    qualities[i],
+                    values[i],
                 )
-                parts.append(encode.point_rows(batch_no, tenant_id, rows))
+                for i in indexes
+            ]
         return b"".join(parts)
 
     def _used(self, names: list[str]) -> set[str]:

@@ -117,7 +117,9 @@ class LaneWorker:
         The bound is the caller's: it has room in the budget for the batch.
         """
         self.pending.append(batch)
-        self.look_again()
+        # Else nobody is woken for it: batches come by the thousand between two flushes.
+        if self._is_live and self._may_copy():
+            self.look_again()
 
     def look_again(self) -> None:
         """Something came or went: there may be enough to copy now."""
