@@ -1,5 +1,6 @@
 """Logs and spans of a process, as lines of JSON."""
 
+import asyncio
 import json
 import logging
 import subprocess
@@ -59,6 +60,40 @@ def test_libraries_log_lines_have_the_same_form(capsys: pytest.CaptureFixture[st
     assert (line["event"], line["level"], line["service"]) == ("trouble 7", "warning", "query")
     assert line["logger"] == "some.library"
     assert logging.getLogger().handlers == before
+
+
+async def test_the_lines_of_a_turn_of_the_loop_are_written_at_its_end_in_their_order(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with telemetry.setup("query", TelemetryConfig()):
+        log = telemetry.logger("a")
+        log.info("one")
+        await asyncio.to_thread(log.info, "two, of a thread")  # The turn ends meanwhile.
+        log.info("three")
+        logging.getLogger("somebody").warning("four")
+        assert len(capsys.readouterr().err.splitlines()) == 2
+        await asyncio.sleep(0)
+        rest = capsys.readouterr().err.splitlines()
+        assert [json.loads(line)["event"] for line in rest] == ["three", "four"]
+        log.info("five")
+    assert json.loads(capsys.readouterr().err)["event"] == "five"
+
+
+def test_lines_are_written_in_every_loop_and_without_one(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    async def leaves_a_line(event: str) -> None:
+        log.info(event)
+        raise SystemExit  # The loop ends within the turn.
+
+    with telemetry.setup("query", TelemetryConfig()):
+        log = telemetry.logger("a")
+        for event in ("one", "two"):
+            with pytest.raises(SystemExit):
+                asyncio.run(leaves_a_line(event))
+        log.info("three")
+        lines = capsys.readouterr().err.splitlines()
+    assert [json.loads(line)["event"] for line in lines] == ["one", "two", "three"]
 
 
 def test_exceptions_are_structured_and_hold_no_local_values(
