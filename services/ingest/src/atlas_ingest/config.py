@@ -15,7 +15,7 @@ class FlushConfig(Section):
         default=100.0, ge=0, description="Least time from the begin of one flush to the next's."
     )
     points: int = Field(
-        default=20_000, ge=1, description="Points that are flushed at once, without waiting."
+        default=40_000, ge=1, description="Points that are flushed at once, without waiting."
     )
     bytes: int = Field(
         default=16 * 2**20, ge=2**16, description="Bytes of rows that are flushed at once."
