@@ -3,7 +3,7 @@
 Answers with fixed bytes: what a call of this size costs on this machine when nobody does any work.
 Reads one JSON line from stdin, {"answers": {"<operation>": ["<base64 message>", ...]}}, prints its
 address, and serves until stdin ends. Methods: /echo/<operation> (unary, the first message) and
-/echo-stream/<operation> (all of them).
+/echo-stream/<operation> (all of them); an operation that begins with a slash is a method's name.
 """
 
 import asyncio
@@ -24,6 +24,9 @@ class Echo(grpc.GenericRpcHandler):
     def __init__(self, answers: dict[str, list[bytes]]) -> None:
         self._handlers: dict[str, Handler] = {}
         for operation, messages in answers.items():
+            if operation.startswith("/"):
+                self._handlers[operation] = _unary(messages[0])
+                continue
             self._handlers[f"/echo/{operation}"] = _unary(messages[0])
             self._handlers[f"/echo-stream/{operation}"] = _stream(messages)
 

@@ -75,6 +75,7 @@ def _figures(runs: Runs, found: dict[str, Any]) -> dict[str, Any]:
         "vs_executemany_stream": runs.ratio("write_stream", "executemany"),
         "group_commit": runs.ratio("group_commit_on", "group_commit_off"),
         "group_commit_vs_copy_per_call": runs.ratio("group_commit_on", "copy_per_call"),
+        "group_commit_vs_echo": runs.ratio("group_commit_on", "echo"),
         "growth": growth_ratio(curves.get(SPREAD)),
         "growth_of_baseline": growth_ratio(curves.get(SPREAD), "baseline_rows_per_s"),
         "growth_in_one_partition": growth_ratio(curves.get(IN_ONE)),

@@ -3,11 +3,14 @@
 from functools import partial
 from typing import Any
 
+from atlas.ingest.v1 import ingest_service_pb2 as pb
+from atlas_bench.ingest.direct import Written
 from atlas_bench.ingest.job import Ack
 from atlas_bench.ingest.jobs import small_job, steady_job
 from atlas_bench.ingest.rig import Rig
 from atlas_bench.ingest.runs import Run, Runs
 from atlas_bench.medians import medians
+from atlas_bench.processes import echo_server
 from atlas_bench.progress import say
 
 GROUP_COMMIT_OFF = {
@@ -17,13 +20,14 @@ GROUP_COMMIT_OFF = {
 }
 """Every batch is enough by itself, and none is waited for: one COPY and one flush per call."""
 _CONVOY_SECONDS = 1.0
+_NOTHING_DONE = {"/atlas.ingest.v1.IngestService/Write": [pb.WriteResponse().SerializeToString()]}
 
 
 def group_commit(rig: Rig, runs: Runs) -> None:
     """Many callers with a few points each, against the same service without its group commit."""
     options = rig.options
     prepared = rig.drivers.prepare(small_job(options))
-    with rig.second_ingest(GROUP_COMMIT_OFF) as alone:
+    with rig.second_ingest(GROUP_COMMIT_OFF) as alone, echo_server(_NOTHING_DONE) as bare:
         rig.direct.prepare(options.small_points)
         prepared.result()
         for repeat in range(1, options.repeats + 1):
@@ -35,6 +39,13 @@ def group_commit(rig: Rig, runs: Runs) -> None:
                 runs.platform(kind, repeat, run)
             copy = partial(rig.direct.copy, _CONVOY_SECONDS, options.small_points)
             runs.direct("copy_per_call", repeat, copy)
+            runs.direct("echo", repeat, partial(_echo, rig, bare))
+
+
+def _echo(rig: Rig, bare: str) -> Written:
+    """The same calls to a server that answers each at once."""
+    run = rig.drivers.run(small_job(rig.options, bare), rig.options.small_drivers)
+    return Written(run.points_acknowledged, run.seconds)
 
 
 def latency(rig: Rig, runs: Runs) -> None:
