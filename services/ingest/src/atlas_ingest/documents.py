@@ -87,6 +87,8 @@ def _too_deep() -> DocumentError:
 
 def _number(text: str) -> int:
     """Stands in for a number in the parsed document: the size of its exponent."""
+    if len(text) <= NUMBER_DIGITS_MAX and "e" not in text and "E" not in text:
+        return 0  # As most are: nothing to be taken apart.
     match = _NUMBER.fullmatch(text)
     assert match is not None  # The decoder hands over numbers alone.
     whole, fraction, exponent = match["whole"], match["fraction"] or "", match["exp"] or "0"
