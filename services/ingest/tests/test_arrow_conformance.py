@@ -5,66 +5,27 @@ from decimal import Context, Decimal
 from typing import Any
 
 import pyarrow as pa
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from atlas_common.values import DataType
 from atlas_ingest import arrow
-from atlas_ingest.columns import Checked, Columns
+from atlas_ingest.arrow.values import Decimals
 from atlas_ingest.rules import TIME_SECONDS_MAX, TIME_SECONDS_MIN
 
 from .arrow_streams import NOW_US, RULES, WINDOW, as_points, good, read, rows, stream
+from .conformance import (
+    ATTRIBUTES,
+    EVENT_TIMES,
+    KEYS,
+    PLAIN_DECIMALS,
+    UNPLAIN_DECIMALS,
+    VALUES,
+    same,
+)
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-
-# One character of each kind: control characters, NUL, wide ones, what JSON and numbers are made of.
-TEXTS = st.one_of(
-    st.text(max_size=12),
-    st.text('\x00\x1f\x7f\x9fü𝄞 a1.-eE+[]{}"\\,:', max_size=24),
-    st.sampled_from(["x" * 65_536, "x" * 65_537, "ü" * 32_769, "running", "stopped", "AB1", "aaa"]),
-)
-DECIMALS = st.one_of(
-    st.sampled_from(["1e20", "1e19", "-1e-18", "1e-19", "1e999999999", "NaN", "-inf", "+5", ".5"]),
-    st.sampled_from(["5.", "-0", "12.50", "1_0", "٣", "-1.005", "-1.0049", "0.01", "0.0099"]),
-    st.sampled_from(["10000", "99990000", "0.00010000", "1e4", "1" + "0" * 19, "0" * 64, "0" * 65]),
-    st.just("9" * 20 + "." + "9" * 18),
-    st.decimals(allow_nan=False, allow_infinity=False, places=3).map(str),
-    st.from_regex(r"-?[0-9]{0,22}(\.[0-9]{0,20})?", fullmatch=True),
-    TEXTS,
-)
-JSON = st.one_of(
-    st.sampled_from(
-        ['{"a": 1}', "[1e400]", "[1e401]", '"\\u0000"', '"\\ud800"', "NaN", "nul", "null"]
-    ),
-    st.just("[" * 65 + "]" * 65),
-    TEXTS,
-)
-TIMES = st.datetimes(timezones=st.just(UTC))
-INTS = st.one_of(st.integers(-(2**63), 2**63 - 1), st.integers(-1, 11))
-DOUBLES = st.one_of(
-    st.floats(), st.sampled_from([0.1, 0.09999999999999999, -0.0, 100.0, 100.00000000000001])
-)
-VALUES: dict[str, st.SearchStrategy[Any]] = {
-    "bool_value": st.booleans(),
-    "int_value": INTS,
-    "double_value": DOUBLES,
-    "decimal_value": DECIMALS,
-    "text_value": TEXTS,
-    "time_value": TIMES,
-    "json_value": JSON,
-}
-KEYS = st.one_of(
-    st.sampled_from(["pump-1", "pump-2", "ü" * 128, "ü" * 129, "", "a\x85"]),
-    st.none(),
-    st.text(max_size=3),
-)
-ATTRIBUTES = st.one_of(
-    st.sampled_from([*RULES, "new", "new 2", "", "a\nb", "x" * 129]), st.none(), st.text(max_size=2)
-)
-EVENT_TIMES = st.one_of(
-    st.integers(-5_000_000, 500_000).map(lambda offset: NOW_US + offset),
-    st.sampled_from([WINDOW.oldest_us, WINDOW.oldest_us - 1, WINDOW.newest_us + 1, -(2**63)]),
-    st.none(),
-)
 
 
 @st.composite
@@ -106,27 +67,6 @@ def tables(draw: st.DrawFn) -> Any:
     return rows(*points, types=text_types(draw))
 
 
-def same(one: Columns, other: Columns, registers: bool) -> None:
-    assert one.attribute_names() == other.attribute_names()
-    brought = one.new_attributes(RULES)
-    assert brought == other.new_attributes(RULES)
-    rules = {**RULES, **brought} if registers else RULES
-    of_one, of_other = one.check(rules, WINDOW), other.check(rules, WINDOW)
-    assert of_one.rejections == of_other.rejections
-    assert of_one.accepted_count == of_other.accepted_count
-    assert of_one.entity_keys() == of_other.entity_keys()
-    assert of_one.attribute_names() == of_other.attribute_names()
-    for index in range(len(one)):
-        assert of_one.names_of(index) == of_other.names_of(index)
-    assert encoded(of_one) == encoded(of_other)
-
-
-def encoded(checked: Checked) -> bytes:
-    entity_ids = {key: number for number, key in enumerate(sorted(checked.entity_keys()), 1)}
-    names = sorted(checked.attribute_names())
-    return checked.rows(7, 3, entity_ids, {name: number for number, name in enumerate(names, 1)})
-
-
 @settings(deadline=None, max_examples=300)
 @given(tables(), st.booleans(), st.integers(1, 20), st.sampled_from([None, "lz4", "zstd"]))
 def test_points_in_columns_are_refused_and_stored_like_points_one_by_one(
@@ -134,6 +74,46 @@ def test_points_in_columns_are_refused_and_stored_like_points_one_by_one(
 ) -> None:
     batches = pa.Table.from_batches(table.to_batches(max_chunksize=batch_rows))
     same(as_points(table), read(batches, compression=compression), registers)
+
+
+@settings(deadline=None, max_examples=200)
+@given(
+    st.lists(PLAIN_DECIMALS, min_size=1) | st.lists(UNPLAIN_DECIMALS, min_size=1),
+    st.sampled_from(["decimal", "price"]),
+)
+def test_decimals_that_are_parsed_as_a_column_are_what_they_say(
+    texts: list[str], attribute: str
+) -> None:
+    table = rows(*(good(attribute=attribute, decimal_value=text) for text in texts))
+    same(as_points(table), read(table), registers=False)
+
+
+@pytest.mark.parametrize("text", ["6873071448200020414089", "99e30", "-6873071448200020414089.5"])
+def test_digits_that_pyarrow_would_lose_are_refused(text: str) -> None:
+    texts = (text, "0.000000000000000001")  # To have the first at this scale, it would overflow.
+    table = rows(*(good(attribute="decimal", decimal_value=each) for each in texts))
+    errors = read(table).check(RULES, WINDOW).rejections.errors
+    assert [(error.index, error.reason) for error in errors] == [(0, "DECIMAL_INVALID")]
+
+
+def test_most_decimals_are_parsed_as_a_column() -> None:
+    long = ["9" * 20 + "." + "9" * 18, "1"]
+    for texts in (["1.50", "-20", "0.000001", ".5", "5."], ["1." + "5" * 18], long):
+        table = rows(*(good(attribute="decimal", decimal_value=text) for text in texts))
+        assert isinstance(read(table).values[DataType.DECIMAL], Decimals)
+
+
+def test_many_rows_are_stored_like_few() -> None:
+    values: list[tuple[str, dict[str, Any]]] = []
+    for number in range(1_200):
+        values += [
+            ("text", {"text_value": f"{number % 700}" * (number % 5)}),
+            ("serial", {"text_value": f"AB{number}"}),
+            ("json", {"json_value": f"[{number}]" if number % 9 else "["}),
+            ("decimal", {"decimal_value": f"{number}.{number % 70}"}),
+        ]
+    table = rows(*(good(attribute=attribute, **value) for attribute, value in values))
+    same(as_points(table), read(table), registers=False)
 
 
 @settings(deadline=None, max_examples=200)

@@ -4,7 +4,7 @@ Columns only tell good rows from bad ones. What is wrong with a bad row is said 
 that checks points one by one, of the few rows that are reported: so both say the same.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, TypeAlias
@@ -27,6 +27,8 @@ Ints: TypeAlias = npt.NDArray[np.int64]
 Flags: TypeAlias = npt.NDArray[np.bool_]
 
 _TYPES = tuple(DataType)
+_NUMBERS = {data_type: number for number, data_type in enumerate(_TYPES)}
+_UNKNOWN = -3  # In place of a type: the attribute has no rule. No row has this in place of a type.
 
 
 @dataclass(frozen=True)
@@ -65,27 +67,33 @@ class ArrowChecked:
         columns = self.columns
         entities = arrow_rows.numbers(columns.entity_keys.distinct, entity_ids)
         attributes = arrow_rows.numbers(columns.attributes.distinct, attribute_ids)
+        heads = arrow_rows.heads(
+            batch_no,
+            tenant_id,
+            entity_ids=entities[columns.entity_keys.codes],
+            attribute_ids=attributes[columns.attributes.codes],
+            event_times_us=columns.event_times_us,
+            qualities=columns.qualities,
+        )
         parts = []
         for data_type, typed in columns.values.items():
-            good = self.is_good[typed.rows]
-            at = None if good.all() else np.flatnonzero(good)
+            at = self._good(typed.rows)
             rows = typed.rows if at is None else typed.rows[at]
-            if not len(rows):
-                continue
-            keys = arrow_rows.Keys(
-                batch_no=batch_no,
-                tenant_id=tenant_id,
-                entity_ids=entities[columns.entity_keys.codes[rows]],
-                attribute_ids=attributes[columns.attributes.codes[rows]],
-                event_times_us=columns.event_times_us[rows],
-                qualities=columns.qualities[rows],
-            )
-            parts.append(arrow_rows.encoded(data_type, keys, typed.encoded(at)))
+            if len(rows):
+                own = heads if len(rows) == len(heads) else heads.take(rows)
+                parts.append(arrow_rows.encoded(data_type, own, typed.encoded(at)))
         return b"".join(parts)
 
     def names_of(self, index: int) -> tuple[str, str]:
         """Entity key and attribute of a row, for the text of an error."""
         return self.columns.entity_keys.of(index), self.columns.attributes.of(index)
+
+    def _good(self, rows: Ints) -> Ints | None:
+        """At which positions among some rows the good ones stand; None: at all of them."""
+        if not self.rejections.count:
+            return None
+        good = self.is_good[rows]
+        return None if good.all() else np.flatnonzero(good)
 
     @cached_property
     def _accepted(self) -> Ints:
@@ -94,18 +102,28 @@ class ArrowChecked:
 
 def check(columns: "ArrowColumns", rules: Mapping[str, Rule], window: Window) -> ArrowChecked:
     """Check every row; of each refused one among the first hundred, the first error is told."""
-    of_codes = [rules.get(name) for name in columns.attributes.distinct]
     is_good = _common(columns, window)
-    of_type = np.zeros(len(columns), dtype=bool)  # Rows whose value is of the attribute's type.
+    codes = columns.attributes.codes
+    types, by_type = _ruled(columns.attributes.distinct, rules)
+    is_good &= types[codes] == columns.types
     for data_type, typed in columns.values.items():
-        own = [
-            rule if rule is not None and rule.data_type is data_type else None for rule in of_codes
-        ]
-        codes = columns.attributes.codes[typed.rows]
-        fits = np.array([rule is not None for rule in own], dtype=bool)[codes]
-        of_type[typed.rows] = fits & typed.checked(Ruled(own, codes))
-    is_good &= of_type
+        ruled = Ruled(by_type[data_type], len(types), codes[typed.rows])
+        is_good[typed.rows] &= typed.checked(ruled)
     return ArrowChecked(columns, is_good, _rejections(columns, is_good, rules, window))
+
+
+def _ruled(
+    names: Sequence[str], rules: Mapping[str, Rule]
+) -> tuple[npt.NDArray[np.int8], dict[DataType, dict[int, Rule]]]:
+    """Of each attribute the number of its type, and the rules of each type by attribute."""
+    types = np.full(len(names), _UNKNOWN, dtype=np.int8)
+    by_type: dict[DataType, dict[int, Rule]] = {data_type: {} for data_type in _TYPES}
+    for code, name in enumerate(names):
+        rule = rules.get(name)
+        if rule is not None:
+            types[code] = _NUMBERS[rule.data_type]
+            by_type[rule.data_type][code] = rule
+    return types, by_type
 
 
 def _common(columns: "ArrowColumns", window: Window) -> Flags:

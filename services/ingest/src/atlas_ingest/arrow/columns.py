@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from atlas_common.values import DataType
 from atlas_ingest.arrow import checking
+from atlas_ingest.arrow.texts import Names
 from atlas_ingest.arrow.values import Texts, TypedRows
 from atlas_ingest.columns import Window
 from atlas_ingest.points import PointColumns
@@ -22,26 +23,6 @@ MISSING, SEVERAL = -1, -2
 
 TYPES = tuple(DataType)
 """Types are numbers here: indexes in this."""
-
-
-@dataclass(frozen=True, slots=True)
-class Names:
-    """A column of texts that repeat: `distinct[codes[row]]` is the row's."""
-
-    codes: Ints
-    distinct: list[str]
-
-    def of(self, row: int) -> str:
-        """The row's text."""
-        return self.distinct[int(self.codes[row])]
-
-    def used_by(self, rows: Ints) -> set[str]:
-        """The texts of these rows."""
-        is_used = np.zeros(len(self.distinct), dtype=bool)
-        is_used[self.codes[rows]] = True
-        if is_used.all():
-            return set(self.distinct)
-        return {self.distinct[code] for code in np.flatnonzero(is_used)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,11 +64,9 @@ class ArrowColumns:
         is_new = np.zeros(len(self.attributes.distinct), dtype=bool)
         is_new[codes] = True
         rows = np.flatnonzero(is_new[self.attributes.codes] & (self.types >= 0))
-        found, first = np.unique(self.attributes.codes[rows], return_index=True)
-        return {
-            self.attributes.distinct[code]: new_rule(TYPES[self.types[rows[at]]])
-            for code, at in zip(found, first, strict=True)
-        }
+        _, first = np.unique(self.attributes.codes[rows], return_index=True)
+        first.sort()  # Registered in their order, as if they had come one by one.
+        return {self.attributes.of(row): new_rule(TYPES[self.types[row]]) for row in rows[first]}
 
     def check(self, rules: Mapping[str, Rule], window: Window) -> "checking.ArrowChecked":
         """Which rows may be stored, and what is wrong with the others."""

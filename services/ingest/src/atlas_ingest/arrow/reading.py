@@ -16,9 +16,8 @@ import pyarrow.compute as pc
 import pyarrow.ipc
 
 from atlas_common.values import DataType
-from atlas_ingest import decimals
-from atlas_ingest.arrow import numerics
-from atlas_ingest.arrow.columns import MISSING, SEVERAL, TYPES, ArrowColumns, Names
+from atlas_ingest.arrow import numerics, texts
+from atlas_ingest.arrow.columns import MISSING, SEVERAL, TYPES, ArrowColumns
 from atlas_ingest.arrow.framing import NOT_ARROW, ROWS_MAX, ArrowInvalidError, not_arrow
 from atlas_ingest.arrow.values import (
     Bools,
@@ -37,13 +36,6 @@ TEXT_BYTES_MAX = 32 * 2**20
 """Of all texts of one column, written out: a dictionary can repeat a large one at no cost."""
 
 _SCALE_MAX = numerics.PRECISION_MAX
-_WIDEST = pa.decimal128(
-    decimals.INTEGER_DIGITS_MAX + decimals.FRACTION_DIGITS_MAX, decimals.FRACTION_DIGITS_MAX
-)
-_PLAIN_DECIMAL = (
-    rf"^-?[0-9]{{1,{decimals.INTEGER_DIGITS_MAX}}}"
-    rf"(\.[0-9]{{1,{decimals.FRACTION_DIGITS_MAX}}})?$"
-)
 _PER_SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
 _OPTIONS = pa.ipc.IpcReadOptions(
     use_threads=False, ensure_alignment=pa.ipc.Alignment.DataTypeSpecific
@@ -102,48 +94,13 @@ def _check_dictionaries(batch: Any) -> None:
 def _columns(count: int, arrays: Mapping[str, Any], defaults: Defaults) -> ArrowColumns:
     types, values = _values(count, arrays)
     return ArrowColumns(
-        entity_keys=_names(count, arrays.get("entity_key"), defaults.entity_key),
-        attributes=_names(count, arrays.get("attribute"), ""),
+        entity_keys=texts.names(count, arrays.get("entity_key"), defaults.entity_key),
+        attributes=texts.names(count, arrays.get("attribute"), ""),
         event_times_us=_event_times(count, arrays.get("event_time"), defaults.event_time_us),
         qualities=_qualities(count, arrays.get("quality")),
         types=types,
         values=values,
     )
-
-
-def _names(count: int, array: Any, default: str) -> Names:
-    """Texts that repeat; the default for those that are null or empty."""
-    if array is None:
-        return Names(np.zeros(count, dtype=np.int64), [default])
-    codes, texts = _distinct(array)
-    distinct = [text or default for text in texts.to_pylist()]
-    if (codes < 0).any():
-        # A name of its own, also when the default stands among the others.
-        codes = np.where(codes < 0, np.int64(len(distinct)), codes)
-        distinct.append(default)
-    return Names(codes, distinct)
-
-
-def _distinct(array: Any) -> tuple[Ints, Any]:
-    """Codes, -1 for null, into texts of which each is used and none is there twice."""
-    if not pa.types.is_dictionary(array.type):
-        array = _plain(array).dictionary_encode()
-        return _codes(array.indices), array.dictionary
-    used, where = np.unique(_codes(array.indices), return_inverse=True)
-    nulls = int((used < 0).sum())  # Sorted: one at the front, or none.
-    merged = _plain(array.dictionary.take(pa.array(used[nulls:]))).dictionary_encode()
-    codes = np.append(np.full(nulls, -1, dtype=np.int64), _codes(merged.indices))
-    return codes[where], merged.dictionary
-
-
-def _plain(texts: Any) -> Any:
-    """As a pa.StringArray."""
-    return texts.cast(pa.string())
-
-
-def _codes(indices: Any) -> Ints:
-    codes: Ints = indices.cast(pa.int64()).fill_null(-1).to_numpy(zero_copy_only=False)
-    return codes
 
 
 def _event_times(count: int, array: Any, default_us: int) -> Ints:
@@ -228,15 +185,9 @@ def _read_times(rows: Ints, array: Any) -> TypedRows:
 def _read_decimals(rows: Ints, array: Any) -> TypedRows:
     if pa.types.is_decimal128(array.type):
         return Decimals(rows, numerics.scaled_of(array), array.type.precision)
-    if pa.types.is_dictionary(array.type) or not _is_plain_decimal(array):
-        return _texts(DataType.DECIMAL, rows, array)
-    # As most are written: no more digits than are stored, no exponent. pyarrow parses these.
-    numbers = numerics.scaled_of(_plain(array).cast(_WIDEST))
-    return Decimals(rows, numbers, _WIDEST.precision, texts=array)
-
-
-def _is_plain_decimal(array: Any) -> bool:
-    return bool(pc.all(pc.match_substring_regex(_plain(array), _PLAIN_DECIMAL)).as_py())
+    # A dictionary has each decimal once already.
+    decimals = None if pa.types.is_dictionary(array.type) else texts.plain_decimals(rows, array)
+    return _texts(DataType.DECIMAL, rows, array) if decimals is None else decimals
 
 
 def _read_text(rows: Ints, array: Any) -> TypedRows:
@@ -248,7 +199,7 @@ def _read_json(rows: Ints, array: Any) -> TypedRows:
 
 
 def _texts(data_type: DataType, rows: Ints, array: Any) -> TypedRows:
-    codes, distinct = _distinct(array)
+    codes, distinct = texts.distinct(array)
     sizes = pc.binary_length(distinct).to_numpy()
     text_bytes = int(sizes[codes].sum(dtype=np.int64))
     if text_bytes > TEXT_BYTES_MAX:

@@ -5,7 +5,7 @@ Each class holds the rows that have a value of its type, ascending, and their va
 the values at some positions as COPY wants them.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Protocol, TypeAlias
@@ -25,26 +25,38 @@ Flags: TypeAlias = npt.NDArray[np.bool_]
 
 _INT64 = np.iinfo(np.int64)
 _SCALE = 1_000_000
+_FEW = 500  # Up to so many values of varying size are put into rows faster by Python.
 
 
 @dataclass(frozen=True, slots=True)
 class Ruled:
-    """The rules of a batch's attributes, and for each row of one type whose rule it is under.
+    """The rules that the rows of one type are under.
 
-    `rules[code]` is None where no value of this type is accepted, whatever it is.
+    `rules`: by code of the attribute; only those of this type. `codes`: of each row its attribute,
+    of `count` there are. What else than a value of the type is wrong with a row is no matter here.
     """
 
-    rules: Sequence[Rule | None]
+    rules: Mapping[int, Rule]
+    count: int
     codes: Ints
 
-    def of_each(self, of: Callable[[Rule], Any], otherwise: Any, dtype: Any) -> npt.NDArray[Any]:
-        """Something of each row's rule; what nobody has is not spread over the rows."""
-        values = [otherwise if rule is None else of(rule) for rule in self.rules]
-        return np.array(values, dtype=dtype)[self.codes]
+    def that(self, demand: Callable[[Rule], bool]) -> "Ruled":
+        """The same rows with only some of the rules."""
+        chosen = {code: rule for code, rule in self.rules.items() if demand(rule)}
+        return Ruled(chosen, self.count, self.codes)
 
-    def bounded(self) -> list[Rule]:
-        """The rules that have a range."""
-        return [rule for rule in self.rules if rule is not None and has_range(rule)]
+    def of_each(self, of: Callable[[Rule], Any], otherwise: Any, dtype: Any) -> npt.NDArray[Any]:
+        """Something of each row's rule, or what rows without one have."""
+        values = np.full((self.count, *np.shape(otherwise)), otherwise, dtype=dtype)
+        for code, rule in self.rules.items():
+            values[code] = of(rule)
+        each: npt.NDArray[Any] = values[self.codes]
+        return each
+
+    @property
+    def is_free(self) -> Flags:
+        """Which rows are under none of the rules."""
+        return self.of_each(lambda _: False, otherwise=True, dtype=bool)
 
 
 def has_range(rule: Rule) -> bool:
@@ -75,7 +87,10 @@ class TypedRows(Protocol):
         """Which values their rules accept."""
 
     def encoded(self, at: Ints | None) -> Any:
-        """Values for COPY: numbers of a fixed size, or a pa.BinaryArray. None: all of them."""
+        """Values for COPY; None: all of them.
+
+        Numbers of a fixed size; or bytes, of a few values as a list, of many as a pa.BinaryArray.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,9 +126,10 @@ class Integers:
 
     def checked(self, ruled: Ruled) -> Flags:
         """Those in their attributes' ranges."""
-        if not ruled.bounded():
+        bounded = ruled.that(has_range)
+        if not bounded.rules:
             return np.ones(len(self.rows), dtype=bool)
-        bounds = ruled.of_each(_int_range, (_INT64.min, _INT64.max), np.int64)
+        bounds = bounded.of_each(_int_range, (_INT64.min, _INT64.max), np.int64)
         return (bounds[:, 0] <= self.numbers) & (self.numbers <= bounds[:, 1])
 
     def encoded(self, at: Ints | None) -> npt.NDArray[Any]:
@@ -122,10 +138,7 @@ class Integers:
 
 
 def _int_range(rule: Rule) -> tuple[int, int]:
-    if not has_range(rule):
-        return _INT64.min, _INT64.max
-    assert rule.definition is not None
-    least, most = rules.int_range(rule.definition.min_value, rule.definition.max_value)
+    least, most = rules.int_range(*_range(rule))
     if least > _INT64.max or most < _INT64.min:
         return 1, 0  # No number is in it.
     return max(least, _INT64.min), min(most, _INT64.max)
@@ -144,13 +157,12 @@ class Doubles:
 
     def checked(self, ruled: Ruled) -> Flags:
         """Those in their attributes' ranges; NaN is in none."""
-        if not ruled.bounded():
+        bounded = ruled.that(has_range)
+        if not bounded.rules:
             return np.ones(len(self.rows), dtype=bool)
-        unbounded = (-np.inf, np.inf)
-        bounds = ruled.of_each(_double_range, unbounded, np.float64)
+        bounds = bounded.of_each(_double_range, (-np.inf, np.inf), np.float64)
         inside = (bounds[:, 0] <= self.numbers) & (self.numbers <= bounds[:, 1])
-        free = ruled.of_each(lambda rule: not has_range(rule), otherwise=True, dtype=bool)
-        return inside | (free & np.isnan(self.numbers))
+        return inside | (bounded.is_free & np.isnan(self.numbers))
 
     def encoded(self, at: Ints | None) -> npt.NDArray[Any]:
         """As they are."""
@@ -158,10 +170,7 @@ class Doubles:
 
 
 def _double_range(rule: Rule) -> tuple[float, float]:
-    if not has_range(rule):
-        return -np.inf, np.inf
-    assert rule.definition is not None
-    return rules.double_range(rule.definition.min_value, rule.definition.max_value)
+    return rules.double_range(*_range(rule))
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,22 +232,22 @@ class Decimals:
     def checked(self, ruled: Ruled) -> Flags:
         """Those with not too many digits, in their attributes' ranges."""
         accepted = self.numbers.has_digits_in_bounds(self.precision)
-        bounded = ruled.bounded()
-        if not bounded:
+        bounded = ruled.that(has_range)
+        if not bounded.rules:
             return accepted
-        scale = self.numbers.scale
-        bounds = {id(rule): numerics.scaled_range(_range(rule), scale) for rule in bounded}
-        nothing = numerics.scaled_range((None, None), scale)
-        limbs = ruled.of_each(
-            lambda rule: numerics.limbs_of(bounds.get(id(rule), nothing)),
-            numerics.limbs_of(nothing),
-            np.uint64,
+
+        def limbs_between(bounds: tuple[Decimal | None, Decimal | None]) -> tuple[int, ...]:
+            return numerics.limbs_of(numerics.scaled_range(bounds, self.numbers.scale))
+
+        limbs = bounded.of_each(
+            lambda rule: limbs_between(_range(rule)), limbs_between((None, None)), np.uint64
         )
         return accepted & self.numbers.between(limbs)
 
     def encoded(self, at: Ints | None) -> Any:
         """In the binary form of numeric."""
-        return (self.numbers if at is None else self.numbers.take(at)).encoded()
+        encoded = (self.numbers if at is None else self.numbers.take(at)).encoded()
+        return encoded.to_pylist() if len(encoded) <= _FEW else encoded
 
 
 def _range(rule: Rule) -> tuple[Decimal | None, Decimal | None]:
@@ -268,16 +277,19 @@ class Texts:
 
     def checked(self, ruled: Ruled) -> Flags:
         """Those that their rules accept: each distinct value, or with its attribute, is asked."""
-        bound = has_choice if self.data_type is DataType.TEXT else has_range
+        bound = ruled.that(has_choice if self.data_type is DataType.TEXT else has_range)
         flags = self.accepted[self.codes]
-        if not any(rule is not None and bound(rule) for rule in ruled.rules):
+        if not bound.rules:
             return flags
-        of_bound = ruled.of_each(bound, otherwise=False, dtype=bool)
-        return self._paired(ruled, np.flatnonzero(flags & of_bound), flags)
+        return self._paired(bound, np.flatnonzero(flags & ~bound.is_free), flags)
 
     def encoded(self, at: Ints | None) -> Any:
         """Texts as bytes; decimals in the binary form of numeric."""
-        return self.stored.take(pa.array(self.codes if at is None else self.codes[at]))
+        codes = self.codes if at is None else self.codes[at]
+        if max(len(codes), len(self.stored)) > _FEW:
+            return self.stored.take(pa.array(codes))
+        stored = self.stored.to_pylist()
+        return [stored[code] for code in codes.tolist()]
 
     def _paired(self, ruled: Ruled, at: Ints, flags: Flags) -> Flags:
         """Ask the rules of attributes with more demands, once for each value of each attribute."""
@@ -287,11 +299,10 @@ class Texts:
         texts = self.distinct.take(pa.array(codes)).to_pylist()
         good = np.ones(len(pairs), dtype=bool)
         for index, (code, text) in enumerate(zip(attribute_codes.tolist(), texts, strict=True)):
-            rule = ruled.rules[code]
-            assert rule is not None
-            assert rule.accept is not None
+            accept = ruled.rules[code].accept
+            assert accept is not None
             try:
-                rule.accept(text)
+                accept(text)
             except RefusedError:
                 good[index] = False
         flags[at] = good[where]
@@ -306,7 +317,7 @@ def texts_of(
     `text_bytes`: of all texts, each counted as often as it has a code.
     """
     if data_type is DataType.TEXT:
-        accepted, stored = _plain(distinct), distinct.cast(pa.binary())
+        accepted, stored = _plain(distinct), distinct.view(pa.binary())
     else:
         accepted, stored = _asked(data_type, distinct)
     return Texts(data_type, rows, codes, distinct, accepted, stored, text_bytes)
@@ -314,9 +325,13 @@ def texts_of(
 
 def _plain(distinct: Any) -> Flags:
     """Which texts can be stored as they are."""
-    accepted: Flags = pc.binary_length(distinct).to_numpy() <= rules.TEXT_BYTES_MAX
+    accepted: Flags = np.ones(len(distinct), dtype=bool)
     data = distinct.buffers()[2]
-    if data is not None and np.frombuffer(data, dtype=np.uint8).min(initial=1) == 0:
+    if data is None:
+        return accepted
+    if data.size > rules.TEXT_BYTES_MAX:
+        accepted &= pc.binary_length(distinct).to_numpy() <= rules.TEXT_BYTES_MAX
+    if np.frombuffer(data, dtype=np.uint8).min(initial=1) == 0:
         accepted &= ~pc.match_substring(distinct, "\0").to_numpy(zero_copy_only=False)
     return accepted
 
@@ -337,4 +352,4 @@ def _asked(data_type: DataType, distinct: Any) -> tuple[Flags, Any]:
         numbers.append(stored)
     if data_type is DataType.DECIMAL:
         return accepted, pa.array(numbers, pa.binary())
-    return accepted, distinct.cast(pa.binary())
+    return accepted, distinct.view(pa.binary())
