@@ -8,6 +8,9 @@ from google.protobuf import duration_pb2
 from atlas.ingest.v1 import ingest_service_pb2 as pb
 from atlas.type.v1 import error_pb2, value_pb2
 from atlas_common.values import DataType, datetime_to_us, us_to_timestamp
+from atlas_ingest import wire
+from atlas_ingest.arrow import Defaults
+from atlas_ingest.columns import Columns
 from atlas_ingest.points import Ack, Answer, PointError
 from atlas_ingest.row_points import RowPoints
 from atlas_ingest.status import LaneStatus, StagingStatus
@@ -46,10 +49,11 @@ def write_of(request: pb.WriteRequest, ack: Ack, now_us: int) -> Write:
 
     Consumes the request: its `ack` is cleared.
     """
+    body = _body(request) if request.request_id else b""
     return Write(
-        columns=row_points(request, now_us),
+        columns=columns_of(request, now_us, message=body),
         request_id=request.request_id,
-        body_hash=_body_hash(request) if request.request_id else b"",
+        body_hash=hashlib.sha256(body).digest() if body else b"",
         size_bytes=request.ByteSize(),
         partial_success=request.partial_success,
         validate_only=request.validate_only,
@@ -89,16 +93,34 @@ def decode_answer(kept: bytes) -> Answer:
     )
 
 
+def columns_of(
+    request: pb.WriteRequest | pb.WriteStreamBatch,
+    now_us: int,
+    default_key: str = "",
+    *,
+    message: bytes = b"",
+) -> Columns:
+    """The points in columns, with what they leave out filled in.
+
+    `message`: the request serialized, if that has been done already.
+    """
+    if len(request.points) >= wire.POINTS_MIN:
+        message = message or request.SerializeToString()
+        columns = wire.read(message, _defaults(request, now_us, default_key))
+        if columns is not None:
+            return columns
+    return row_points(request, now_us, default_key)
+
+
 def row_points(
     request: pb.WriteRequest | pb.WriteStreamBatch, now_us: int, default_key: str = ""
 ) -> RowPoints:
-    """The points in columns, with what they leave out filled in.
+    """The same one by one, whatever there is in the points.
 
-    One pass over the points: these fields are all that is ever read of them.
+    One pass over them: these fields are all that is ever read of them.
     """
-    default_key = request.default_entity_key or default_key
-    given = request.HasField("default_event_time_us")
-    default_time_us = request.default_event_time_us if given else now_us
+    defaults = _defaults(request, now_us, default_key)
+    default_key, default_time_us = defaults.entity_key, defaults.event_time_us
     columns = RowPoints.empty()
     add_key, add_attribute = columns.entity_keys.append, columns.attributes.append
     add_time, add_quality = columns.event_times_us.append, columns.qualities.append
@@ -117,6 +139,16 @@ def row_points(
     return columns
 
 
+def _defaults(
+    request: pb.WriteRequest | pb.WriteStreamBatch, now_us: int, default_key: str
+) -> Defaults:
+    given = request.HasField("default_event_time_us")
+    return Defaults(
+        entity_key=request.default_entity_key or default_key,
+        event_time_us=request.default_event_time_us if given else now_us,
+    )
+
+
 def _value(point: value_pb2.Point, kind: str | None, data_type: DataType | None) -> Any:
     if kind is None:
         return None
@@ -125,14 +157,14 @@ def _value(point: value_pb2.Point, kind: str | None, data_type: DataType | None)
     return getattr(point, kind)
 
 
-def _body_hash(request: pb.WriteRequest) -> bytes:
-    """The hash of all that decides what is stored: the level of the answer does not.
+def _body(request: pb.WriteRequest) -> bytes:
+    """All that decides what is stored, to be hashed: the level of the answer does not.
 
     An unset default_event_time_us stays unset in it, so a repeated request has the same hash
     although "now" has moved on.
     """
     request.ClearField("ack")
-    return hashlib.sha256(request.SerializeToString(deterministic=True)).digest()
+    return request.SerializeToString(deterministic=True)
 
 
 def error_message(error: PointError) -> pb.PointError:

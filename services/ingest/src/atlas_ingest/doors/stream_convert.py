@@ -10,6 +10,7 @@ from atlas_common.errors import ServiceError
 from atlas_common.limits import check_bytes, check_items
 from atlas_common.values import datetime_to_us, us_to_timestamp
 from atlas_ingest import convert
+from atlas_ingest.columns import Columns
 from atlas_ingest.doors.window import Credit
 from atlas_ingest.points import Ack, PointError, ProducerSequence
 from atlas_ingest.row_points import RowPoints
@@ -91,8 +92,8 @@ def write_of(
     batch: pb.WriteStreamBatch, start: StreamStart, now_us: int, *, size_bytes: int, empty: bool
 ) -> Write:
     """The batch in columns; `empty`: it is refused, and only uses up its sequence."""
-    columns = (
-        RowPoints.empty() if empty else convert.row_points(batch, now_us, start.default_entity_key)
+    columns: Columns = (
+        RowPoints.empty() if empty else convert.columns_of(batch, now_us, start.default_entity_key)
     )
     return Write(
         columns=columns,
