@@ -50,6 +50,7 @@ class Submitted:
     done: "asyncio.Future[Stored] | None" = None  # None: there is nothing to wait for.
     refused: ServiceError | None = None
     earlier: Skipped | None = None  # Known before it was sent on its way.
+    looked_up: "asyncio.Task[Skipped | None] | None" = None  # The same, asked on its way.
 
     async def ingested(self) -> Ingested:
         """Wait for the level that the write asks for.
@@ -65,6 +66,11 @@ class Submitted:
         stored = await self.done
         if stored.skipped is not None:
             return _skipped(self.write, stored.skipped)
+        if self.looked_up is not None:
+            earlier = await self.looked_up
+            # The ledger may have it by now: then it is no repetition of itself.
+            if earlier is not None and earlier.position != stored.position:
+                return _repeated(self.write, earlier)
         return Ingested(self.answer, stored.position, refused=self.refused)
 
 
@@ -139,17 +145,12 @@ class WriteOptimizer:
         )
         if write.validate_only or not (answer.accepted_count or _must_pass(write)):
             return Submitted(write, answer, refused=refused)
-        if write.ack is Ack.STAGED and write.request_id:
-            # It is answered before the flush could find out.
-            earlier = await self._earlier(tenant, write)
-            if earlier is not None:
-                return Submitted(write, answer, earlier=earlier)
         if answer.accepted_count > _LARGE_POINTS:
             await asyncio.sleep(0)  # They come in numbers: let the others have their turn.
         batch = await self._batch(tenant, write, checked, rules, answer=answer, admission=admission)
         self._flusher.append(batch, generation)
         admission.keep()
-        return Submitted(write, answer, batch.done, refused)
+        return Submitted(write, answer, batch.done, refused, looked_up=self._look_up(tenant, write))
 
     def submit_dead_letter(
         self, tenant_id: int, known_by: BatchIdentity, letter: DeadLetter, admission: Admission
@@ -213,6 +214,14 @@ class WriteOptimizer:
             return None
         return Skipped(stored.position, stored.body_hash, stored.answer)
 
+    def _look_up(self, tenant: Tenant, write: Write) -> "asyncio.Task[Skipped | None] | None":
+        """Ask the ledger while a batch is copied that is answered before the flush finds out."""
+        if write.ack is not Ack.STAGED or not write.request_id:
+            return None
+        task = asyncio.create_task(self._earlier(tenant, write))
+        task.add_done_callback(_seen)
+        return task
+
     async def _batch(
         self,
         tenant: Tenant,
@@ -245,6 +254,11 @@ class WriteOptimizer:
             admission=admission,
             appended_at=time.monotonic(),
         )
+
+
+def _seen(task: "asyncio.Task[Skipped | None]") -> None:
+    if not task.cancelled():
+        task.exception()  # Of a caller that has gone nobody else looks at it.
 
 
 def refusal(checked: Checked) -> BatchRefusedError:
