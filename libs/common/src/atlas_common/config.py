@@ -69,6 +69,11 @@ class RpcConfig(Section):
         ge=0,
         description="Taken off the working time, so that a timeout can be reported.",
     )
+    logged_calls_per_second_max: float = Field(
+        default=200.0,
+        ge=0,
+        description="Most calls without an error that get a log line; the others are counted.",
+    )
     readiness_interval_seconds: float = Field(
         default=1.0, gt=0, description="How often the dependencies are checked."
     )

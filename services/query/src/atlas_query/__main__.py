@@ -28,6 +28,7 @@ from atlas_query.config import Config, RouterConfig
 from atlas_query.endpoint import Endpoint
 from atlas_query.freshness import FreshnessTracker
 from atlas_query.hot import HotCache
+from atlas_query.near import NearCache
 from atlas_query.polling import PrimaryPoller, ReplicaPoller
 from atlas_query.readiness import any_reachable
 from atlas_query.reads import Reads
@@ -63,8 +64,11 @@ async def main() -> None:
             Reads(router, catalog, hot),
             Aggregates(warehouse, catalog),
             Tiers(router, hot, warehouse, config.router.status_timeout_seconds),
-            TokenSigner.from_config(config.token),
-            config.rpc.max_message_bytes,
+            near=NearCache(
+                config.router.near_seconds, query_service_pb2.EntityState.ByteSize, time.monotonic
+            ),
+            signer=TokenSigner.from_config(config.token),
+            message_bytes_max=config.rpc.max_message_bytes,
         )
         chain = interceptors(
             config.rpc,

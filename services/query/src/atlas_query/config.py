@@ -47,6 +47,13 @@ class RouterConfig(Section):
     hotcache_timeout_seconds: float = Field(
         default=0.1, gt=0, description="How long hotcache may take before Postgres is read."
     )
+    near_seconds: float = Field(
+        default=0.5,
+        ge=0,
+        le=60,
+        description="How long an answer of hotcache may be given again, as long as it is fresh"
+        " enough for its caller; 0 asks each time.",
+    )
     status_timeout_seconds: float = Field(
         default=0.5, gt=0, description="How long ListTiers waits for a peer's status."
     )

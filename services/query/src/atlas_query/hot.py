@@ -98,7 +98,8 @@ def _answer(
     cached = sum(e.source == consistency_pb2.SOURCE_CACHE for e in response.entities)
     # The weakest part speaks for all: one cached entity, and the answer is the cache's.
     source = Source.CACHE if cached else Source.PRIMARY
-    lag = convert.seconds(response.lag, "lag") if cached else 0.0
+    # Also of what was read from the primary: hotcache may have joined a read under way.
+    lag = convert.seconds(response.lag, "lag")
     if bound is not None and lag > bound:
         return f"hotcache's lag of {lag:.1f} s exceeds {bound:.1f} s"
     read = len(response.entities) - cached

@@ -1,6 +1,7 @@
 """The calls: messages in, reads, messages out."""
 
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
 from typing import TypeVar
 
@@ -13,9 +14,10 @@ from atlas_common.rpc import deadline
 from atlas_common.rpc.scope import Context
 from atlas_common.tenant import Tenant, current_tenant
 from atlas_common.token import TokenSigner
-from atlas_query import convert
+from atlas_query import convert, hot, metrics
 from atlas_query.analytics import Aggregates
 from atlas_query.consistency import wait_seconds
+from atlas_query.near import NearCache
 from atlas_query.proof import Proof
 from atlas_query.reads import ReadOptions, Reads
 from atlas_query.requests import Page
@@ -35,10 +37,13 @@ class QueryServicer(query_service_pb2_grpc.QueryServiceServicer):
         reads: Reads,
         aggregates: Aggregates,
         tiers: Tiers,
+        *,
+        near: "NearCache[pb.EntityState]",
         signer: TokenSigner,
         message_bytes_max: int,
     ) -> None:
         self._reads = reads
+        self._near = near
         self._aggregates = aggregates
         self._tiers = tiers
         self._signer = signer
@@ -58,17 +63,21 @@ class QueryServicer(query_service_pb2_grpc.QueryServiceServicer):
         options = self._options(tenant, request.consistency)
         keys = convert.entity_keys(request.entity_keys, "entity_keys")
         is_all = request.scope == pb.ATTRIBUTE_SCOPE_ALL
-        mask = await self._reads.mask(tenant, request.attributes, is_all=is_all)
+        names = tuple(request.attributes)
+        if names or not is_all:
+            near = self._near.get(tenant.id, keys, names, options.consistency)
+            if near is not None:
+                metrics.served(near[1])
+                return self._entities(tenant, context, *near, ())
+        asked_at = time.monotonic()
+        mask = await self._reads.mask(tenant, names, is_all=is_all)
         answer = await self._reads.get_entities(tenant, keys, mask, options)
-        context.set_trailing_metadata(convert.trailers(answer.proof))
-        return self._fitting(
-            pb.GetEntitiesResponse(
-                entities=convert.entity_states(answer.value.entities),
-                not_found_keys=answer.value.not_found_keys,
-                metadata=self._metadata(tenant, answer.proof),
-            ),
-            "entity_keys",
-        )
+        states = list(convert.entity_states(answer.value.entities))
+        if answer.proof.endpoint == hot.ENDPOINT:
+            kept = {state.entity_key: state for state in states}
+            self._near.put(tenant.id, names, asked_at, answer.proof, kept)
+        not_found = answer.value.not_found_keys
+        return self._entities(tenant, context, states, answer.proof, not_found)
 
     async def FindEntities(  # noqa: N802
         self, request: pb.FindEntitiesRequest, context: Context
@@ -165,6 +174,22 @@ class QueryServicer(query_service_pb2_grpc.QueryServiceServicer):
         """The tiers this process routes to, and how far each is behind."""
         tiers = await self._tiers.known()
         return pb.ListTiersResponse(tiers=[convert.tier(tier) for tier in tiers])
+
+    def _entities(
+        self,
+        tenant: Tenant,
+        context: Context,
+        states: Sequence[pb.EntityState],
+        proof: Proof,
+        not_found_keys: Sequence[str],
+    ) -> pb.GetEntitiesResponse:
+        context.set_trailing_metadata(convert.trailers(proof))
+        response = pb.GetEntitiesResponse(
+            entities=states,
+            not_found_keys=not_found_keys,
+            metadata=self._metadata(tenant, proof),
+        )
+        return self._fitting(response, "entity_keys")
 
     def _options(self, tenant: Tenant, message: consistency_pb2.Consistency) -> ReadOptions:
         """The read's consistency. First of all checks: a token of another tenant gets nothing."""

@@ -5,11 +5,12 @@ from collections.abc import Sequence
 import grpc.aio
 
 from atlas_common.config import RpcConfig
+from atlas_common.rpc.access_log import AccessLog
 from atlas_common.rpc.admission import Admission
 from atlas_common.rpc.deadline import Deadline
 from atlas_common.rpc.failures import failures_reported
 from atlas_common.rpc.identity import Authenticator, Identity, TenantResolver
-from atlas_common.rpc.observation import observed
+from atlas_common.rpc.observation import Observation
 from atlas_common.rpc.scope import Scope, ScopedInterceptor
 
 
@@ -37,7 +38,7 @@ def scopes(
     """The chain in its order."""
     chain: list[Scope] = [
         # First, so that the span, the log line and the metrics cover all the rest and its errors.
-        observed,
+        Observation(AccessLog(config.logged_calls_per_second_max)).observed,
         # Before anything that may fail, so that every failure has a reason and leaks nothing.
         failures_reported,
         # Before any work: refusing has to be cheap to be of use.

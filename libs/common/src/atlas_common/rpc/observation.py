@@ -12,10 +12,11 @@ from opentelemetry import context as otel_context
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode, set_span_in_context
 
 from atlas_common.call import request_context
+from atlas_common.rpc.access_log import AccessLog
 from atlas_common.rpc.scope import Call, Proceed
-from atlas_common.telemetry import metrics
+from atlas_common.telemetry import metrics, tracing
 from atlas_common.telemetry.logs import logger
-from atlas_common.telemetry.tracing import propagator, tracer
+from atlas_common.telemetry.tracing import tracer
 
 REQUEST_ID_KEY = "x-request-id"
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")  # Goes into logs and headers: visible ASCII only.
@@ -35,46 +36,60 @@ _duration = metrics.histogram("atlas.rpc.server.duration", "s", "Time a call too
 _active = metrics.up_down_counter("atlas.rpc.server.active", "{calls}", "Calls at work.")
 
 
-async def observed(call: Call, proceed: Proceed) -> Any:
-    """Trace, log and count the call; health checks and reflection pass unobserved."""
-    if call.is_infrastructure:
-        return await proceed()
-    metadata = call.text_metadata()
-    id_ = _accepted(metadata.get(REQUEST_ID_KEY, ""))
-    started = time.monotonic()
-    _active.add(1)
-    span = _span(call, metadata, id_)
-    # Attached for good: the call's task has a context of its own, which ends with it.
-    otel_context.attach(set_span_in_context(span))
-    with request_context(id_):
-        try:
+class Observation:
+    """Traces, logs and counts calls."""
+
+    def __init__(self, log: AccessLog) -> None:
+        self._access = log
+
+    async def observed(self, call: Call, proceed: Proceed) -> Any:
+        """Watch the call; health checks and reflection pass unobserved."""
+        if call.is_infrastructure:
             return await proceed()
-        except asyncio.CancelledError:
-            call.code = grpc.StatusCode.CANCELLED
-            raise
-        finally:
-            seconds = time.monotonic() - started
-            _active.add(-1)
-            _duration.record(seconds, {"method": call.method, "code": call.code.name})
-            _finish(span, call)
-            _log.info(
-                "call",
-                method=call.method,
-                code=call.code.name,
-                reason=call.reason,
-                seconds=round(seconds, 6),
-                peer=call.context.peer(),
-                **call.attributes,
-            )
+        metadata = call.text_metadata()
+        id_ = _accepted(metadata.get(REQUEST_ID_KEY, ""))
+        started = time.monotonic()
+        _active.add(1)
+        span = _span(call, metadata, id_)
+        # Attached for good: the call's task has a context of its own, which ends with it.
+        otel_context.attach(set_span_in_context(span))
+        with request_context(id_):
+            try:
+                return await proceed()
+            except asyncio.CancelledError:
+                call.code = grpc.StatusCode.CANCELLED
+                raise
+            finally:
+                ended = time.monotonic()
+                _active.add(-1)
+                _duration.record(ended - started, {"method": call.method, "code": call.code.name})
+                _finish(span, call)
+                if self._access.admits(call, ended):
+                    self._write(call, ended - started)
+
+    def _write(self, call: Call, seconds: float) -> None:
+        left_out = self._access.take_left_out()
+        _log.info(
+            "call",
+            method=call.method,
+            code=call.code.name,
+            reason=call.reason,
+            seconds=round(seconds, 6),
+            peer=call.context.peer(),
+            **call.attributes,
+            **({} if left_out is None else {"calls_left_out": left_out}),
+        )
 
 
 def _span(call: Call, metadata: Mapping[str, str], id_: str) -> Span:
     name = call.method.removeprefix("/")
-    service, _, method = name.partition("/")
     # No context manager: nothing of an exception goes into it, its text may hold a tenant's values.
+    if not tracing.is_exported():
+        return tracing.unrecorded_span(metadata)
+    service, _, method = name.partition("/")
     return tracer.start_span(
         name,
-        context=propagator.extract(metadata, context=otel_context.Context()),
+        context=tracing.remote_context(metadata),
         kind=SpanKind.SERVER,
         attributes={
             "rpc.system": "grpc",
@@ -86,6 +101,8 @@ def _span(call: Call, metadata: Mapping[str, str], id_: str) -> Span:
 
 
 def _finish(span: Span, call: Call) -> None:
+    if not span.is_recording():
+        return
     span.set_attribute("rpc.grpc.status_code", call.code.value[0])
     if call.reason is not None:
         span.set_attribute("atlas.error.reason", call.reason)

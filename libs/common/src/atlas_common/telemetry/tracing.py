@@ -2,7 +2,7 @@
 
 import json
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
@@ -19,6 +19,7 @@ from opentelemetry.sdk.trace.export import (
     SpanExporter,
     SpanExportResult,
 )
+from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
 from opentelemetry.sdk.trace.sampling import Decision, Sampler, SamplingResult
 from opentelemetry.trace import Link, SpanKind, TraceState
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
@@ -30,6 +31,8 @@ EXPORT_TIMEOUT_SECONDS = 2
 
 tracer = trace.get_tracer("atlas")
 propagator: TextMapPropagator = TraceContextTextMapPropagator()
+_TRACEPARENT = "traceparent"
+_ids = RandomIdGenerator()
 
 
 @contextmanager
@@ -54,6 +57,29 @@ def exported(service: str, instance: str, config: TelemetryConfig) -> Iterator[N
         _outlet.processors = ()
         for processor in processors:
             processor.shutdown()  # Exports what is buffered first.
+
+
+def is_exported() -> bool:
+    """Whether anybody takes spans at this moment."""
+    return bool(_outlet.processors)
+
+
+def remote_context(carrier: Mapping[str, str]) -> otel_context.Context:
+    """The caller's span, as its headers tell; nothing else of this process's context."""
+    nothing = otel_context.Context()
+    return propagator.extract(carrier, nothing) if _TRACEPARENT in carrier else nothing
+
+
+def unrecorded_span(carrier: Mapping[str, str]) -> trace.Span:
+    """What start_span() makes when nobody takes spans, without asking everybody who might.
+
+    It has ids of its own and the caller's trace, for logs, errors and whoever records further on.
+    """
+    caller = trace.get_current_span(remote_context(carrier)).get_span_context()
+    trace_id = caller.trace_id if caller.is_valid else _ids.generate_trace_id()
+    return trace.NonRecordingSpan(
+        trace.SpanContext(trace_id, _ids.generate_span_id(), is_remote=False)
+    )
 
 
 def resource(service: str, instance: str) -> Resource:

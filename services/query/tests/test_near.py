@@ -1,0 +1,127 @@
+"""Answers that may be given again: how stale they are by then, and to whom."""
+
+from datetime import UTC, datetime
+
+import pytest
+
+from atlas.type.freshness import Position
+from atlas_query.consistency import (
+    AtLeastAsFresh,
+    Consistency,
+    Eventual,
+    Level,
+    Requirement,
+    Source,
+    Strong,
+)
+from atlas_query.near import NearCache
+from atlas_query.proof import Proof
+
+ACME, GLOBEX = 1, 2
+NOON = datetime(2030, 1, 1, 12, tzinfo=UTC)
+FIRST, SECOND = Position(0, 1, 7), Position(1, 1, 9)
+
+
+class Clock:
+    now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def near(clock: Clock) -> NearCache[str]:
+    return NearCache(0.5, len, clock)
+
+
+def answered(lag: float = 0.2, *positions: Position, as_of: datetime | None = NOON) -> Proof:
+    return Proof(Source.CACHE, "hotcache", Level.EVENTUAL, lag, as_of, positions, "")
+
+
+def wanted(requirement: Requirement) -> Consistency:
+    return Consistency(requirement)
+
+
+EVENTUAL = wanted(Eventual())
+
+
+def test_what_was_answered_is_answered_again_with_its_age_in_the_lag(
+    near: NearCache[str], clock: Clock
+) -> None:
+    near.put(ACME, (), 100.0, answered(0.2), {"pump": "4 bar"})
+    clock.now = 100.3
+    found = near.get(ACME, ["pump"], (), EVENTUAL)
+    assert found is not None
+    values, proof = found
+    assert values == ["4 bar"]
+    assert proof.lag_seconds == pytest.approx(0.5)
+    assert (proof.source, proof.as_of) == (Source.CACHE, NOON)
+
+
+def test_nobody_gets_it_who_accepts_less_staleness(near: NearCache[str], clock: Clock) -> None:
+    near.put(ACME, (), 100.0, answered(0.2), {"pump": "4 bar"})
+    clock.now = 100.3
+    assert near.get(ACME, ["pump"], (), wanted(Eventual(0.51))) is not None
+    assert near.get(ACME, ["pump"], (), wanted(Eventual(0.49))) is None
+    assert near.get(ACME, ["pump"], (), wanted(Strong())) is None
+
+
+def test_it_is_forgotten_after_its_time(near: NearCache[str], clock: Clock) -> None:
+    near.put(ACME, (), 100.0, answered(0.0), {"pump": "4 bar"})
+    clock.now = 100.6
+    assert near.get(ACME, ["pump"], (), wanted(Eventual(60))) is None
+
+
+def test_a_token_is_honoured_only_by_what_was_read_with_its_positions(
+    near: NearCache[str],
+) -> None:
+    near.put(ACME, (), 100.0, answered(0.0, FIRST), {"pump": "4 bar"})
+    for asked, is_found in (((FIRST,), True), ((FIRST, SECOND), False), ((), True)):
+        for requirement in (Eventual(3.0, asked, b"t"), AtLeastAsFresh(asked, b"t")):
+            found = near.get(ACME, ["pump"], (), wanted(requirement))
+            assert (found is not None) is is_found
+            assert found is None or found[1].positions == asked
+
+
+def test_a_later_sequence_of_the_lane_is_another_position(near: NearCache[str]) -> None:
+    near.put(ACME, (), 100.0, answered(0.0, FIRST), {"pump": "4 bar"})
+    later = Position(FIRST.lane, FIRST.epoch, FIRST.sequence + 1)
+    assert near.get(ACME, ["pump"], (), wanted(Eventual(3.0, (later,), b"t"))) is None
+
+
+def test_each_tenant_each_attribute_and_each_entity_has_its_own(near: NearCache[str]) -> None:
+    near.put(ACME, (), 100.0, answered(), {"pump": "4 bar"})
+    near.put(GLOBEX, (), 100.0, answered(), {"pump": "9 bar"})
+    near.put(ACME, ("speed",), 100.0, answered(), {"pump": "3 m/s"})
+    assert [
+        found and found[0]
+        for found in (
+            near.get(ACME, ["pump"], (), EVENTUAL),
+            near.get(GLOBEX, ["pump"], (), EVENTUAL),
+            near.get(ACME, ["pump"], ("speed",), EVENTUAL),
+            near.get(GLOBEX, ["pump"], ("speed",), EVENTUAL),
+            near.get(ACME, ["pump", "fan"], (), EVENTUAL),
+        )
+    ] == [["4 bar"], ["9 bar"], ["3 m/s"], None, None]
+
+
+def test_of_several_entities_the_weakest_speaks_for_all(near: NearCache[str], clock: Clock) -> None:
+    near.put(ACME, (), 100.0, answered(1.0), {"pump": "4 bar"})
+    near.put(ACME, (), 100.2, answered(0.1, as_of=None), {"fan": "on"})
+    clock.now = 100.3
+    found = near.get(ACME, ["fan", "pump", "fan"], (), EVENTUAL)
+    assert found is not None
+    assert found[0] == ["on", "4 bar", "on"]
+    assert found[1].lag_seconds == pytest.approx(1.3)
+    assert found[1].as_of is None
+
+
+def test_nothing_is_kept_where_that_is_switched_off(clock: Clock) -> None:
+    near: NearCache[str] = NearCache(0, len, clock)
+    near.put(ACME, (), 100.0, answered(), {"pump": "4 bar"})
+    assert near.get(ACME, ["pump"], (), EVENTUAL) is None
