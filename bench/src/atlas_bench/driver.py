@@ -14,16 +14,11 @@ from typing import Any, TypeAlias
 import grpc
 import numpy as np
 
+from atlas_bench.channels import CHANNEL_OPTIONS
 from atlas_bench.job import ClosedLoop, Job, OpenLoop, Request
 from atlas_bench.loops import Call, poisson_arrivals, run_closed, run_open
 from atlas_bench.tally import Outcome, Tally
 
-CHANNEL_OPTIONS = (
-    ("grpc.max_receive_message_length", 64 * 1024 * 1024),
-    ("grpc.max_send_message_length", 64 * 1024 * 1024),
-    ("grpc.enable_http_proxy", 0),
-    ("grpc.use_local_subchannel_pool", 1),  # Each run connects anew, as the one it is compared to.
-)
 # Neither encoded nor decoded in this process: what the driver spends, the platform lacks.
 Unary: TypeAlias = "grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]"
 Streaming: TypeAlias = "grpc.aio.UnaryStreamMultiCallable[bytes, bytes]"

@@ -9,7 +9,7 @@ import grpc
 
 from atlas.query.v1 import query_service_pb2 as query_pb2
 from atlas.type.v1 import consistency_pb2, value_pb2
-from atlas_bench.driver import CHANNEL_OPTIONS
+from atlas_bench.channels import CHANNEL_OPTIONS
 from atlas_bench.job import Request
 from atlas_bench.workload import STATES, Shape
 from atlas_client import eventual, strong
