@@ -3,7 +3,8 @@
 import asyncio
 from collections.abc import Mapping, Sequence
 
-from atlas_client import AtlasClient, Attribute
+from atlas_bench.errors import BenchError
+from atlas_client import AtlasClient, AtlasError, Attribute
 from atlas_client import Endpoints as ClientEndpoints
 from atlas_devstack.endpoints import Endpoints
 
@@ -16,8 +17,14 @@ def make_catalog(
     tenants: Mapping[str, Sequence[Attribute]],
     entity_keys: Sequence[str],
 ) -> list[int]:
-    """Make each tenant (by its key) with its attributes and these entities; return their ids."""
-    return asyncio.run(_make(endpoints, tenants, entity_keys))
+    """Make each tenant (by its key) with its attributes and these entities; return their ids.
+
+    Raises BenchError.
+    """
+    try:
+        return asyncio.run(_make(endpoints, tenants, entity_keys))
+    except AtlasError as error:
+        raise BenchError(f"the catalog could not be made: {error}") from error
 
 
 async def _make(

@@ -1,49 +1,46 @@
-"""`python -m atlas_bench.driver`: the load generator, in a process of its own.
+"""`python -m atlas_bench.read.driver`: the load generator, in a process of its own.
 
-Reads one Job a line from stdin, answers each with one line of JSON on stdout, ends with its input.
-Apart from the process that starts it, so that neither COPY nor the report shares its interpreter.
+Reads one ReadJob a line from stdin, answers each with one line of JSON on stdout, ends with its
+input.
 """
 
 import asyncio
+import gc
 import json
 import sys
-import time
-import uuid
 from typing import Any, TypeAlias
 
 import grpc
-import numpy as np
 
 from atlas_bench.channels import CHANNEL_OPTIONS
-from atlas_bench.job import ClosedLoop, Job, OpenLoop, Request
 from atlas_bench.loops import Call, poisson_arrivals, run_closed, run_open
+from atlas_bench.read.job import ClosedLoop, OpenLoop, ReadJob
 from atlas_bench.tally import Outcome, Tally
 
 # Neither encoded nor decoded in this process: what the driver spends, the platform lacks.
 Unary: TypeAlias = "grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]"
 Streaming: TypeAlias = "grpc.aio.UnaryStreamMultiCallable[bytes, bytes]"
-_REQUEST_ID_TAG = b"\x0a"  # WriteRequest.request_id, field 1.
 
 
 def main() -> None:
     """Work off the jobs on stdin."""
     with asyncio.Runner() as runner:
         for line in sys.stdin:
-            summary = runner.run(run(Job.from_json(line)))
+            gc.collect()  # Here, so that it hits no call of the run.
+            summary = runner.run(run(ReadJob.from_json(line)))
             sys.stdout.write(json.dumps(summary) + "\n")
             sys.stdout.flush()
 
 
-async def run(job: Job) -> dict[str, Any]:
-    """Do one run; return Tally.summary() and how the calls before it went."""
+async def run(job: ReadJob) -> dict[str, Any]:
+    """Do one run; return Tally.summary() and how many of the calls before it failed."""
     async with grpc.aio.insecure_channel(job.target, options=CHANNEL_OPTIONS) as channel:
         call = _stream_call(job, channel) if job.streaming else _unary_call(job, channel)
         await asyncio.wait_for(channel.channel_ready(), timeout=job.timeout_seconds)
         warm_up = [await call(index) for index in range(job.warm_up_calls)]
         tally = await _measure(job.load, call)
     failed = sum(bool(outcome.error) for outcome in warm_up)
-    counts = {"warm_up_calls_ok": len(warm_up) - failed, "warm_up_calls_failed": failed}
-    return {**tally.summary(), **counts}
+    return {**tally.summary(), "warm_up_calls_failed": failed}
 
 
 async def _measure(load: OpenLoop | ClosedLoop, call: Call) -> Tally:
@@ -52,56 +49,41 @@ async def _measure(load: OpenLoop | ClosedLoop, call: Call) -> Tally:
     return await run_closed(load.callers, call, seconds=load.seconds, calls_max=load.calls_max)
 
 
-def _unary_call(job: Job, channel: grpc.aio.Channel) -> Call:
+def _unary_call(job: ReadJob, channel: grpc.aio.Channel) -> Call:
     method: Unary = channel.unary_unary(job.method, None, None)
+    metadata = (("x-atlas-tenant", job.tenant),)
 
     async def call(index: int) -> Outcome:
         request = job.requests[index % len(job.requests)]
-        body = _body(job, request)
-        answer = method(body, timeout=job.timeout_seconds, metadata=_metadata(request))
+        answer = method(request, timeout=job.timeout_seconds, metadata=metadata)
         try:
-            await answer
-            return Outcome(source=_source(await answer.trailing_metadata()))
+            message = await answer
+            source = _source(await answer.trailing_metadata())
+            return Outcome(source=source, answer_bytes=len(message))
         except grpc.aio.AioRpcError as error:
             return Outcome(error=_words(error))
 
     return call
 
 
-def _stream_call(job: Job, channel: grpc.aio.Channel) -> Call:
+def _stream_call(job: ReadJob, channel: grpc.aio.Channel) -> Call:
     method: Streaming = channel.unary_stream(job.method, None, None)
+    metadata = (("x-atlas-tenant", job.tenant),)
 
     async def call(index: int) -> Outcome:
         request = job.requests[index % len(job.requests)]
-        body = _body(job, request)
-        answers = method(body, timeout=job.timeout_seconds, metadata=_metadata(request))
+        answers = method(request, timeout=job.timeout_seconds, metadata=metadata)
+        first_at, size = None, 0
         try:
-            async for _ in answers:
-                pass
-            return Outcome(source=_source(await answers.trailing_metadata()))
+            async for message in answers:
+                first_at = first_at or asyncio.get_running_loop().time()
+                size += len(message)
+            source = _source(await answers.trailing_metadata())
+            return Outcome(source=source, answer_bytes=size, answered_at=first_at)
         except grpc.aio.AioRpcError as error:
             return Outcome(error=_words(error))
 
     return call
-
-
-def _body(job: Job, request: Request) -> bytes:
-    template = request.template
-    body = template.body
-    if template.offsets.size:
-        now_us = time.time_ns() // 1_000
-        # Behind the present, and each its own: no two points of a series share a time.
-        times = now_us - template.offsets.size + np.arange(template.offsets.size, dtype=np.int64)
-        body = template.with_varints(times)
-    if job.numbered:
-        # A message's encoding may be followed by more of its fields.
-        request_id = uuid.uuid4().hex.encode()
-        body += _REQUEST_ID_TAG + bytes([len(request_id)]) + request_id
-    return body
-
-
-def _metadata(request: Request) -> tuple[tuple[str, str], ...]:
-    return (("x-atlas-tenant", request.tenant),)
 
 
 def _source(trailers: grpc.aio.Metadata | None) -> str:
