@@ -97,7 +97,7 @@ def test_failed_calls_and_a_load_that_broke_off_are_said() -> None:
     beside: dict[str, Any] = {"kind": "hot_under_ingest", "ingest_to_the_end": False}
     assert remarks([failed, beside]) == [
         "3 calls of eav FAILED",
-        "1 calls of ingest's load beside hot_under_ingest FAILED",
+        "the load of ingest ended before hot_under_ingest did",
     ]
 
 

@@ -132,10 +132,12 @@ def _latencies(result: dict[str, Any]) -> Table:
     )  # fmt: skip
     rates, latency = result["calls_per_s"], result["latency_ms"]
     beside = result.get("under_ingest", {}).get("latency_ms", {})
-    names = [*latency, *(f"{name}_p50" for name in rates)]
+    names = [*latency, *beside, *(f"{name}_p50" for name in rates)]
     kinds = dict.fromkeys(name.removesuffix("_p50") for name in names if name.endswith("_p50"))
     for kind in kinds:
-        sources = result["sources"].get(kind, result["sources"].get(f"{kind}_full_speed", {}))
+        sources: dict[str, float] = {}
+        for suffix in ("_under_ingest", "_full_speed", ""):
+            sources = result["sources"].get(f"{kind}{suffix}", sources)
         table.add_row(
             kind,
             ", ".join(f"{tier} {share:.0%}" for tier, share in sources.items()),

@@ -30,14 +30,14 @@ class ReadOptions:
     rate: float = 100.0
     """... for what Postgres answers; ..."""
     filter_rate: float = 20.0
-    """... and for a page of a hundred entities."""
+    """... for a page of a hundred entities, ..."""
+    filter_all_rate: float = 3.0
+    """... and for one with all their hot attributes."""
     variants: int = 200
     """Different requests of a kind, sent in turn, where it is not about one entity."""
     router_rounds: int = 1_000
     """Reads of each kind in a run of the router's scenario."""
-    ingest: IngestOptions = field(
-        default_factory=lambda: IngestOptions(arrow_templates=400, stream_window=4)
-    )
+    ingest: IngestOptions = field(default_factory=lambda: IngestOptions(arrow_templates=100))
     """Of the load in `under_ingest`."""
     ingest_lead_seconds: float = 2.0
     """How long that load runs before a read is measured beside it."""

@@ -121,17 +121,18 @@ class Turns:
         options, questions, over_rows = self.rig.options, self.questions, self.eav
         assert over_rows is not None
         pairs = questions.pairs()
-        pair = pairs[repeat % len(pairs)]
+        status, tier = pairs[repeat % len(pairs)]
         opened = OpenLoop(options.filter_rate, options.seconds, seed=repeat)
 
         def rows() -> None:
-            self.runs.make("eav", repeat, lambda: over_rows.run([pair]))
+            self.runs.make("eav", repeat, lambda: over_rows.run(status, tier))
 
         def platform() -> None:
             self.runs.ask("filter", repeat, questions.filter(), opened)
 
         _in_turn(repeat, rows, platform)
-        self.runs.ask("filter_all", repeat, questions.filter_all(), opened)
+        rarely = OpenLoop(options.filter_all_rate, options.seconds, seed=repeat)
+        self.runs.ask("filter_all", repeat, questions.filter_all(), rarely)
 
     def _jsonb(self, repeat: int) -> None:
         self._steady("jsonb", repeat, self.questions.jsonb())
