@@ -42,9 +42,9 @@ down: setup ## Stop a platform that was left running.
 status: setup ## Show what runs.
 	@$(BIN)/atlas status --state $(STATE)
 
-bench: setup ## Measure ingest and reads against raw baselines.
-	@$(BIN)/atlas bench ingest
-	@$(BIN)/atlas bench read
+bench: setup ## Measure ingest and reads against raw baselines; ARGS=--quick for rough figures.
+	@$(BIN)/atlas bench ingest $(ARGS)
+	@$(BIN)/atlas bench read $(ARGS)
 
 lock: setup ## Resolve the dependencies anew (UPGRADE=1 takes newer versions).
 	@tools/lock

@@ -28,13 +28,12 @@ StateOption = Annotated[
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
-RepeatsOption = Annotated[int, typer.Option(min=1, max=100, help="Runs of each kind.")]
-SecondsOption = Annotated[float, typer.Option(min=0.5, max=600, help="Length of each run.")]
-CallersOption = Annotated[
-    int, typer.Option(min=1, max=1_000, help="Calls in flight at full speed.")
+RepeatsOption = Annotated[
+    int | None, typer.Option(min=1, max=100, help="Runs of each kind. Default: 5.")
 ]
-TenantsOption = Annotated[int, typer.Option(min=1, max=100, help="Tenants that are used.")]
-EntitiesOption = Annotated[int, typer.Option(min=1, max=10_000, help="Entities of each tenant.")]
+ProfileOption = Annotated[
+    bool, typer.Option("--profile", help="Show where the time goes: Python and statements.")
+]
 
 
 _INGEST_EXAMPLES = """Examples:
@@ -62,9 +61,7 @@ def ingest(  # noqa: PLR0917 - typer makes options of them.
             " vs_executemany, group_commit, latency, memory, growth. Default: all."
         ),
     ] = None,
-    repeats: Annotated[
-        int | None, typer.Option(min=1, max=100, help="Runs of each kind. Default: 5.")
-    ] = None,
+    repeats: RepeatsOption = None,
     seconds: Annotated[
         float | None,
         typer.Option(min=0.5, max=600, help="Length of each run at full speed. Default: 6."),
@@ -84,9 +81,7 @@ def ingest(  # noqa: PLR0917 - typer makes options of them.
             "--everything", help="Let replicas and the warehouse follow every row meanwhile."
         ),
     ] = False,
-    profile: Annotated[
-        bool, typer.Option("--profile", help="Show where the time goes: Python and statements.")
-    ] = False,
+    profile: ProfileOption = False,
 ) -> None:
     """The write path against raw binary COPY of the same points, and against other ways to write.
 
@@ -97,7 +92,6 @@ def ingest(  # noqa: PLR0917 - typer makes options of them.
     from atlas_bench.ingest import chosen_options, measure  # noqa: PLC0415
 
     def run() -> dict[str, Any]:
-        given = {"repeats": repeats, "seconds": seconds}
         options = chosen_options(
             only=only,
             quick=quick,
@@ -105,7 +99,7 @@ def ingest(  # noqa: PLR0917 - typer makes options of them.
             growth_in_one=growth_in_one,
             everything=everything,
             profile=profile,
-            **{name: value for name, value in given.items() if value is not None},
+            **_given(repeats=repeats, seconds=seconds),
         )
         return measure(options)
 
@@ -114,34 +108,56 @@ def ingest(  # noqa: PLR0917 - typer makes options of them.
         raise typer.Exit(EXIT_FAILED)
 
 
-@bench.command()
+_READ_EXAMPLES = """Examples:
+
+atlas bench read --quick
+
+atlas bench read --json > read.json
+
+atlas bench read --only hot,batch --repeats 3
+
+atlas bench read --state .atlas --only filter
+
+atlas bench read --only hot --repeats 1 --profile
+"""
+
+
+@bench.command(epilog=_READ_EXAMPLES)
 def read(  # noqa: PLR0917 - see ingest().
     state: StateOption = None,
     as_json: JsonOption = False,
-    seconds: SecondsOption = 3.0,
-    repeats: RepeatsOption = 5,
-    callers: CallersOption = 16,
-    calls_per_second: Annotated[
-        float, typer.Option("--rate", min=1, help="Calls per second offered by the open loop.")
-    ] = 100.0,
-    tenants: TenantsOption = 3,
-    entities: EntitiesOption = 200,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Less than a minute: short runs, less data; rough.")
+    ] = False,
+    only: Annotated[
+        str | None,
+        typer.Option(
+            help="Scenarios, separated by commas: hot, batch, filter, jsonb, cold, history, router,"
+            " under_ingest. Default: all."
+        ),
+    ] = None,
+    repeats: RepeatsOption = None,
+    seconds: Annotated[
+        float | None, typer.Option(min=0.5, max=600, help="Length of each run. Default: 4.")
+    ] = None,
+    profile: ProfileOption = False,
 ) -> None:
-    """Reads of every tier against a bare gRPC echo of the same bytes."""
-    from atlas_bench.read import ReadOptions, measure  # noqa: PLC0415 - see ingest().
-    from atlas_bench.workload import Shape  # noqa: PLC0415
+    """Reads of every tier: against bare gRPC, against rows asked by SQL, and by the clock.
+
+    Starts a platform of its own in a temporary directory, and removes it. With --state it uses one
+    that runs, stores what it reads there unless a run before has, and leaves it.
+    """
+    from atlas_bench.read import chosen_options, measure  # noqa: PLC0415 - see ingest().
 
     def run() -> dict[str, Any]:
-        options = ReadOptions(
-            seconds=seconds,
-            repeats=repeats,
-            callers=callers,
-            calls_per_second=calls_per_second,
-            shape=Shape(tenants=tenants, entities=entities),
-        )
-        return measure(options, state)
+        given = _given(repeats=repeats, seconds=seconds)
+        return measure(chosen_options(only=only, quick=quick, profile=profile, **given), state)
 
     _told(run, as_json=as_json)
+
+
+def _given(**options: float | None) -> dict[str, float]:
+    return {name: value for name, value in options.items() if value is not None}
 
 
 def _told(run: Callable[[], dict[str, Any]], *, as_json: bool) -> dict[str, Any]:

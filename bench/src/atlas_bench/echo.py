@@ -1,16 +1,15 @@
-"""`python -m atlas_bench.echo`: a bare gRPC server, the floor under every read.
+"""`python -m atlas_bench.echo`: a bare gRPC server, the floor under every call.
 
 Answers with fixed bytes: what a call of this size costs on this machine when nobody does any work.
-Reads one JSON line from stdin, {"answers": {"<operation>": ["<base64 message>", ...]}}, prints its
-address, and serves until stdin ends. Methods: /echo/<operation> (unary, the first message) and
-/echo-stream/<operation> (all of them); an operation that begins with a slash is a method's name.
+Reads one JSON line from stdin, {"answers": {"/package.Service/Method": "<base64 message>", ...}},
+prints its address, and serves until stdin ends.
 """
 
 import asyncio
 import base64
 import json
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import Mapping
 from typing import TypeAlias
 
 import grpc
@@ -19,16 +18,10 @@ Handler: TypeAlias = "grpc.RpcMethodHandler[bytes, bytes]"
 
 
 class Echo(grpc.GenericRpcHandler):
-    """Serves every operation it has answers for."""
+    """Serves every method it has an answer for."""
 
-    def __init__(self, answers: dict[str, list[bytes]]) -> None:
-        self._handlers: dict[str, Handler] = {}
-        for operation, messages in answers.items():
-            if operation.startswith("/"):
-                self._handlers[operation] = _unary(messages[0])
-                continue
-            self._handlers[f"/echo/{operation}"] = _unary(messages[0])
-            self._handlers[f"/echo-stream/{operation}"] = _stream(messages)
+    def __init__(self, answers: Mapping[str, bytes]) -> None:
+        self._handlers = {method: _unary(message) for method, message in answers.items()}
 
     def service(self, call: grpc.HandlerCallDetails) -> "Handler | None":
         """Find the handler of a method."""
@@ -42,15 +35,7 @@ def _unary(message: bytes) -> Handler:
     return grpc.unary_unary_rpc_method_handler(answer)
 
 
-def _stream(messages: list[bytes]) -> Handler:
-    async def answer(_request: bytes, _context: object) -> AsyncIterator[bytes]:
-        for message in messages:
-            yield message
-
-    return grpc.unary_stream_rpc_method_handler(answer)
-
-
-async def serve(answers: dict[str, list[bytes]]) -> None:
+async def serve(answers: Mapping[str, bytes]) -> None:
     """Serve until stdin ends."""
     server = grpc.aio.server()
     server.add_generic_rpc_handlers((Echo(answers),))
@@ -65,8 +50,7 @@ async def serve(answers: dict[str, list[bytes]]) -> None:
 def main() -> None:
     """Read what to answer, then serve."""
     read = json.loads(sys.stdin.readline())["answers"]
-    answers = {name: [base64.b64decode(each) for each in parts] for name, parts in read.items()}
-    asyncio.run(serve(answers))
+    asyncio.run(serve({method: base64.b64decode(message) for method, message in read.items()}))
 
 
 if __name__ == "__main__":

@@ -52,7 +52,7 @@ async def run_open(
     async def one(index: int, due: float) -> None:
         try:
             outcome = await call(index)
-            tally.record(loop.time() - due, outcome)
+            tally.record(_answered(outcome, loop) - due, outcome)
         finally:
             gate.release()
 
@@ -82,13 +82,17 @@ async def run_closed(
             index, sent = sent, sent + 1
             due = loop.time()
             outcome = await call(index)
-            tally.record(loop.time() - due, outcome)
+            tally.record(_answered(outcome, loop) - due, outcome)
 
     async with asyncio.TaskGroup() as group:
         for _ in range(callers):
             group.create_task(caller())
     tally.elapsed_seconds = loop.time() - began
     return tally
+
+
+def _answered(outcome: Outcome, loop: asyncio.AbstractEventLoop) -> float:
+    return loop.time() if outcome.answered_at is None else outcome.answered_at
 
 
 async def _wait_until(due: float, spin_seconds: float) -> None:

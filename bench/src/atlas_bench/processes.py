@@ -1,45 +1,23 @@
-"""The benchmark's own helpers: the driver and the echo server, each a process."""
+"""The benchmark's own helpers, such as the echo server: each a process."""
 
 import base64
 import json
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
 
 from atlas_bench.errors import BenchError
-from atlas_bench.job import Job
 
 _END_SECONDS_MAX = 10.0
 
 
-class Driver:
-    """The load generator's process."""
-
-    def __init__(self, child: "subprocess.Popen[str]") -> None:
-        self._child = child
-
-    @classmethod
-    @contextmanager
-    def started(cls) -> Iterator["Driver"]:
-        """Run a driver; it ends with this."""
-        with module_process("atlas_bench.driver") as child:
-            yield cls(child)
-
-    def run(self, job: Job) -> dict[str, Any]:
-        """Do one run; returns Tally.summary(). Raises BenchError when the driver died."""
-        answer: dict[str, Any] = json.loads(ask(self._child, job.to_json()))
-        return answer
-
-
 @contextmanager
-def echo_server(answers: Mapping[str, Sequence[bytes]]) -> Iterator[str]:
-    """Run a bare gRPC server with these answers; gives its address."""
+def echo_server(answers: Mapping[str, bytes]) -> Iterator[str]:
+    """Run a bare gRPC server with these answers, by their methods' paths; gives its address."""
     with module_process("atlas_bench.echo") as child:
         encoded = {
-            name: [base64.b64encode(message).decode() for message in messages]
-            for name, messages in answers.items()
+            method: base64.b64encode(message).decode() for method, message in answers.items()
         }
         yield ask(child, json.dumps({"answers": encoded})).strip()
 

@@ -34,7 +34,7 @@ def _processor(runs: list[dict[str, Any]]) -> str:
     """Say who used the processor while the platform worked."""
     used: Counter[str] = Counter()
     for run in runs:
-        if not run["kind"].startswith("baseline"):
+        if not run["kind"].startswith(("baseline", "echo", "eav")):
             used.update(run.get("processor_seconds", {}))
     total = sum(used.values()) or 1.0
     shares = ", ".join(f"{name} {seconds / total:.0%}" for name, seconds in used.most_common(6))
@@ -53,22 +53,26 @@ def _ingest(result: dict[str, Any]) -> RenderableType:
     ratios, audit = result["ratios"], result["audit"]
     for name, rate in result["rows_per_s"].items():
         rates.add_row(name, _number(rate, 0), _number(ratios.get(name), 2))
-    held = Table("held to", "bound", "aim", "measured", "", box=None, header_style="bold")
-    for name, found in result["targets"].items():
-        bound = f"<= {found['at_most']:g}" if "at_most" in found else f">= {found['at_least']:g}"
-        verdict = "met" if found["met"] else "[red]MISSED[/red]"
-        held.add_row(name, bound, _number(found.get("aim"), 1), _number(found["is"], 2), verdict)
     kept = "equal" if audit["equal"] else "[red]NOT EQUAL[/red]"
     return Group(
         rates,
         "",
-        held,
+        _held(result["targets"]),
         f"{audit['acknowledged']:,} rows acknowledged, {audit['stored']:,} stored,"
         f" {audit['unknown']:,} unknown: {kept}. Took {result['took_seconds']:.0f} s"
         f"{' (quick: rough figures)' if result['quick'] else ''}.",
         *_growth(result.get("growth", {})),
         *_steps(result.get("profile")),
     )
+
+
+def _held(targets: dict[str, dict[str, Any]]) -> Table:
+    table = Table("held to", "bound", "aim", "measured", "", box=None, header_style="bold")
+    for name, found in targets.items():
+        bound = f"<= {found['at_most']:g}" if "at_most" in found else f">= {found['at_least']:g}"
+        verdict = "met" if found["met"] else "[red]MISSED[/red]"
+        table.add_row(name, bound, _number(found.get("aim"), 1), _number(found["is"], 2), verdict)
+    return table
 
 
 def _growth(curves: dict[str, list[dict[str, Any]]]) -> list[RenderableType]:
@@ -107,31 +111,44 @@ def _steps(profile: dict[str, Any] | None) -> list[RenderableType]:
 
 
 def _read(result: dict[str, Any]) -> RenderableType:
-    table = Table(
-        "operation", "served by", "calls/s", "of echo", "p50 ms", "x echo", "p99 ms", "x echo",
-        "cache hits", box=None, header_style="bold",
-    )  # fmt: skip
-    for name, middle in result["medians"].items():
-        platform, ratios = middle["platform"], result["ratios"][name]
-        hits = platform["cache_hit_share"]
-        table.add_row(
-            name,
-            ", ".join(f"{tier} {share:.0%}" for tier, share in platform["sources"].items()),
-            _number(platform["calls_per_second"], 0),
-            _number(ratios["calls_per_second_platform_to_baseline"], 2),
-            _number(platform["p50_ms"], 2),
-            _number(ratios["p50_ms_platform_to_baseline"], 1),
-            _number(platform["p99_ms"], 2),
-            _number(ratios["p99_ms_platform_to_baseline"], 1),
-            "-" if hits is None else f"{hits:.1%}",
-        )
-    parameters = result["parameters"]
+    stored = result["stored"]
     return Group(
-        table,
-        f"calls/s: {parameters['callers']} callers without pause. p50, p99:"
-        f" {parameters['calls_per_second']:.0f} calls/s offered. Medians of"
-        f" {parameters['repeats']} runs.",
+        _latencies(result),
+        "",
+        _held(result["targets"]),
+        *(f"[red bold]{escape(remark)}[/red bold]" for remark in result["remarks"]),
+        f"{stored['points']:,} points in {stored['partitions']} partitions; and"
+        f" {stored['neighbour_points']:,} of another tenant. Took {result['took_seconds']:.0f} s"
+        f"{' (quick: rough figures)' if result['quick'] else ''}.",
+        *_steps(result.get("profile")),
     )
+
+
+def _latencies(result: dict[str, Any]) -> Table:
+    """Every kind of read: how many a second, how long one takes, and beside ingest's full load."""
+    table = Table(
+        "read", "served by", "calls/s", "p50 ms", "p99 ms", "p50 under ingest", "p99 under ingest",
+        box=None, header_style="bold",
+    )  # fmt: skip
+    rates, latency = result["calls_per_s"], result["latency_ms"]
+    beside = result.get("under_ingest", {}).get("latency_ms", {})
+    names = [*latency, *beside, *(f"{name}_p50" for name in rates)]
+    kinds = dict.fromkeys(name.removesuffix("_p50") for name in names if name.endswith("_p50"))
+    for kind in kinds:
+        sources: dict[str, float] = {}
+        for suffix in ("_under_ingest", "_full_speed", ""):
+            sources = result["sources"].get(f"{kind}{suffix}", sources)
+        table.add_row(
+            kind,
+            ", ".join(f"{tier} {share:.0%}" for tier, share in sources.items()),
+            _number(rates.get(kind), 0),
+            *(
+                _number(figures.get(f"{kind}_{percentile}"), 2)
+                for figures in (latency, beside)
+                for percentile in ("p50", "p99")
+            ),
+        )
+    return table
 
 
 def _number(value: float | None, digits: int) -> str:

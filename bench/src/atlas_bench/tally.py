@@ -24,6 +24,9 @@ class Outcome:
     """Empty when it succeeded; else for example "UNAVAILABLE: the primary is restarting"."""
     source: str = ""
     """Which tier served it, where the answer says so."""
+    answer_bytes: int = 0
+    answered_at: float | None = None
+    """By the event loop's clock; None: when the call ended."""
 
 
 @dataclass
@@ -33,6 +36,9 @@ class Tally:
     ok: int = 0
     errors: Counter[str] = field(default_factory=Counter)
     sources: Counter[str] = field(default_factory=Counter)
+    answer_bytes_min: int = 0
+    answer_bytes_max: int = 0
+    """An answer of another size than all others is a wrong one, perhaps."""
     elapsed_seconds: float = 0.0
     latency: HdrHistogram = field(default_factory=histogram)
     send_lag: HdrHistogram = field(default_factory=histogram)
@@ -43,6 +49,9 @@ class Tally:
         if outcome.error:
             self.errors[outcome.error] += 1
             return
+        size = outcome.answer_bytes
+        self.answer_bytes_min = min(self.answer_bytes_min, size) if self.ok else size
+        self.answer_bytes_max = max(self.answer_bytes_max, size)
         self.ok += 1
         record_seconds(self.latency, latency_seconds)
         if outcome.source:
@@ -65,6 +74,7 @@ class Tally:
             "latency_ms": percentiles(self.latency),
             "send_lag_ms": percentiles(self.send_lag),
             "sources": dict(self.sources),
+            "answer_bytes": [self.answer_bytes_min, self.answer_bytes_max],
         }
 
 

@@ -1,17 +1,11 @@
-"""The telemetry that every benchmark uses: some tenants with the same entities and attributes."""
+"""The telemetry that is written: attributes of all types, and values of them."""
 
 import random
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
-import numpy as np
-
-from atlas.ingest.v1 import ingest_service_pb2
 from atlas.type.v1 import value_pb2
-from atlas_bench.errors import BenchError
-from atlas_bench.template import VARINT_MAX, Template
 from atlas_client import Attribute, DataType
 
 Scalar = bool | int | float | Decimal | str | datetime
@@ -37,78 +31,10 @@ _SERVICED = datetime(2026, 1, 1, tzinfo=UTC)
 TIME_MARK = b"\x18" + b"\xff" * 7 + b"\x7f"  # Field event_time_us with the greatest 8-byte varint.
 
 
-@dataclass(frozen=True)
-class Shape:
-    """How much of everything there is."""
-
-    tenants: int = 3
-    entities: int = 200
-    """Of each tenant."""
-    batch_points: int = 1_000
-    """Points in one Write call: whole entities, each with all attributes."""
-
-    def __post_init__(self) -> None:
-        if self.batch_points % len(ATTRIBUTES) or self.batch_points <= 0:
-            raise BenchError(f"the batch size must be a multiple of {len(ATTRIBUTES)}")
-        if self.entities % self.batch_entities:
-            raise BenchError(f"entities must be a multiple of {self.batch_entities}")
-
-    @property
-    def batch_entities(self) -> int:
-        """Entities in one Write call."""
-        return self.batch_points // len(ATTRIBUTES)
-
-    @property
-    def tenant_keys(self) -> tuple[str, ...]:
-        """Keys of the tenants."""
-        return tuple(f"bench-{number}" for number in range(1, self.tenants + 1))
-
-    @property
-    def entity_keys(self) -> tuple[str, ...]:
-        """Keys of the entities: the same in every tenant."""
-        return tuple(f"pump-{number:05}" for number in range(self.entities))
-
-
-def entity_values(tenant_index: int, entity_index: int) -> list[Scalar]:
-    """Return one value for each of ATTRIBUTES: the same at every call."""
-    return values_of(ATTRIBUTES, tenant_index * 1_000_003 + entity_index)
-
-
 def values_of(attributes: Iterable[Attribute], seed: int) -> list[Scalar]:
     """Return one value for each attribute: the same for the same seed."""
     rng = random.Random(seed)  # noqa: S311 - no secret.
     return [_value(attribute, rng) for attribute in attributes]
-
-
-def write_templates(shape: Shape) -> Iterator[tuple[str, Template]]:
-    """Give each tenant's Write calls, which together write every attribute of every entity once.
-
-    Yields (tenant key, WriteRequest without request_id, to be filled with varints).
-    """
-    keys = shape.entity_keys
-    for tenant_index, tenant in enumerate(shape.tenant_keys):
-        for first in range(0, shape.entities, shape.batch_entities):
-            request = ingest_service_pb2.WriteRequest()
-            for entity_index in range(first, first + shape.batch_entities):
-                values = entity_values(tenant_index, entity_index)
-                for attribute, value in zip(ATTRIBUTES, values, strict=True):
-                    point = request.points.add(
-                        entity_key=keys[entity_index],
-                        attribute=attribute.name,
-                        event_time_us=VARINT_MAX,
-                    )
-                    set_value(point, attribute.data_type, value)
-            yield tenant, _template(request.SerializeToString(), shape.batch_points)
-
-
-def _template(body: bytes, points: int) -> Template:
-    offsets = []
-    found = body.find(TIME_MARK)
-    while found >= 0:
-        offsets.append(found + 1)  # Behind the tag.
-        found = body.find(TIME_MARK, found + len(TIME_MARK))
-    assert len(offsets) == points, "something else looks like a time"
-    return Template(body, np.array(offsets, dtype=np.int64))
 
 
 def _value(attribute: Attribute, rng: random.Random) -> Scalar:  # noqa: PLR0911 - one a type.

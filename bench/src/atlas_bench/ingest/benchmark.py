@@ -10,8 +10,9 @@ from atlas_bench.ingest.growth import IN_ONE, SPREAD, growth_ratio
 from atlas_bench.ingest.options import IngestOptions
 from atlas_bench.ingest.rig import Rig, running
 from atlas_bench.ingest.runs import Runs
-from atlas_bench.ingest.targets import verdicts
+from atlas_bench.ingest.targets import TARGETS
 from atlas_bench.progress import say
+from atlas_bench.targets import verdicts
 
 
 def measure(options: IngestOptions) -> dict[str, Any]:
@@ -36,7 +37,7 @@ def measure(options: IngestOptions) -> dict[str, Any]:
             "took_seconds": round(time.monotonic() - began, 1),
             "runs": runs.all,
         }
-    return {**result, "targets": verdicts(result)}
+    return {**result, "targets": verdicts(TARGETS, result)}
 
 
 def _scenarios(rig: Rig, runs: Runs) -> dict[str, Any]:

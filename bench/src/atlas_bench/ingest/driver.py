@@ -14,7 +14,7 @@ from dataclasses import asdict
 
 import grpc.aio
 
-from atlas_bench.driver import CHANNEL_OPTIONS
+from atlas_bench.channels import CHANNEL_OPTIONS
 from atlas_bench.ingest import doors
 from atlas_bench.ingest.doors import ArrowTemplates, Budget, RowTemplates, Sender, WriteSender
 from atlas_bench.ingest.fleet import Fleet

@@ -1,6 +1,5 @@
 """A platform of our own under test, with everything a scenario needs."""
 
-import asyncio
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
@@ -14,17 +13,17 @@ import psycopg
 
 from atlas.ingest.v1 import ingest_service_pb2 as pb
 from atlas.ingest.v1 import ingest_service_pb2_grpc
+from atlas_bench import profiling
+from atlas_bench.catalog import make_catalog
+from atlas_bench.channels import CHANNEL_OPTIONS
 from atlas_bench.errors import BenchError
-from atlas_bench.ingest import direct, profiling
+from atlas_bench.ingest import direct
 from atlas_bench.ingest.audit import Audit
 from atlas_bench.ingest.direct import Direct
 from atlas_bench.ingest.drivers import Drivers
-from atlas_bench.ingest.fleet import Fleet
 from atlas_bench.ingest.jobs import first_jobs
 from atlas_bench.ingest.options import IngestOptions
 from atlas_bench.ingest.resident import ResidentMemory
-from atlas_client import AtlasClient
-from atlas_client import Endpoints as ClientEndpoints
 from atlas_devstack.credentials import Credentials
 from atlas_devstack.errors import DevstackError
 from atlas_devstack.platform import ROLES, SERVICES
@@ -37,7 +36,6 @@ from atlas_devstack.waiting import Patience
 _SETTLE_SECONDS_MAX = 120.0
 _POLL_SECONDS = 0.1
 _READY_SECONDS_MAX = 60.0
-_CHANNEL_OPTIONS = (("grpc.enable_http_proxy", 0),)
 INGEST_ENVIRONMENT = {"ATLAS_RPC__MAX_CONCURRENT_RPCS": "4000"}
 """A thousand callers are a scenario here, not an overload."""
 
@@ -110,7 +108,7 @@ class Rig:
             service.stop()
 
     def _is_flushed(self) -> bool:
-        with grpc.insecure_channel(self.target, _CHANNEL_OPTIONS) as channel:
+        with grpc.insecure_channel(self.target, CHANNEL_OPTIONS) as channel:
             stub = ingest_service_pb2_grpc.IngestServiceStub(channel)
             status = stub.GetStagingStatus(pb.GetStagingStatusRequest(), timeout=10)
         staged = sum(lane.staged_points for lane in status.lanes)
@@ -148,10 +146,12 @@ def running(options: IngestOptions) -> Iterator[Rig]:
             direct=undo.enter_context(direct.opened(admin_dsn, options.fleet)),
             admin=admin,
             memory=undo.enter_context(ResidentMemory.watched(ingest)),
-            tenant_ids=asyncio.run(_prepare(stack, options.fleet)),
-            profile=profiling.Profile(admin, ingest.pid, _samples(stack.state.path))
-            if options.profile
-            else None,
+            tenant_ids=make_catalog(
+                stack.endpoints,
+                dict.fromkeys(options.fleet.tenant_keys, options.fleet.attributes),
+                options.fleet.entity_keys,
+            ),
+            profile=_profile(stack, admin) if options.profile else None,
         )
 
 
@@ -191,12 +191,6 @@ def _samples(state: Path) -> Path:
     return state / "ingest.samples.json"
 
 
-async def _prepare(stack: Stack, fleet: Fleet) -> list[int]:
-    endpoints = ClientEndpoints.from_json(stack.endpoints.to_json())
-    async with AtlasClient.connect(endpoints, timeout=60) as client:
-        tenants = [await client.create_tenant(key) for key in fleet.tenant_keys]
-        for key in fleet.tenant_keys:
-            own = client.for_tenant(key)
-            await own.upsert_attributes(fleet.attributes)
-            await own.create_entities(fleet.entity_keys)
-    return [tenant.tenant_id for tenant in tenants]
+def _profile(stack: Stack, admin: "psycopg.Connection[Any]") -> profiling.Profile:
+    ingest = profiling.Sampled("ingest", stack.services["ingest"].pid, _samples(stack.state.path))
+    return profiling.Profile({"Postgres": admin}, [ingest], "row")

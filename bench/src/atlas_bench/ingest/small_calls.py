@@ -20,7 +20,7 @@ GROUP_COMMIT_OFF = {
 }
 """Every batch is enough by itself, and none is waited for: one COPY and one flush per call."""
 _CONVOY_SECONDS = 1.0
-_NOTHING_DONE = {"/atlas.ingest.v1.IngestService/Write": [pb.WriteResponse().SerializeToString()]}
+_NOTHING_DONE = {"/atlas.ingest.v1.IngestService/Write": pb.WriteResponse().SerializeToString()}
 
 
 def group_commit(rig: Rig, runs: Runs) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import FrameType
 
 EVERY_SECONDS = 0.004
-_OURS = ("atlas_ingest", "atlas_common")
+_OURS = ("atlas_ingest", "atlas_query", "atlas_hotcache", "atlas_common")
 
 _sums: defaultdict[tuple[str, str], float] = defaultdict(float)
 _state = {"at": 0.0, "written": 0}

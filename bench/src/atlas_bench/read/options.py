@@ -1,0 +1,72 @@
+"""What is measured, how often, how long."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from atlas_bench.errors import BenchError
+from atlas_bench.ingest.options import IngestOptions
+from atlas_bench.read.estate import Estate
+
+SCENARIOS = ("hot", "batch", "filter", "jsonb", "cold", "history", "router", "under_ingest")
+"""In the order in which they run; all but the last take turns."""
+
+
+@dataclass(frozen=True)
+class ReadOptions:
+    """The whole benchmark; the defaults are what its results are quoted with."""
+
+    estate: Estate = field(default_factory=Estate)
+    only: tuple[str, ...] = SCENARIOS
+    repeats: int = 5
+    seconds: float = 4.0
+    """Of each run."""
+    callers: int = 16
+    """Of a closed loop, which finds the throughput."""
+    batch_callers: int = 4
+    """The same for calls with a batch: each is the work of many."""
+    batch_entities: int = 100
+    hot_rate: float = 500.0
+    """Calls per second of the open loop, which finds the latency, for one hot entity; ..."""
+    rate: float = 100.0
+    """... for what Postgres answers; ..."""
+    filter_rate: float = 20.0
+    """... for a page of a hundred entities, ..."""
+    filter_all_rate: float = 3.0
+    """... and for one with all their hot attributes."""
+    variants: int = 200
+    """Different requests of a kind, sent in turn, where it is not about one entity."""
+    router_rounds: int = 1_000
+    """Reads of each kind in a run of the router's scenario."""
+    ingest: IngestOptions = field(default_factory=lambda: IngestOptions(arrow_templates=100))
+    """Of the load in `under_ingest`."""
+    ingest_lead_seconds: float = 2.0
+    """How long that load runs before a read is measured beside it."""
+    shared_buffers_mb: int = 512
+    profile: bool = False
+    quick: bool = False
+
+    def __post_init__(self) -> None:
+        unknown = sorted(set(self.only) - set(SCENARIOS))
+        if unknown:
+            raise BenchError(
+                f"no scenario is called {', '.join(unknown)}; there are {', '.join(SCENARIOS)}"
+            )
+
+
+_QUICK: dict[str, Any] = {
+    "estate": Estate(entities=10_000, followed=40),
+    "only": tuple(name for name in SCENARIOS if name != "under_ingest"),
+    "repeats": 2,
+    "seconds": 0.6,
+    "variants": 20,
+    "router_rounds": 150,
+    "quick": True,
+}
+
+
+def chosen_options(*, only: str | None = None, quick: bool = False, **others: Any) -> ReadOptions:
+    """Return the options as a command line gives them. Raises BenchError for what is not known."""
+    given: dict[str, Any] = {**(_QUICK if quick else {}), **others}
+    if only is not None:
+        given["only"] = tuple(name.strip() for name in only.split(",") if name.strip())
+    return ReadOptions(**given)
