@@ -16,6 +16,7 @@ from atlas_common.token import TokenSigner
 from atlas_query import convert
 from atlas_query.analytics import Aggregates
 from atlas_query.consistency import wait_seconds
+from atlas_query.convert_filter import filter_tree
 from atlas_query.proof import Proof
 from atlas_query.reads import ReadOptions, Reads
 from atlas_query.requests import Page
@@ -81,7 +82,7 @@ class QueryServicer(query_service_pb2_grpc.QueryServiceServicer):
         query = convert.page_query(request)
         cursor = self._signer.open_page(request.page_token, tenant.id, query)
         page = Page(
-            tuple(convert.conditions(request.filter)),
+            filter_tree(request.filter),
             convert.cursor_after(cursor),
             convert.page_size(request),
         )
