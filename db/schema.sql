@@ -172,6 +172,16 @@ $_$;
 
 ALTER FUNCTION atlas.discard_half(p_lane smallint, p_half text, p_reason text) OWNER TO atlas_flusher;
 
+CREATE FUNCTION atlas.document_equalities(attrs jsonb, documents jsonb) RETURNS jsonb
+    LANGUAGE sql STABLE
+    SET search_path TO 'atlas', 'pg_temp'
+    AS $$
+    SELECT jsonb_object_agg('=' || d.ordinality, coalesce(attrs -> (d.value ->> 0) = d.value -> 1, false))
+    FROM jsonb_array_elements(documents) WITH ORDINALITY AS d
+$$;
+
+ALTER FUNCTION atlas.document_equalities(attrs jsonb, documents jsonb) OWNER TO atlas_owner;
+
 CREATE FUNCTION atlas.dress_partition(partition regclass, root text) RETURNS void
     LANGUAGE plpgsql
     SET search_path TO 'atlas', 'pg_temp'
@@ -406,6 +416,148 @@ END
 $$;
 
 ALTER FUNCTION atlas.expire_rows(p_name text, p_class text, rows_max integer) OWNER TO atlas_keeper;
+
+CREATE FUNCTION atlas.filter_matches(attrs jsonb, condition jsonpath, documents jsonb) RETURNS boolean
+    LANGUAGE sql STABLE
+    AS $$
+    SELECT jsonb_path_match(
+        CASE WHEN documents IS NULL THEN attrs ELSE attrs || document_equalities(attrs, documents) END, condition)
+$$;
+
+ALTER FUNCTION atlas.filter_matches(attrs jsonb, condition jsonpath, documents jsonb) OWNER TO atlas_owner;
+
+CREATE FUNCTION atlas.find_by_index(p_tenant_id integer, condition jsonpath, narrowing jsonpath, documents jsonb, after bigint, rows_max bigint) RETURNS bigint[]
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'atlas', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'on'
+    SET jit TO 'off'
+    AS $$
+DECLARE
+    row_count bigint;
+
+    matching bigint[];
+
+BEGIN
+    IF (p_tenant_id = nullif(current_setting('atlas.tenant_id', true), '')::integer) IS NOT TRUE THEN
+        RAISE insufficient_privilege USING MESSAGE = 'the tenant is not the transaction''s';
+
+    END IF;
+
+    SELECT count(*), array_agg(c.entity_id ORDER BY c.entity_id) FILTER (WHERE c.is_match)
+    INTO row_count, matching
+    FROM (
+        SELECT r.entity_id, r.tenant_id = p_tenant_id AND r.entity_id > after
+            AND (condition IS NULL OR filter_matches(r.attrs, condition, documents)) AS is_match
+        FROM (
+            -- Alone, behind its LIMIT: so the tenant's primary key is no way to these rows.
+            SELECT e.tenant_id, e.entity_id, e.attrs FROM entity_jsonb AS e WHERE e.attrs @@ narrowing LIMIT rows_max + 1
+        ) AS r
+        OFFSET 0 -- Attributes are done with before the ids are sorted.
+    ) AS c;
+
+    RETURN CASE WHEN row_count <= rows_max THEN coalesce(matching, '{}') END;
+
+END
+$$;
+
+ALTER FUNCTION atlas.find_by_index(p_tenant_id integer, condition jsonpath, narrowing jsonpath, documents jsonb, after bigint, rows_max bigint) OWNER TO atlas_finder;
+
+CREATE FUNCTION atlas.find_entities(p_tenant_id integer, condition jsonpath, narrowing jsonpath, documents jsonb, matches_empty boolean, after bigint, page_size integer) RETURNS SETOF bigint
+    LANGUAGE plpgsql STABLE ROWS 100
+    SET search_path TO 'atlas', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
+    SET jit TO 'off'
+    AS $$
+DECLARE
+    whole jsonpath := coalesce(condition, narrowing);
+
+    indexed_max bigint := 1000;
+
+    -- Most of what is asked matches little or nearly all: a short walk first, which fills a page of the latter.
+    walked_max bigint := 2 * page_size;
+
+    walked bigint := after;
+
+    walked_count bigint := 0;
+
+    -- A plain variable in the statements: anything more, a coalesce() say, is not leakproof, and then no index condition.
+    window_end bigint := 9223372036854775807;
+
+    missing integer := page_size;
+
+    row_count integer;
+
+    matching bigint[];
+
+BEGIN
+    IF matches_empty THEN
+        RETURN QUERY
+        SELECT k.entity_id
+        FROM entities AS k
+        LEFT JOIN LATERAL (
+            -- LIMIT: looked up one by one, by the key, until the page is full.
+            SELECT e.attrs FROM entity_jsonb AS e WHERE e.tenant_id = k.tenant_id AND e.entity_id = k.entity_id LIMIT 1
+        ) AS e ON true
+        WHERE k.tenant_id = p_tenant_id AND k.entity_id > after
+            AND (whole IS NULL OR filter_matches(coalesce(e.attrs, '{}'), whole, documents))
+        ORDER BY k.entity_id LIMIT page_size;
+
+        RETURN;
+
+    END IF;
+
+    LOOP
+        IF narrowing IS NOT NULL THEN
+            SELECT e.entity_id INTO window_end FROM entity_jsonb AS e
+            WHERE e.tenant_id = p_tenant_id AND e.entity_id > walked
+            ORDER BY e.entity_id OFFSET walked_max - 1 LIMIT 1;
+
+            window_end := coalesce(window_end, 9223372036854775807);
+
+        END IF;
+
+        RETURN QUERY
+        SELECT e.entity_id FROM entity_jsonb AS e
+        WHERE e.tenant_id = p_tenant_id AND e.entity_id > walked
+            AND e.entity_id <= window_end AND filter_matches(e.attrs, whole, documents)
+        ORDER BY e.entity_id LIMIT missing;
+
+        GET DIAGNOSTICS row_count = ROW_COUNT;
+
+        missing := missing - row_count;
+
+        EXIT WHEN missing <= 0 OR window_end = 9223372036854775807;
+
+        walked := window_end;
+
+        walked_count := walked_count + walked_max;
+
+        walked_max := 2 * indexed_max;
+
+        -- If matches go on as they came, the next walk fills the page, for less than the index would cost.
+        CONTINUE WHEN missing * walked_count <= walked_max * (page_size - missing);
+
+        matching := find_by_index(p_tenant_id, condition, narrowing, documents, walked, indexed_max);
+
+        IF matching IS NOT NULL THEN
+            RETURN QUERY SELECT unnest(matching[:missing]);
+
+            RETURN;
+
+        END IF;
+
+        indexed_max := 4 * indexed_max;
+
+    END LOOP;
+
+END
+$$;
+
+ALTER FUNCTION atlas.find_entities(p_tenant_id integer, condition jsonpath, narrowing jsonpath, documents jsonb, matches_empty boolean, after bigint, page_size integer) OWNER TO atlas_owner;
 
 CREATE FUNCTION atlas.flush_lock() RETURNS bigint
     LANGUAGE sql IMMUTABLE
@@ -2214,6 +2366,8 @@ ALTER TABLE atlas.entity_values_ts ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE atlas.entity_values_ts_default ENABLE ROW LEVEL SECURITY;
 
+CREATE POLICY find ON atlas.entity_jsonb FOR SELECT TO atlas_finder USING (true);
+
 CREATE POLICY flush ON atlas.attributes TO atlas_flusher USING (true) WITH CHECK (true);
 
 CREATE POLICY flush ON atlas.entity_jsonb TO atlas_flusher USING (true) WITH CHECK (true);
@@ -2292,6 +2446,8 @@ GRANT USAGE ON SCHEMA atlas TO atlas_flusher;
 
 GRANT USAGE ON SCHEMA atlas TO atlas_keeper;
 
+GRANT USAGE ON SCHEMA atlas TO atlas_finder;
+
 GRANT USAGE ON SCHEMA atlas TO atlas_ingest;
 
 GRANT USAGE ON SCHEMA atlas TO atlas_hotcache;
@@ -2352,6 +2508,12 @@ REVOKE ALL ON FUNCTION atlas.discard_half(p_lane smallint, p_half text, p_reason
 
 GRANT ALL ON FUNCTION atlas.discard_half(p_lane smallint, p_half text, p_reason text) TO atlas_ingest;
 
+REVOKE ALL ON FUNCTION atlas.document_equalities(attrs jsonb, documents jsonb) FROM PUBLIC;
+
+GRANT ALL ON FUNCTION atlas.document_equalities(attrs jsonb, documents jsonb) TO atlas_finder;
+
+GRANT ALL ON FUNCTION atlas.document_equalities(attrs jsonb, documents jsonb) TO atlas_query;
+
 REVOKE ALL ON FUNCTION atlas.dress_partition(partition regclass, root text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION atlas.dress_partitions() FROM PUBLIC;
@@ -2381,6 +2543,20 @@ GRANT ALL ON FUNCTION atlas.empty_lane(p_lane smallint) TO atlas_ingest;
 REVOKE ALL ON FUNCTION atlas.expire_rows(p_name text, p_class text, rows_max integer) FROM PUBLIC;
 
 GRANT ALL ON FUNCTION atlas.expire_rows(p_name text, p_class text, rows_max integer) TO atlas_maintenance;
+
+REVOKE ALL ON FUNCTION atlas.filter_matches(attrs jsonb, condition jsonpath, documents jsonb) FROM PUBLIC;
+
+GRANT ALL ON FUNCTION atlas.filter_matches(attrs jsonb, condition jsonpath, documents jsonb) TO atlas_finder;
+
+GRANT ALL ON FUNCTION atlas.filter_matches(attrs jsonb, condition jsonpath, documents jsonb) TO atlas_query;
+
+REVOKE ALL ON FUNCTION atlas.find_by_index(p_tenant_id integer, condition jsonpath, narrowing jsonpath, documents jsonb, after bigint, rows_max bigint) FROM PUBLIC;
+
+GRANT ALL ON FUNCTION atlas.find_by_index(p_tenant_id integer, condition jsonpath, narrowing jsonpath, documents jsonb, after bigint, rows_max bigint) TO atlas_query;
+
+REVOKE ALL ON FUNCTION atlas.find_entities(p_tenant_id integer, condition jsonpath, narrowing jsonpath, documents jsonb, matches_empty boolean, after bigint, page_size integer) FROM PUBLIC;
+
+GRANT ALL ON FUNCTION atlas.find_entities(p_tenant_id integer, condition jsonpath, narrowing jsonpath, documents jsonb, matches_empty boolean, after bigint, page_size integer) TO atlas_query;
 
 REVOKE ALL ON FUNCTION atlas.flush_lock() FROM PUBLIC;
 
@@ -2583,6 +2759,12 @@ GRANT SELECT,INSERT,UPDATE ON TABLE atlas.entity_jsonb TO atlas_flusher;
 GRANT SELECT ON TABLE atlas.entity_jsonb TO atlas_hotcache;
 
 GRANT SELECT ON TABLE atlas.entity_jsonb TO atlas_query;
+
+GRANT SELECT(tenant_id) ON TABLE atlas.entity_jsonb TO atlas_finder;
+
+GRANT SELECT(entity_id) ON TABLE atlas.entity_jsonb TO atlas_finder;
+
+GRANT SELECT(attrs) ON TABLE atlas.entity_jsonb TO atlas_finder;
 
 GRANT INSERT ON TABLE atlas.entity_values_ts TO atlas_flusher;
 

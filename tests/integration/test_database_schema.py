@@ -119,7 +119,8 @@ def test_tenant_tables_have_no_triggers(database: Database) -> None:
 
 
 def test_service_roles_own_nothing_and_nobody_may_touch_partitions(database: Database) -> None:
-    roles = ", ".join(f"'{role}'" for role in (*atlas_db.SERVICE_ROLES, "atlas_flusher"))
+    owners = ("atlas_flusher", "atlas_finder")
+    roles = ", ".join(f"'{role}'" for role in (*atlas_db.SERVICE_ROLES, *owners))
     owned = rows(
         database.admin_dsn,
         "SELECT relname FROM pg_class JOIN pg_roles ON pg_roles.oid = relowner"

@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 
 from atlas.catalog.v1 import catalog_service_pb2, catalog_service_pb2_grpc
 from atlas.ingest.v1 import ingest_service_pb2, ingest_service_pb2_grpc
+from atlas.query.v1 import query_service_pb2, query_service_pb2_grpc
 from atlas.type.v1 import error_pb2
 from atlas_client import DataType, Endpoints
 from atlas_client.cli.output import to_json
@@ -84,13 +85,33 @@ class Store(
         return catalog_service_pb2.BatchUpsertAttributesResponse(attributes=request.attributes)
 
 
+class Finder(query_service_pb2_grpc.QueryServiceServicer):
+    """Keeps what was asked; finds one pump."""
+
+    def __init__(self) -> None:
+        self.requests: list[query_service_pb2.FindEntitiesRequest] = []
+
+    async def FindEntities(self, request: Any, context: Any) -> Any:
+        self.requests.append(request)
+        pump = query_service_pb2.EntityState(entity_key="pump-1", entity_id=1)
+        return query_service_pb2.FindEntitiesResponse(entities=[pump])
+
+    async def _unserved(self, request: Any, context: Any) -> Any:
+        raise NotImplementedError
+
+    GetEntities = ListTiers = _unserved
+    GetHistory: Any = _unserved
+    Aggregate: Any = _unserved
+
+
 @dataclass
 class Cli:
     store: Store
+    finder: Finder
     target: str
 
     def run(self, *arguments: str, code: int = 0) -> Any:
-        options = ["--ingest", self.target, "--tenant", "acme"]
+        options = ["--ingest", self.target, "--query", self.target, "--tenant", "acme"]
         result = CliRunner().invoke(build(), [*arguments, *options])
         assert result.exit_code == code, result.output
         return result
@@ -102,13 +123,15 @@ class Cli:
 @pytest.fixture
 def cli() -> Iterator[Cli]:
     """A server in a thread of its own: a command has an event loop of its own, too."""
-    store, bound, done = Store(), threading.Event(), threading.Event()
+    store, finder = Store(), Finder()
+    bound, done = threading.Event(), threading.Event()
     ports: list[int] = []
 
     async def serve() -> None:
         server = grpc.aio.server()
         ingest_service_pb2_grpc.add_IngestServiceServicer_to_server(store, server)
         catalog_service_pb2_grpc.add_CatalogServiceServicer_to_server(store, server)
+        query_service_pb2_grpc.add_QueryServiceServicer_to_server(finder, server)
         ports.append(server.add_insecure_port("127.0.0.1:0"))
         await server.start()
         bound.set()
@@ -119,7 +142,7 @@ def cli() -> Iterator[Cli]:
     thread.start()
     try:
         assert bound.wait(10)
-        yield Cli(store, f"127.0.0.1:{ports[0]}")
+        yield Cli(store, finder, f"127.0.0.1:{ports[0]}")
     finally:
         done.set()
         thread.join(10)
@@ -204,6 +227,37 @@ def test_write_reads_values_by_their_attributes_types(cli: Cli) -> None:
     assert serial.event_time_us == 0
     assert "no time" in cli.run("write", "pump-1", "a=1", "--time", "soon", code=2).stderr
     assert "ATTRIBUTE=VALUE" in cli.run("write", "pump-1", "a", code=2).stderr
+
+
+def test_find_reads_conditions_by_their_attributes_types(cli: Cli) -> None:
+    for name, data_type in (("serial", DataType.TEXT), ("price", DataType.DECIMAL)):
+        cli.store.attributes[name] = catalog_service_pb2.Attribute(
+            name=name, data_type=data_type.to_proto()
+        )
+    where = "serial in (0012, 'a, b') and not (price < 1.50 or exists(note))"
+    found = cli.json("find", "price>=1", "serial=00 12", "--where", where)
+    assert [state["entity"] for state in found["entities"]] == ["pump-1"]
+    price, serial, among, negated = cli.finder.requests[0].filter.all_of.filters
+    assert price.range.min.decimal_value == "1"
+    assert serial.equals.value.text_value == "00 12"
+    assert [value.text_value for value in getattr(among, "in").values] == ["0012", "a, b"]
+    lower, note = getattr(negated, "not").any_of.filters
+    assert (lower.range.max_exclusive.decimal_value, note.exists.attribute) == ("1.50", "note")
+
+
+def test_find_says_what_is_wrong_with_a_condition(cli: Cli) -> None:
+    cli.store.attributes["price"] = catalog_service_pb2.Attribute(
+        name="price", data_type=DataType.DECIMAL.to_proto()
+    )
+    for arguments, problem in (
+        ((), "give a condition"),
+        (("price",), "ATTRIBUTE=VALUE"),
+        (("price>dear",), "is no DECIMAL"),
+        (("--where", "(price>1"), "expected )"),
+    ):
+        result = cli.run("find", *arguments, code=2)
+        assert problem in " ".join(result.stderr.replace("│", " ").split())
+    assert cli.finder.requests == []
 
 
 def test_attributes_are_listed(cli: Cli) -> None:

@@ -27,6 +27,8 @@ from atlas_query.consistency import (
 from atlas_query.proof import Proof, budget_warnings
 from atlas_query.readings import Reading
 
+from .filter_messages import equals, negated, one_of
+
 ACME, GLOBEX = 1, 2
 SIGNER = TokenSigner({1: b"0123456789abcdef"}, 1)
 POSITION = Position(3, 17, 5)
@@ -117,40 +119,6 @@ def test_entity_keys_are_checked_one_by_one() -> None:
     assert convert.entity_keys(["pümp 1"], "entity_keys") == ["pümp 1"]
 
 
-def equals(attribute: str, **value: Any) -> pb.Filter:
-    return pb.Filter(equals=pb.Equals(attribute=attribute, value=value_pb2.Value(**value)))
-
-
-def test_a_filter_is_flattened_with_the_path_of_each_condition() -> None:
-    nested = pb.Filter(
-        all_of=pb.AllOf(
-            filters=[
-                equals("a", int_value=1),
-                pb.Filter(all_of=pb.AllOf(filters=[equals("b", text_value="x")])),
-            ]
-        )
-    )
-    found = convert.conditions(nested)
-    assert [(c.attribute, c.data_type, c.value) for c in found] == [
-        ("a", DataType.INT, 1),
-        ("b", DataType.TEXT, "x"),
-    ]
-    assert found[1].path == "filter.all_of.filters[1].all_of.filters[0].equals"
-    assert convert.conditions(pb.Filter()) == []
-
-
-def test_half_filled_filters_are_refused() -> None:
-    hollow = pb.Filter(all_of=pb.AllOf(filters=[pb.Filter()]))
-    assert refusal(convert.conditions, hollow) == ("INVALID_FIELD", "filter.all_of.filters[0]")
-    assert refusal(convert.conditions, equals("a")) == ("VALUE_MISSING", "filter.equals.value")
-    assert refusal(convert.conditions, equals("", int_value=1))[0] == "INVALID_FIELD"
-    assert refusal(convert.conditions, equals("a", decimal_value="1,5"))[0] == "DECIMAL_INVALID"
-    deep = equals("a", int_value=1)
-    for _ in range(20):
-        deep = pb.Filter(all_of=pb.AllOf(filters=[deep]))
-    assert refusal(convert.conditions, deep)[0] == "INVALID_FIELD"
-
-
 def test_a_page_token_outlives_a_change_of_consistency_and_size_but_not_of_the_filter() -> None:
     request = pb.FindEntitiesRequest(filter=equals("a", int_value=1), page_size=5)
     token = SIGNER.seal_page(ACME, convert.page_query(request), convert.cursor_of(42))
@@ -162,10 +130,31 @@ def test_a_page_token_outlives_a_change_of_consistency_and_size_but_not_of_the_f
         "PAGE_TOKEN_INVALID",
         "page_token",
     )
-    request.filter.CopyFrom(equals("a", int_value=2))
-    assert refusal(SIGNER.open_page, token, ACME, convert.page_query(request))[0] == (
-        "PAGE_TOKEN_INVALID"
-    )
+    for other in (
+        equals("a", int_value=2),
+        equals("a", double_value=1.0),
+        one_of("a", 1),
+        negated(equals("a", int_value=1)),
+        pb.Filter(all_of=pb.AllOf(filters=[equals("a", int_value=1)])),
+        pb.Filter(any_of=pb.AnyOf(filters=[equals("a", int_value=1)])),
+        pb.Filter(exists=pb.Exists(attribute="a")),
+    ):
+        request.filter.CopyFrom(other)
+        assert refusal(SIGNER.open_page, token, ACME, convert.page_query(request))[0] == (
+            "PAGE_TOKEN_INVALID"
+        )
+
+
+def test_a_page_token_is_of_the_very_ends_of_a_range() -> None:
+    one = value_pb2.Value(int_value=1)
+    ends = ({"min": one}, {"min_exclusive": one}, {"max": one}, {"max_exclusive": one})
+    queries = {
+        convert.page_query(
+            pb.FindEntitiesRequest(filter=pb.Filter(range=pb.Range(attribute="a", **end)))
+        )
+        for end in ends
+    }
+    assert len(queries) == len(ends)
 
 
 def test_page_sizes() -> None:

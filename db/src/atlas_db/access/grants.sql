@@ -2,10 +2,10 @@
 REVOKE ALL ON SCHEMA atlas, staging, retired FROM PUBLIC;
 REVOKE ALL ON ALL TABLES IN SCHEMA atlas FROM PUBLIC, atlas_ingest, atlas_hotcache, atlas_query, atlas_reconciler;
 REVOKE ALL ON ALL ROUTINES IN SCHEMA atlas FROM PUBLIC, atlas_ingest, atlas_hotcache, atlas_query, atlas_reconciler;
-REVOKE ALL ON ALL TABLES IN SCHEMA atlas FROM atlas_flusher, atlas_keeper, atlas_maintenance, atlas_monitor;
+REVOKE ALL ON ALL TABLES IN SCHEMA atlas FROM atlas_flusher, atlas_keeper, atlas_finder, atlas_maintenance, atlas_monitor;
 REVOKE ALL ON ALL ROUTINES IN SCHEMA atlas FROM atlas_maintenance, atlas_monitor;
 
-GRANT USAGE ON SCHEMA atlas TO atlas_flusher, atlas_keeper, atlas_ingest, atlas_hotcache, atlas_query,
+GRANT USAGE ON SCHEMA atlas TO atlas_flusher, atlas_keeper, atlas_finder, atlas_ingest, atlas_hotcache, atlas_query,
     atlas_reconciler, atlas_maintenance, atlas_monitor;
 GRANT USAGE ON SCHEMA staging TO atlas_ingest;
 
@@ -50,6 +50,13 @@ GRANT EXECUTE ON FUNCTION atlas.drop_expired_ledger(), atlas.default_rows(), atl
 
 GRANT SELECT ON atlas.entity_jsonb TO atlas_hotcache, atlas_query;
 GRANT SELECT ON atlas.entity_values_ts TO atlas_query, atlas_reconciler;
+
+-- The index of the projection is asked for a tenant's ids by a function that compares the tenant itself.
+GRANT SELECT (tenant_id, entity_id, attrs) ON atlas.entity_jsonb TO atlas_finder;
+GRANT EXECUTE ON FUNCTION atlas.filter_matches(jsonb, jsonpath, jsonb), atlas.document_equalities(jsonb, jsonb)
+    TO atlas_finder, atlas_query;
+GRANT EXECUTE ON FUNCTION atlas.find_by_index(integer, jsonpath, jsonpath, jsonb, bigint, bigint),
+    atlas.find_entities(integer, jsonpath, jsonpath, jsonb, boolean, bigint, integer) TO atlas_query;
 
 GRANT EXECUTE ON FUNCTION atlas.beat_heart(interval), atlas.announce_seal(timestamptz),
     atlas.flushes_in_flight(), atlas.flush_lock() TO atlas_reconciler;

@@ -60,6 +60,7 @@ from atlas_client.records import (
 from atlas_client.session import Session
 from atlas_client.streams import ReadStream, Reconciliation
 from atlas_client.values import DataType, Json, ReadValue, Value
+from atlas_client.where import AttributeRef, Where, all_of, any_of, attribute
 
 __all__ = [
     "AckLevel",
@@ -69,6 +70,7 @@ __all__ = [
     "AtlasClient",
     "AtlasError",
     "Attribute",
+    "AttributeRef",
     "BufferFullError",
     "CacheStatus",
     "Consistency",
@@ -107,10 +109,14 @@ __all__ = [
     "UnknownAttributes",
     "Value",
     "Verification",
+    "Where",
     "WindowResult",
     "WriteResult",
+    "all_of",
     "analytics",
+    "any_of",
     "at_least_as_fresh",
+    "attribute",
     "eventual",
     "queued_write",
     "strong",

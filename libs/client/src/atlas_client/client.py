@@ -49,7 +49,8 @@ from atlas_client.records import (
     WriteResult,
 )
 from atlas_client.streams import ReadStream, Reconciliation
-from atlas_client.values import Value, to_proto, to_timestamp, to_us
+from atlas_client.values import Value, to_timestamp, to_us
+from atlas_client.where import Where, filter_message
 
 if TYPE_CHECKING:
     from atlas_client.session import Session
@@ -381,25 +382,20 @@ class AtlasClient:
 
     def find_entities(
         self,
-        where: Mapping[str, Value],
+        where: Where | Mapping[str, Value],
         *,
         attributes: Sequence[str] = (),
         page_size: int = 0,
         consistency: Consistency | None = None,
         timeout: float | None = None,
     ) -> ReadStream[EntityState]:
-        """Go through the entities whose hot attributes equal all of `where`, page by page.
+        """Go through the entities whose hot attributes meet `where`, page by page, by id.
 
-        Values must be of their attributes' types: 1.0 for a DOUBLE, not 1.
+        `where` is a condition made with attribute(), or a mapping of what attributes must equal,
+        all of them. Values must be of their attributes' types: 1.0 for a DOUBLE, not 1.
         """
-        equals = [
-            query_pb2.Filter(equals=query_pb2.Equals(attribute=name, value=to_proto(value)))
-            for name, value in where.items()
-        ]
         request = query_pb2.FindEntitiesRequest(
-            filter=equals[0]
-            if len(equals) == 1
-            else query_pb2.Filter(all_of=query_pb2.AllOf(filters=equals)),
+            filter=filter_message(where),
             attributes=attributes,
             page_size=page_size,
         )

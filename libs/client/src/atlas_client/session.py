@@ -21,6 +21,7 @@ from atlas_client.records import (
 )
 from atlas_client.streams import ReadStream
 from atlas_client.values import Value
+from atlas_client.where import Where
 
 
 class Session:
@@ -87,7 +88,7 @@ class Session:
 
     def find_entities(
         self,
-        where: Mapping[str, Value],
+        where: Where | Mapping[str, Value],
         *,
         attributes: Sequence[str] = (),
         page_size: int = 0,

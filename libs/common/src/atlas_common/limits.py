@@ -19,22 +19,28 @@ def _limit(field: FieldDescriptor) -> limits_pb2.Limits:
     return field.GetOptions().Extensions[limits_pb2.limits]
 
 
-def check_items(message: Message, field: str) -> None:
-    """Refuse a repeated field with more items than its max_items (BATCH_TOO_LARGE)."""
+def check_items(message: Message, field: str, *, path: str = "") -> None:
+    """Refuse a repeated field with more items than its max_items (BATCH_TOO_LARGE).
+
+    `path` is how the caller sees the field, where the message is a part of a request.
+    """
     items_max = limit(type(message), field).max_items
     count = len(getattr(message, field))
     if count > items_max:
         raise errors.invalid_argument(
             "BATCH_TOO_LARGE",
             f"{field} has {count} items, at most {items_max} fit in one call: split it",
-            field=field,
+            field=path or field,
             items=count,
             items_max=items_max,
         )
 
 
-def check_bytes(message: Message, field: str, *, required: bool = False) -> None:
-    """Refuse a string or bytes field longer than max_bytes, or empty where it is required."""
+def check_bytes(message: Message, field: str, *, required: bool = False, path: str = "") -> None:
+    """Refuse a string or bytes field longer than max_bytes, or empty where it is required.
+
+    `path` is as in check_items().
+    """
     bounds = limit(type(message), field)
     value = getattr(message, field)
     size = len(value.encode()) if isinstance(value, str) else len(value)
@@ -42,9 +48,11 @@ def check_bytes(message: Message, field: str, *, required: bool = False) -> None
         raise errors.invalid_argument(
             "INVALID_FIELD",
             f"{field} has {size} bytes, at most {bounds.max_bytes} are allowed",
-            field=field,
+            field=path or field,
             bytes=size,
             bytes_max=bounds.max_bytes,
         )
     if required and size == 0:
-        raise errors.invalid_argument("INVALID_FIELD", f"{field} is empty, give one", field=field)
+        raise errors.invalid_argument(
+            "INVALID_FIELD", f"{field} is empty, give one", field=path or field
+        )

@@ -1,4 +1,4 @@
-"""Between the wire's messages and the domain's types; nothing else here knows both.
+"""Between the wire's messages and the domain's types; with `convert_filter`, all that knows both.
 
 Everything a request can have wrong in itself is refused here, naming the field.
 """
@@ -6,7 +6,6 @@ Everything a request can have wrong in itself is refused here, naming the field.
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC
-from decimal import Decimal, InvalidOperation
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -16,7 +15,7 @@ from atlas.query.v1 import query_service_pb2 as pb
 from atlas.reconciler.v1 import reconciler_service_pb2 as warehouse_pb
 from atlas.type.v1 import consistency_pb2
 from atlas_common import errors
-from atlas_common.limits import check_bytes, check_items
+from atlas_common.limits import check_bytes
 from atlas_common.token import TokenSigner
 from atlas_common.values import (
     datetime_to_us,
@@ -47,7 +46,6 @@ from atlas_query.consistency import (
     Strong,
     WarehouseConsistency,
 )
-from atlas_query.filters import CONDITIONS_MAX, Condition
 from atlas_query.proof import Proof, budget_warnings
 from atlas_query.readings import EntityReadings, Reading
 from atlas_query.requests import HistoryRange
@@ -58,7 +56,6 @@ MESSAGE_BYTES_MAX = 1 << 20  # Texts are long: clients take 4 MiB by default.
 PAGE_SIZE_DEFAULT, PAGE_SIZE_MAX = 100, 1_000
 HISTORY_LIMIT_MAX = 100_000
 ENTITY_KEY_BYTES_MAX = 256
-_FILTER_DEPTH_MAX = 16
 _SECONDS_MAX = 10 * 366 * 86_400.0  # Longer than any data is kept: more means the same.
 
 _ON_UNMET = {
@@ -196,57 +193,6 @@ def entity_key(key: str, field: str) -> str:
             field=field,
         )
     return key
-
-
-def conditions(message: pb.Filter) -> list[Condition]:
-    """The conditions of a filter, all of which must hold; none if it is unset.
-
-    Raises INVALID_ARGUMENT: INVALID_FIELD, BATCH_TOO_LARGE, VALUE_MISSING, DECIMAL_INVALID.
-    """
-    if message.WhichOneof("node") is None:
-        return []
-    found = list(_conditions(message, "filter", 1))
-    if len(found) > CONDITIONS_MAX:
-        raise errors.invalid_argument(
-            "BATCH_TOO_LARGE",
-            f"the filter has {len(found)} conditions, at most {CONDITIONS_MAX} are allowed",
-            field="filter",
-        )
-    return found
-
-
-def _conditions(message: pb.Filter, path: str, depth: int) -> Iterator[Condition]:
-    if depth > _FILTER_DEPTH_MAX:
-        raise _invalid(path, f"the filter is nested deeper than {_FILTER_DEPTH_MAX}")
-    match message.WhichOneof("node"):
-        case "equals":
-            yield _condition(message.equals, f"{path}.equals")
-        case "all_of":
-            check_items(message.all_of, "filters")
-            for index, part in enumerate(message.all_of.filters):
-                yield from _conditions(part, f"{path}.all_of.filters[{index}]", depth + 1)
-        case _:
-            raise _invalid(path, "this part of the filter is empty")
-
-
-def _condition(message: pb.Equals, path: str) -> Condition:
-    if not message.attribute:
-        raise _invalid(f"{path}.attribute", "name the attribute to compare")
-    try:
-        value = from_proto(message.value)
-    except InvalidOperation:
-        raise errors.invalid_argument(
-            "DECIMAL_INVALID", "the decimal does not parse", field=f"{path}.value"
-        ) from None
-    if value is None:
-        raise errors.invalid_argument(
-            "VALUE_MISSING", "give the value to compare with", field=f"{path}.value"
-        )
-    field = message.value.WhichOneof("kind")
-    assert field is not None
-    if not isinstance(value[1], Decimal) and field.startswith(("text", "json")):
-        check_bytes(message.value, field)
-    return Condition(message.attribute, *value, path)
 
 
 def page_query(request: pb.FindEntitiesRequest) -> bytes:

@@ -93,19 +93,21 @@ WHERE h.attribute_id IS NOT NULL
 LIMIT %(rows_max)s;
 
 -- name: find_entities
--- One page of the entities whose projection matches, by entity id. `exact` holds what must be equal and
--- not only contained: a JSON document contains more than itself.
-SELECT e.entity_id, k.key
-FROM entity_jsonb AS e
-INNER JOIN entities AS k ON k.tenant_id = e.tenant_id AND k.entity_id = e.entity_id
-WHERE e.tenant_id = %(tenant_id)s
-    AND e.entity_id > %(after)s
-    AND e.attrs @> %(containment)s::jsonb
-    AND NOT EXISTS (
-        SELECT FROM jsonb_each(%(exact)s::jsonb) AS x WHERE e.attrs -> x.key IS DISTINCT FROM x.value
-    )
-ORDER BY e.entity_id
-LIMIT %(page_size)s;
+-- One page of the entities that match, by entity id; how the filter is told, see 09_find.sql in db.
+WITH found AS MATERIALIZED (
+    SELECT f.entity_id
+    FROM find_entities(
+        %(tenant_id)s, %(condition)s::jsonpath, %(narrowing)s::jsonpath, %(documents)s::jsonb,
+        %(matches_empty)s, %(after)s, %(page_size)s
+    ) AS f (entity_id)
+)
+SELECT f.entity_id, k.key
+FROM found AS f
+CROSS JOIN LATERAL (
+    -- LIMIT: looked up one by one, by the key. A join might read all entities.
+    SELECT e.key FROM entities AS e WHERE e.tenant_id = %(tenant_id)s AND e.entity_id = f.entity_id LIMIT 1
+) AS k
+ORDER BY f.entity_id;
 
 -- name: history
 -- The points of one entity in a half-open range of event time, oldest first; of one event time by

@@ -12,7 +12,12 @@ from atlas_common.values import us_to_datetime
 from atlas_query import metrics, store
 from atlas_query.consistency import Consistency, Strong
 from atlas_query.endpoint import Serving
-from atlas_query.filters import compile_filter, unknown_attribute
+from atlas_query.filters import (
+    attribute_names,
+    check_filter,
+    compile_filter,
+    unknown_attribute,
+)
 from atlas_query.history import GroupTooLargeError, HistoryCut
 from atlas_query.hot import HotCache
 from atlas_query.readings import EntityReadings, Mask, Reading, by_entity
@@ -87,21 +92,18 @@ class Reads:
         self, tenant: Tenant, page: Page, mask: Mask, options: ReadOptions
     ) -> Answer[tuple[list[EntityReadings], int | None]]:
         """A page of entities that match, and the id the next page begins after, if there is one."""
-        names = [condition.attribute for condition in page.conditions]
+        names = attribute_names(page.filter)
         known = await self._catalog.find_attributes(tenant, names) if names else {}
-        match = compile_filter(page.conditions, known)
+        check_filter(page.filter, known)
+        match = compile_filter(page.filter, known)
 
         async def read(serving: Serving) -> tuple[list[tuple[int, str]], "_Rows"]:
-            found = (
-                []
-                if match.is_impossible
-                else await store.find_entities(
-                    serving.connection,
-                    tenant.id,
-                    match,
-                    page.after,
-                    page.size + 1,  # One more tells whether there is another page.
-                )
+            found = await store.find_entities(
+                serving.connection,
+                tenant.id,
+                match,
+                page.after,
+                page.size + 1,  # One more tells whether there is another page.
             )
             ids = [entity_id for entity_id, _ in found[: page.size]]
             _check_pairs(ids, mask)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime
 
-from atlas_query.filters import Condition
+from atlas_query.filters import Filter
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +19,6 @@ class HistoryRange:
 class Page:
     """Which entities to find: up to `size` of those that match, with ids above `after`."""
 
-    conditions: tuple[Condition, ...]
+    filter: Filter
     after: int
     size: int

@@ -17,6 +17,7 @@ from atlas_common.token import TokenSigner
 from atlas_query import convert, hot, metrics
 from atlas_query.analytics import Aggregates
 from atlas_query.consistency import wait_seconds
+from atlas_query.convert_filter import filter_tree
 from atlas_query.near import NearCache
 from atlas_query.proof import Proof
 from atlas_query.reads import ReadOptions, Reads
@@ -90,7 +91,7 @@ class QueryServicer(query_service_pb2_grpc.QueryServiceServicer):
         query = convert.page_query(request)
         cursor = self._signer.open_page(request.page_token, tenant.id, query)
         page = Page(
-            tuple(convert.conditions(request.filter)),
+            filter_tree(request.filter),
             convert.cursor_after(cursor),
             convert.page_size(request),
         )

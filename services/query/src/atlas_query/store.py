@@ -129,13 +129,15 @@ async def latest_values(
 async def find_entities(
     connection: ReadConnection, tenant_id: int, match: Match, after: int, page_size: int
 ) -> list[tuple[int, str]]:
-    """Ids and keys of the next entities whose projection matches, by id."""
+    """Ids and keys of the next entities that match, by id."""
     cursor = await connection.execute(
         Q["find_entities"],
         {
             "tenant_id": tenant_id,
-            "containment": match.containment,
-            "exact": match.exact,
+            "condition": match.condition,
+            "narrowing": match.narrowing,
+            "documents": match.documents,
+            "matches_empty": match.matches_empty,
             "after": after,
             "page_size": page_size,
         },

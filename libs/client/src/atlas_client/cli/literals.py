@@ -1,4 +1,4 @@
-"""Values on the command line: NAME=VALUE by the attribute's type, and consistency."""
+"""Values on the command line: by their attributes' types, conditions on them, consistency."""
 
 import base64
 import binascii
@@ -8,11 +8,13 @@ from enum import StrEnum
 
 import typer
 
+from atlas_client.cli.expressions import ExpressionError, parse_condition, parse_expression
 from atlas_client.client import AtlasClient
 from atlas_client.consistency import Consistency, at_least_as_fresh, eventual, strong
 from atlas_client.importing.cells import TimeUnit, cell_type, parse_time, parser
 from atlas_client.importing.errors import CellError
-from atlas_client.values import Value
+from atlas_client.values import DataType, Value
+from atlas_client.where import Where, all_of
 
 
 class ReadLevel(StrEnum):
@@ -42,6 +44,33 @@ async def typed_assignments(client: AtlasClient, texts: Sequence[str]) -> dict[s
         except CellError as error:
             raise typer.BadParameter(f"{name}: {error}") from error
     return values
+
+
+async def where(
+    client: AtlasClient, conditions: Sequence[str], expressions: Sequence[str]
+) -> Where:
+    """Read conditions like "rpm>1480" and whole expressions, all of which must hold.
+
+    Values are read by the types in the catalog; by their looks of attributes that are not there.
+    Raises typer.BadParameter.
+    """
+    types = {each.name: each.data_type async for each in client.list_attributes()}
+
+    def read(name: str, text: str, is_quoted: bool) -> Value:
+        looks_like = DataType.TEXT if is_quoted else cell_type(text)
+        try:
+            return parser(types.get(name) or looks_like, TimeUnit.SECONDS)(text)
+        except CellError as error:
+            raise ExpressionError(f"{name}: {error}") from error
+
+    try:
+        parts = [parse_condition(text, read) for text in conditions]
+        parts += [parse_expression(text, read) for text in expressions]
+    except ExpressionError as error:
+        raise typer.BadParameter(str(error)) from error
+    if not parts:
+        raise typer.BadParameter("give a condition: ATTRIBUTE=VALUE, or --where EXPRESSION")
+    return parts[0] if len(parts) == 1 else all_of(parts)
 
 
 def consistency(

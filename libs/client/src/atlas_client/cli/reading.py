@@ -73,18 +73,33 @@ async def get(
 async def find(
     context: Context,
     *,
-    conditions: Annotated[list[str], typer.Argument(metavar="ATTRIBUTE=VALUE...")],
+    conditions: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="CONDITION...", help="ATTRIBUTE=VALUE, or with != < <= > >=."),
+    ] = None,
+    expressions: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--where",
+            "-w",
+            help="With and, or, not, parentheses, in (A, B), exists(ATTRIBUTE); may be repeated.",
+        ),
+    ] = None,
     attributes: AttributesOption = None,
     limit: Annotated[int, typer.Option("--limit", min=1, help="Stop after so many.")] = 1000,
     level: ConsistencyOption = None,
     token: TokenOption = None,
     max_staleness: StalenessOption = None,
 ) -> int:
-    """Find the entities whose hot attributes have these values, all of them.
+    """Find the entities whose hot attributes meet all conditions.
 
-    Example: atlas find process.status=running --tenant acme
+    Example: atlas find process.status=running 'tier>=3' --tenant acme
+
+    Example: atlas find --where "status in (on, idle) and not (tier<3 or exists(serial))" --json
+
+    A value with spaces or parentheses in it stands in quotes within --where: label='pump 3'.
     """
-    where = await literals.typed_assignments(context.client, conditions)
+    where = await literals.where(context.client, conditions or (), expressions or ())
     stream = context.client.find_entities(
         where,
         attributes=attributes or (),

@@ -29,7 +29,7 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"atlas/query/v1/query_service.proto\x12\x0e\x61tlas.query.v1\x1a\x1f\x61tlas/type/v1/consistency.proto\x1a\x1a\x61tlas/type/v1/limits.proto\x1a\x19\x61tlas/type/v1/value.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"i\n\x07Reading\x12\x11\n\tattribute\x18\x01 \x01(\t\x12#\n\x05value\x18\x02 \x01(\x0b\x32\x14.atlas.type.v1.Value\x12\x15\n\revent_time_us\x18\x03 \x01(\x03\x12\x0f\n\x07quality\x18\x04 \x01(\r\"_\n\x0b\x45ntityState\x12\x12\n\nentity_key\x18\x01 \x01(\t\x12\x11\n\tentity_id\x18\x02 \x01(\x03\x12)\n\x08readings\x18\x03 \x03(\x0b\x32\x17.atlas.query.v1.Reading\"\xaf\x01\n\x12GetEntitiesRequest\x12\x1c\n\x0b\x65ntity_keys\x18\x01 \x03(\tB\x07\x8a\xb5\x18\x03\x08\xe8\x07\x12\x1b\n\nattributes\x18\x02 \x03(\tB\x07\x8a\xb5\x18\x03\x08\x90N\x12-\n\x05scope\x18\x03 \x01(\x0e\x32\x1e.atlas.query.v1.AttributeScope\x12/\n\x0b\x63onsistency\x18\x04 \x01(\x0b\x32\x1a.atlas.type.v1.Consistency\"\x8b\x01\n\x13GetEntitiesResponse\x12-\n\x08\x65ntities\x18\x01 \x03(\x0b\x32\x1b.atlas.query.v1.EntityState\x12\x16\n\x0enot_found_keys\x18\x02 \x03(\t\x12-\n\x08metadata\x18\x03 \x01(\x0b\x32\x1b.atlas.type.v1.ReadMetadata\"c\n\x06\x46ilter\x12(\n\x06\x65quals\x18\x01 \x01(\x0b\x32\x16.atlas.query.v1.EqualsH\x00\x12\'\n\x06\x61ll_of\x18\x02 \x01(\x0b\x32\x15.atlas.query.v1.AllOfH\x00\x42\x06\n\x04node\"@\n\x06\x45quals\x12\x11\n\tattribute\x18\x01 \x01(\t\x12#\n\x05value\x18\x02 \x01(\x0b\x32\x14.atlas.type.v1.Value\"8\n\x05\x41llOf\x12/\n\x07\x66ilters\x18\x01 \x03(\x0b\x32\x16.atlas.query.v1.FilterB\x06\x8a\xb5\x18\x02\x08 \"\xbb\x01\n\x13\x46indEntitiesRequest\x12&\n\x06\x66ilter\x18\x01 \x01(\x0b\x32\x16.atlas.query.v1.Filter\x12\x1b\n\nattributes\x18\x02 \x03(\tB\x07\x8a\xb5\x18\x03\x08\x90N\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x1b\n\npage_token\x18\x04 \x01(\tB\x07\x8a\xb5\x18\x03\x10\x80\x08\x12/\n\x0b\x63onsistency\x18\x05 \x01(\x0b\x32\x1a.atlas.type.v1.Consistency\"\x8d\x01\n\x14\x46indEntitiesResponse\x12-\n\x08\x65ntities\x18\x01 \x03(\x0b\x32\x1b.atlas.query.v1.EntityState\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12-\n\x08metadata\x18\x03 \x01(\x0b\x32\x1b.atlas.type.v1.ReadMetadata\"\xe2\x01\n\x11GetHistoryRequest\x12\x12\n\nentity_key\x18\x01 \x01(\t\x12\x1b\n\nattributes\x18\x02 \x03(\tB\x07\x8a\xb5\x18\x03\x08\x90N\x12.\n\nstart_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05limit\x18\x05 \x01(\x05\x12/\n\x0b\x63onsistency\x18\x06 \x01(\x0b\x32\x1a.atlas.type.v1.Consistency\"\xa3\x01\n\x12GetHistoryResponse\x12)\n\x08readings\x18\x01 \x03(\x0b\x32\x17.atlas.query.v1.Reading\x12-\n\x08metadata\x18\x02 \x01(\x0b\x32\x1b.atlas.type.v1.ReadMetadata\x12\x33\n\x0fnext_start_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xde\x02\n\x10\x41ggregateRequest\x12\x1c\n\x0b\x65ntity_keys\x18\x01 \x03(\tB\x07\x8a\xb5\x18\x03\x08\xe8\x07\x12\x1b\n\nattributes\x18\x02 \x03(\tB\x07\x8a\xb5\x18\x03\x08\xe8\x07\x12.\n\nstart_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12)\n\x06\x62ucket\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12<\n\tfunctions\x18\x06 \x03(\x0e\x32!.atlas.query.v1.AggregateFunctionB\x06\x8a\xb5\x18\x02\x08\x10\x12\x17\n\x0fgroup_by_entity\x18\x07 \x01(\x08\x12/\n\x0b\x63onsistency\x18\x08 \x01(\x0b\x32\x1a.atlas.type.v1.Consistency\"w\n\x0c\x41ggregateRow\x12\x12\n\nentity_key\x18\x01 \x01(\t\x12\x11\n\tattribute\x18\x02 \x01(\t\x12/\n\x0b\x62ucket_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07results\x18\x04 \x03(\x01\"n\n\x11\x41ggregateResponse\x12*\n\x04rows\x18\x01 \x03(\x0b\x32\x1c.atlas.query.v1.AggregateRow\x12-\n\x08metadata\x18\x02 \x01(\x0b\x32\x1b.atlas.type.v1.ReadMetadata\"\x12\n\x10ListTiersRequest\"\x8b\x01\n\x04Tier\x12%\n\x06source\x18\x01 \x01(\x0e\x32\x15.atlas.type.v1.Source\x12\x10\n\x08\x65ndpoint\x18\x02 \x01(\t\x12\x11\n\tavailable\x18\x03 \x01(\x08\x12&\n\x03lag\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0f\n\x07\x62reaker\x18\x05 \x01(\t\"8\n\x11ListTiersResponse\x12#\n\x05tiers\x18\x01 \x03(\x0b\x32\x14.atlas.query.v1.Tier*c\n\x0e\x41ttributeScope\x12\x1f\n\x1b\x41TTRIBUTE_SCOPE_UNSPECIFIED\x10\x00\x12\x17\n\x13\x41TTRIBUTE_SCOPE_HOT\x10\x01\x12\x17\n\x13\x41TTRIBUTE_SCOPE_ALL\x10\x02*\xc5\x01\n\x11\x41ggregateFunction\x12\"\n\x1e\x41GGREGATE_FUNCTION_UNSPECIFIED\x10\x00\x12\x1c\n\x18\x41GGREGATE_FUNCTION_COUNT\x10\x01\x12\x1a\n\x16\x41GGREGATE_FUNCTION_SUM\x10\x02\x12\x1a\n\x16\x41GGREGATE_FUNCTION_AVG\x10\x03\x12\x1a\n\x16\x41GGREGATE_FUNCTION_MIN\x10\x04\x12\x1a\n\x16\x41GGREGATE_FUNCTION_MAX\x10\x05\x32\xd7\x03\n\x0cQueryService\x12[\n\x0bGetEntities\x12\".atlas.query.v1.GetEntitiesRequest\x1a#.atlas.query.v1.GetEntitiesResponse\"\x03\x90\x02\x01\x12^\n\x0c\x46indEntities\x12#.atlas.query.v1.FindEntitiesRequest\x1a$.atlas.query.v1.FindEntitiesResponse\"\x03\x90\x02\x01\x12Z\n\nGetHistory\x12!.atlas.query.v1.GetHistoryRequest\x1a\".atlas.query.v1.GetHistoryResponse\"\x03\x90\x02\x01\x30\x01\x12W\n\tAggregate\x12 .atlas.query.v1.AggregateRequest\x1a!.atlas.query.v1.AggregateResponse\"\x03\x90\x02\x01\x30\x01\x12U\n\tListTiers\x12 .atlas.query.v1.ListTiersRequest\x1a!.atlas.query.v1.ListTiersResponse\"\x03\x90\x02\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"atlas/query/v1/query_service.proto\x12\x0e\x61tlas.query.v1\x1a\x1f\x61tlas/type/v1/consistency.proto\x1a\x1a\x61tlas/type/v1/limits.proto\x1a\x19\x61tlas/type/v1/value.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"i\n\x07Reading\x12\x11\n\tattribute\x18\x01 \x01(\t\x12#\n\x05value\x18\x02 \x01(\x0b\x32\x14.atlas.type.v1.Value\x12\x15\n\revent_time_us\x18\x03 \x01(\x03\x12\x0f\n\x07quality\x18\x04 \x01(\r\"_\n\x0b\x45ntityState\x12\x12\n\nentity_key\x18\x01 \x01(\t\x12\x11\n\tentity_id\x18\x02 \x01(\x03\x12)\n\x08readings\x18\x03 \x03(\x0b\x32\x17.atlas.query.v1.Reading\"\xaf\x01\n\x12GetEntitiesRequest\x12\x1c\n\x0b\x65ntity_keys\x18\x01 \x03(\tB\x07\x8a\xb5\x18\x03\x08\xe8\x07\x12\x1b\n\nattributes\x18\x02 \x03(\tB\x07\x8a\xb5\x18\x03\x08\x90N\x12-\n\x05scope\x18\x03 \x01(\x0e\x32\x1e.atlas.query.v1.AttributeScope\x12/\n\x0b\x63onsistency\x18\x04 \x01(\x0b\x32\x1a.atlas.type.v1.Consistency\"\x8b\x01\n\x13GetEntitiesResponse\x12-\n\x08\x65ntities\x18\x01 \x03(\x0b\x32\x1b.atlas.query.v1.EntityState\x12\x16\n\x0enot_found_keys\x18\x02 \x03(\t\x12-\n\x08metadata\x18\x03 \x01(\x0b\x32\x1b.atlas.type.v1.ReadMetadata\"\xa7\x02\n\x06\x46ilter\x12(\n\x06\x65quals\x18\x01 \x01(\x0b\x32\x16.atlas.query.v1.EqualsH\x00\x12\'\n\x06\x61ll_of\x18\x02 \x01(\x0b\x32\x15.atlas.query.v1.AllOfH\x00\x12\'\n\x06\x61ny_of\x18\x03 \x01(\x0b\x32\x15.atlas.query.v1.AnyOfH\x00\x12%\n\x03not\x18\x04 \x01(\x0b\x32\x16.atlas.query.v1.FilterH\x00\x12 \n\x02in\x18\x05 \x01(\x0b\x32\x12.atlas.query.v1.InH\x00\x12&\n\x05range\x18\x06 \x01(\x0b\x32\x15.atlas.query.v1.RangeH\x00\x12(\n\x06\x65xists\x18\x07 \x01(\x0b\x32\x16.atlas.query.v1.ExistsH\x00\x42\x06\n\x04node\"@\n\x06\x45quals\x12\x11\n\tattribute\x18\x01 \x01(\t\x12#\n\x05value\x18\x02 \x01(\x0b\x32\x14.atlas.type.v1.Value\"8\n\x05\x41llOf\x12/\n\x07\x66ilters\x18\x01 \x03(\x0b\x32\x16.atlas.query.v1.FilterB\x06\x8a\xb5\x18\x02\x08 \"8\n\x05\x41nyOf\x12/\n\x07\x66ilters\x18\x01 \x03(\x0b\x32\x16.atlas.query.v1.FilterB\x06\x8a\xb5\x18\x02\x08 \"F\n\x02In\x12\x11\n\tattribute\x18\x01 \x01(\t\x12-\n\x06values\x18\x02 \x03(\x0b\x32\x14.atlas.type.v1.ValueB\x07\x8a\xb5\x18\x03\x08\x80\x02\"\xd4\x01\n\x05Range\x12\x11\n\tattribute\x18\x01 \x01(\t\x12#\n\x03min\x18\x02 \x01(\x0b\x32\x14.atlas.type.v1.ValueH\x00\x12-\n\rmin_exclusive\x18\x03 \x01(\x0b\x32\x14.atlas.type.v1.ValueH\x00\x12#\n\x03max\x18\x04 \x01(\x0b\x32\x14.atlas.type.v1.ValueH\x01\x12-\n\rmax_exclusive\x18\x05 \x01(\x0b\x32\x14.atlas.type.v1.ValueH\x01\x42\x07\n\x05lowerB\x07\n\x05upper\"\x1b\n\x06\x45xists\x12\x11\n\tattribute\x18\x01 \x01(\t\"\xc6\x01\n\x13\x46indEntitiesRequest\x12\x31\n\x06\x66ilter\x18\x01 \x01(\x0b\x32\x16.atlas.query.v1.FilterB\t\x8a\xb5\x18\x05(\x10\x30\x80\x02\x12\x1b\n\nattributes\x18\x02 \x03(\tB\x07\x8a\xb5\x18\x03\x08\x90N\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x1b\n\npage_token\x18\x04 \x01(\tB\x07\x8a\xb5\x18\x03\x10\x80\x08\x12/\n\x0b\x63onsistency\x18\x05 \x01(\x0b\x32\x1a.atlas.type.v1.Consistency\"\x8d\x01\n\x14\x46indEntitiesResponse\x12-\n\x08\x65ntities\x18\x01 \x03(\x0b\x32\x1b.atlas.query.v1.EntityState\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12-\n\x08metadata\x18\x03 \x01(\x0b\x32\x1b.atlas.type.v1.ReadMetadata\"\xe2\x01\n\x11GetHistoryRequest\x12\x12\n\nentity_key\x18\x01 \x01(\t\x12\x1b\n\nattributes\x18\x02 \x03(\tB\x07\x8a\xb5\x18\x03\x08\x90N\x12.\n\nstart_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05limit\x18\x05 \x01(\x05\x12/\n\x0b\x63onsistency\x18\x06 \x01(\x0b\x32\x1a.atlas.type.v1.Consistency\"\xa3\x01\n\x12GetHistoryResponse\x12)\n\x08readings\x18\x01 \x03(\x0b\x32\x17.atlas.query.v1.Reading\x12-\n\x08metadata\x18\x02 \x01(\x0b\x32\x1b.atlas.type.v1.ReadMetadata\x12\x33\n\x0fnext_start_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xde\x02\n\x10\x41ggregateRequest\x12\x1c\n\x0b\x65ntity_keys\x18\x01 \x03(\tB\x07\x8a\xb5\x18\x03\x08\xe8\x07\x12\x1b\n\nattributes\x18\x02 \x03(\tB\x07\x8a\xb5\x18\x03\x08\xe8\x07\x12.\n\nstart_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12)\n\x06\x62ucket\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12<\n\tfunctions\x18\x06 \x03(\x0e\x32!.atlas.query.v1.AggregateFunctionB\x06\x8a\xb5\x18\x02\x08\x10\x12\x17\n\x0fgroup_by_entity\x18\x07 \x01(\x08\x12/\n\x0b\x63onsistency\x18\x08 \x01(\x0b\x32\x1a.atlas.type.v1.Consistency\"w\n\x0c\x41ggregateRow\x12\x12\n\nentity_key\x18\x01 \x01(\t\x12\x11\n\tattribute\x18\x02 \x01(\t\x12/\n\x0b\x62ucket_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07results\x18\x04 \x03(\x01\"n\n\x11\x41ggregateResponse\x12*\n\x04rows\x18\x01 \x03(\x0b\x32\x1c.atlas.query.v1.AggregateRow\x12-\n\x08metadata\x18\x02 \x01(\x0b\x32\x1b.atlas.type.v1.ReadMetadata\"\x12\n\x10ListTiersRequest\"\x8b\x01\n\x04Tier\x12%\n\x06source\x18\x01 \x01(\x0e\x32\x15.atlas.type.v1.Source\x12\x10\n\x08\x65ndpoint\x18\x02 \x01(\t\x12\x11\n\tavailable\x18\x03 \x01(\x08\x12&\n\x03lag\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0f\n\x07\x62reaker\x18\x05 \x01(\t\"8\n\x11ListTiersResponse\x12#\n\x05tiers\x18\x01 \x03(\x0b\x32\x14.atlas.query.v1.Tier*c\n\x0e\x41ttributeScope\x12\x1f\n\x1b\x41TTRIBUTE_SCOPE_UNSPECIFIED\x10\x00\x12\x17\n\x13\x41TTRIBUTE_SCOPE_HOT\x10\x01\x12\x17\n\x13\x41TTRIBUTE_SCOPE_ALL\x10\x02*\xc5\x01\n\x11\x41ggregateFunction\x12\"\n\x1e\x41GGREGATE_FUNCTION_UNSPECIFIED\x10\x00\x12\x1c\n\x18\x41GGREGATE_FUNCTION_COUNT\x10\x01\x12\x1a\n\x16\x41GGREGATE_FUNCTION_SUM\x10\x02\x12\x1a\n\x16\x41GGREGATE_FUNCTION_AVG\x10\x03\x12\x1a\n\x16\x41GGREGATE_FUNCTION_MIN\x10\x04\x12\x1a\n\x16\x41GGREGATE_FUNCTION_MAX\x10\x05\x32\xd7\x03\n\x0cQueryService\x12[\n\x0bGetEntities\x12\".atlas.query.v1.GetEntitiesRequest\x1a#.atlas.query.v1.GetEntitiesResponse\"\x03\x90\x02\x01\x12^\n\x0c\x46indEntities\x12#.atlas.query.v1.FindEntitiesRequest\x1a$.atlas.query.v1.FindEntitiesResponse\"\x03\x90\x02\x01\x12Z\n\nGetHistory\x12!.atlas.query.v1.GetHistoryRequest\x1a\".atlas.query.v1.GetHistoryResponse\"\x03\x90\x02\x01\x30\x01\x12W\n\tAggregate\x12 .atlas.query.v1.AggregateRequest\x1a!.atlas.query.v1.AggregateResponse\"\x03\x90\x02\x01\x30\x01\x12U\n\tListTiers\x12 .atlas.query.v1.ListTiersRequest\x1a!.atlas.query.v1.ListTiersResponse\"\x03\x90\x02\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -42,6 +42,12 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETENTITIESREQUEST'].fields_by_name['attributes']._serialized_options = b'\212\265\030\003\010\220N'
   _globals['_ALLOF'].fields_by_name['filters']._loaded_options = None
   _globals['_ALLOF'].fields_by_name['filters']._serialized_options = b'\212\265\030\002\010 '
+  _globals['_ANYOF'].fields_by_name['filters']._loaded_options = None
+  _globals['_ANYOF'].fields_by_name['filters']._serialized_options = b'\212\265\030\002\010 '
+  _globals['_IN'].fields_by_name['values']._loaded_options = None
+  _globals['_IN'].fields_by_name['values']._serialized_options = b'\212\265\030\003\010\200\002'
+  _globals['_FINDENTITIESREQUEST'].fields_by_name['filter']._loaded_options = None
+  _globals['_FINDENTITIESREQUEST'].fields_by_name['filter']._serialized_options = b'\212\265\030\005(\0200\200\002'
   _globals['_FINDENTITIESREQUEST'].fields_by_name['attributes']._loaded_options = None
   _globals['_FINDENTITIESREQUEST'].fields_by_name['attributes']._serialized_options = b'\212\265\030\003\010\220N'
   _globals['_FINDENTITIESREQUEST'].fields_by_name['page_token']._loaded_options = None
@@ -64,10 +70,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_QUERYSERVICE'].methods_by_name['Aggregate']._serialized_options = b'\220\002\001'
   _globals['_QUERYSERVICE'].methods_by_name['ListTiers']._loaded_options = None
   _globals['_QUERYSERVICE'].methods_by_name['ListTiers']._serialized_options = b'\220\002\001'
-  _globals['_ATTRIBUTESCOPE']._serialized_start=2491
-  _globals['_ATTRIBUTESCOPE']._serialized_end=2590
-  _globals['_AGGREGATEFUNCTION']._serialized_start=2593
-  _globals['_AGGREGATEFUNCTION']._serialized_end=2790
+  _globals['_ATTRIBUTESCOPE']._serialized_start=3073
+  _globals['_ATTRIBUTESCOPE']._serialized_end=3172
+  _globals['_AGGREGATEFUNCTION']._serialized_start=3175
+  _globals['_AGGREGATEFUNCTION']._serialized_end=3372
   _globals['_READING']._serialized_start=207
   _globals['_READING']._serialized_end=312
   _globals['_ENTITYSTATE']._serialized_start=314
@@ -76,32 +82,40 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETENTITIESREQUEST']._serialized_end=587
   _globals['_GETENTITIESRESPONSE']._serialized_start=590
   _globals['_GETENTITIESRESPONSE']._serialized_end=729
-  _globals['_FILTER']._serialized_start=731
-  _globals['_FILTER']._serialized_end=830
-  _globals['_EQUALS']._serialized_start=832
-  _globals['_EQUALS']._serialized_end=896
-  _globals['_ALLOF']._serialized_start=898
-  _globals['_ALLOF']._serialized_end=954
-  _globals['_FINDENTITIESREQUEST']._serialized_start=957
-  _globals['_FINDENTITIESREQUEST']._serialized_end=1144
-  _globals['_FINDENTITIESRESPONSE']._serialized_start=1147
-  _globals['_FINDENTITIESRESPONSE']._serialized_end=1288
-  _globals['_GETHISTORYREQUEST']._serialized_start=1291
-  _globals['_GETHISTORYREQUEST']._serialized_end=1517
-  _globals['_GETHISTORYRESPONSE']._serialized_start=1520
-  _globals['_GETHISTORYRESPONSE']._serialized_end=1683
-  _globals['_AGGREGATEREQUEST']._serialized_start=1686
-  _globals['_AGGREGATEREQUEST']._serialized_end=2036
-  _globals['_AGGREGATEROW']._serialized_start=2038
-  _globals['_AGGREGATEROW']._serialized_end=2157
-  _globals['_AGGREGATERESPONSE']._serialized_start=2159
-  _globals['_AGGREGATERESPONSE']._serialized_end=2269
-  _globals['_LISTTIERSREQUEST']._serialized_start=2271
-  _globals['_LISTTIERSREQUEST']._serialized_end=2289
-  _globals['_TIER']._serialized_start=2292
-  _globals['_TIER']._serialized_end=2431
-  _globals['_LISTTIERSRESPONSE']._serialized_start=2433
-  _globals['_LISTTIERSRESPONSE']._serialized_end=2489
-  _globals['_QUERYSERVICE']._serialized_start=2793
-  _globals['_QUERYSERVICE']._serialized_end=3264
+  _globals['_FILTER']._serialized_start=732
+  _globals['_FILTER']._serialized_end=1027
+  _globals['_EQUALS']._serialized_start=1029
+  _globals['_EQUALS']._serialized_end=1093
+  _globals['_ALLOF']._serialized_start=1095
+  _globals['_ALLOF']._serialized_end=1151
+  _globals['_ANYOF']._serialized_start=1153
+  _globals['_ANYOF']._serialized_end=1209
+  _globals['_IN']._serialized_start=1211
+  _globals['_IN']._serialized_end=1281
+  _globals['_RANGE']._serialized_start=1284
+  _globals['_RANGE']._serialized_end=1496
+  _globals['_EXISTS']._serialized_start=1498
+  _globals['_EXISTS']._serialized_end=1525
+  _globals['_FINDENTITIESREQUEST']._serialized_start=1528
+  _globals['_FINDENTITIESREQUEST']._serialized_end=1726
+  _globals['_FINDENTITIESRESPONSE']._serialized_start=1729
+  _globals['_FINDENTITIESRESPONSE']._serialized_end=1870
+  _globals['_GETHISTORYREQUEST']._serialized_start=1873
+  _globals['_GETHISTORYREQUEST']._serialized_end=2099
+  _globals['_GETHISTORYRESPONSE']._serialized_start=2102
+  _globals['_GETHISTORYRESPONSE']._serialized_end=2265
+  _globals['_AGGREGATEREQUEST']._serialized_start=2268
+  _globals['_AGGREGATEREQUEST']._serialized_end=2618
+  _globals['_AGGREGATEROW']._serialized_start=2620
+  _globals['_AGGREGATEROW']._serialized_end=2739
+  _globals['_AGGREGATERESPONSE']._serialized_start=2741
+  _globals['_AGGREGATERESPONSE']._serialized_end=2851
+  _globals['_LISTTIERSREQUEST']._serialized_start=2853
+  _globals['_LISTTIERSREQUEST']._serialized_end=2871
+  _globals['_TIER']._serialized_start=2874
+  _globals['_TIER']._serialized_end=3013
+  _globals['_LISTTIERSRESPONSE']._serialized_start=3015
+  _globals['_LISTTIERSRESPONSE']._serialized_end=3071
+  _globals['_QUERYSERVICE']._serialized_start=3375
+  _globals['_QUERYSERVICE']._serialized_end=3846
 # @@protoc_insertion_point(module_scope)

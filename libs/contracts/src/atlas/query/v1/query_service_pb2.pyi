@@ -194,27 +194,49 @@ Global___GetEntitiesResponse: _TypeAlias = GetEntitiesResponse  # noqa: Y015
 
 @_typing.final
 class Filter(_message.Message):
-    """A condition on hot attributes."""
+    """One condition on a hot attribute, or several put together.
+
+    Every condition is true or false of every entity, and `not` turns one into the other. An entity without a value of
+    an attribute matches neither equals, in, range nor exists of it, and so matches `not` of each. What is compared is
+    the latest value.
+
+    Through an index go equals and in, all_of with at least one such part, and any_of of nothing but such parts. Any
+    other filter reads the tenant's entities one after another until the page is full.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
     EQUALS_FIELD_NUMBER: _builtins.int
     ALL_OF_FIELD_NUMBER: _builtins.int
+    ANY_OF_FIELD_NUMBER: _builtins.int
+    NOT_FIELD_NUMBER: _builtins.int
+    IN_FIELD_NUMBER: _builtins.int
+    RANGE_FIELD_NUMBER: _builtins.int
+    EXISTS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def equals(self) -> Global___Equals: ...
     @_builtins.property
     def all_of(self) -> Global___AllOf: ...
+    @_builtins.property
+    def any_of(self) -> Global___AnyOf: ...
+    @_builtins.property
+    def range(self) -> Global___Range: ...
+    @_builtins.property
+    def exists(self) -> Global___Exists: ...
     def __init__(
         self,
         *,
         equals: Global___Equals | None = ...,
         all_of: Global___AllOf | None = ...,
+        any_of: Global___AnyOf | None = ...,
+        range: Global___Range | None = ...,
+        exists: Global___Exists | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["all_of", b"all_of", "equals", b"equals", "node", b"node"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["all_of", b"all_of", "any_of", b"any_of", "equals", b"equals", "exists", b"exists", "in", b"in", "node", b"node", "not", b"not", "range", b"range"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["all_of", b"all_of", "equals", b"equals", "node", b"node"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["all_of", b"all_of", "any_of", b"any_of", "equals", b"equals", "exists", b"exists", "in", b"in", "node", b"node", "not", b"not", "range", b"range"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_node: _TypeAlias = _typing.Literal["equals", "all_of"]  # noqa: Y015
+    _WhichOneofReturnType_node: _TypeAlias = _typing.Literal["equals", "all_of", "any_of", "not", "in", "range", "exists"]  # noqa: Y015
     _WhichOneofArgType_node: _TypeAlias = _typing.Literal["node", b"node"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_node) -> _WhichOneofReturnType_node | None: ...
 
@@ -229,7 +251,7 @@ class Equals(_message.Message):
     attribute: _builtins.str
     @_builtins.property
     def value(self) -> _value_pb2.Value:
-        """Of the attribute's type."""
+        """Of the attribute's type. NaN equals NaN, and 0.0 equals -0.0."""
 
     def __init__(
         self,
@@ -247,6 +269,8 @@ Global___Equals: _TypeAlias = Equals  # noqa: Y015
 
 @_typing.final
 class AllOf(_message.Message):
+    """Each of the filters matches. Of none: every entity matches."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     FILTERS_FIELD_NUMBER: _builtins.int
@@ -266,6 +290,125 @@ class AllOf(_message.Message):
 Global___AllOf: _TypeAlias = AllOf  # noqa: Y015
 
 @_typing.final
+class AnyOf(_message.Message):
+    """At least one of the filters, of which there must be some, matches."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FILTERS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def filters(self) -> _containers.RepeatedCompositeFieldContainer[Global___Filter]: ...
+    def __init__(
+        self,
+        *,
+        filters: _abc.Iterable[Global___Filter] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["filters", b"filters"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AnyOf: _TypeAlias = AnyOf  # noqa: Y015
+
+@_typing.final
+class In(_message.Message):
+    """The attribute's value equals one of the values."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ATTRIBUTE_FIELD_NUMBER: _builtins.int
+    VALUES_FIELD_NUMBER: _builtins.int
+    attribute: _builtins.str
+    @_builtins.property
+    def values(self) -> _containers.RepeatedCompositeFieldContainer[_value_pb2.Value]:
+        """At least one, each of the attribute's type."""
+
+    def __init__(
+        self,
+        *,
+        attribute: _builtins.str = ...,
+        values: _abc.Iterable[_value_pb2.Value] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attribute", b"attribute", "values", b"values"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___In: _TypeAlias = In  # noqa: Y015
+
+@_typing.final
+class Range(_message.Message):
+    """The attribute's value lies in a range, of which at least one end is given.
+
+    For INT, DOUBLE, DECIMAL, TIME and TEXT attributes. Numbers are compared exactly; texts by the bytes of their UTF-8.
+    NaN has no place in the order: it lies in no range, and is refused as an end. The infinities are the least and the
+    greatest double.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ATTRIBUTE_FIELD_NUMBER: _builtins.int
+    MIN_FIELD_NUMBER: _builtins.int
+    MIN_EXCLUSIVE_FIELD_NUMBER: _builtins.int
+    MAX_FIELD_NUMBER: _builtins.int
+    MAX_EXCLUSIVE_FIELD_NUMBER: _builtins.int
+    attribute: _builtins.str
+    @_builtins.property
+    def min(self) -> _value_pb2.Value: ...
+    @_builtins.property
+    def min_exclusive(self) -> _value_pb2.Value: ...
+    @_builtins.property
+    def max(self) -> _value_pb2.Value: ...
+    @_builtins.property
+    def max_exclusive(self) -> _value_pb2.Value: ...
+    def __init__(
+        self,
+        *,
+        attribute: _builtins.str = ...,
+        min: _value_pb2.Value | None = ...,
+        min_exclusive: _value_pb2.Value | None = ...,
+        max: _value_pb2.Value | None = ...,
+        max_exclusive: _value_pb2.Value | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["lower", b"lower", "max", b"max", "max_exclusive", b"max_exclusive", "min", b"min", "min_exclusive", b"min_exclusive", "upper", b"upper"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attribute", b"attribute", "lower", b"lower", "max", b"max", "max_exclusive", b"max_exclusive", "min", b"min", "min_exclusive", b"min_exclusive", "upper", b"upper"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_lower: _TypeAlias = _typing.Literal["min", "min_exclusive"]  # noqa: Y015
+    _WhichOneofArgType_lower: _TypeAlias = _typing.Literal["lower", b"lower"]  # noqa: Y015
+    _WhichOneofReturnType_upper: _TypeAlias = _typing.Literal["max", "max_exclusive"]  # noqa: Y015
+    _WhichOneofArgType_upper: _TypeAlias = _typing.Literal["upper", b"upper"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_lower) -> _WhichOneofReturnType_lower | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_upper) -> _WhichOneofReturnType_upper | None: ...
+
+Global___Range: _TypeAlias = Range  # noqa: Y015
+
+@_typing.final
+class Exists(_message.Message):
+    """The attribute has a value, whichever. A JSON null is one."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ATTRIBUTE_FIELD_NUMBER: _builtins.int
+    attribute: _builtins.str
+    def __init__(
+        self,
+        *,
+        attribute: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attribute", b"attribute"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Exists: _TypeAlias = Exists  # noqa: Y015
+
+@_typing.final
 class FindEntitiesRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -278,7 +421,9 @@ class FindEntitiesRequest(_message.Message):
     """At most 1,000; default 100."""
     page_token: _builtins.str
     @_builtins.property
-    def filter(self) -> Global___Filter: ...
+    def filter(self) -> Global___Filter:
+        """Unset: every entity matches. Leaves are equals, range, exists, and each value of in."""
+
     @_builtins.property
     def attributes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Which attributes the answer shows; as in GetEntities."""

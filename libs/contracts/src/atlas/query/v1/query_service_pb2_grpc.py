@@ -74,7 +74,8 @@ class QueryServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def FindEntities(self, request, context):
-        """Entities whose hot attributes match a filter, ordered by entity id.
+        """Entities whose hot attributes match a filter, ordered by entity id; also such as have no hot values, if the
+        filter matches them.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import descriptor_pb2 as google_dot_protobuf_dot_descriptor__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1a\x61tlas/type/v1/limits.proto\x12\ratlas.type.v1\x1a google/protobuf/descriptor.proto\"R\n\x06Limits\x12\x11\n\tmax_items\x18\x01 \x01(\r\x12\x11\n\tmax_bytes\x18\x02 \x01(\r\x12\x11\n\tmin_bytes\x18\x03 \x01(\r\x12\x0f\n\x07pattern\x18\x04 \x01(\t:F\n\x06limits\x12\x1d.google.protobuf.FieldOptions\x18\xd1\x86\x03 \x01(\x0b\x32\x15.atlas.type.v1.Limitsb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1a\x61tlas/type/v1/limits.proto\x12\ratlas.type.v1\x1a google/protobuf/descriptor.proto\"y\n\x06Limits\x12\x11\n\tmax_items\x18\x01 \x01(\r\x12\x11\n\tmax_bytes\x18\x02 \x01(\r\x12\x11\n\tmin_bytes\x18\x03 \x01(\r\x12\x0f\n\x07pattern\x18\x04 \x01(\t\x12\x11\n\tmax_depth\x18\x05 \x01(\r\x12\x12\n\nmax_leaves\x18\x06 \x01(\r:F\n\x06limits\x12\x1d.google.protobuf.FieldOptions\x18\xd1\x86\x03 \x01(\x0b\x32\x15.atlas.type.v1.Limitsb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,5 +33,5 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'atlas.type.v1.limits_pb2', 
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_LIMITS']._serialized_start=79
-  _globals['_LIMITS']._serialized_end=161
+  _globals['_LIMITS']._serialized_end=200
 # @@protoc_insertion_point(module_scope)

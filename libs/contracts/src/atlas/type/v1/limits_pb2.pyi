@@ -30,6 +30,8 @@ class Limits(_message.Message):
     MAX_BYTES_FIELD_NUMBER: _builtins.int
     MIN_BYTES_FIELD_NUMBER: _builtins.int
     PATTERN_FIELD_NUMBER: _builtins.int
+    MAX_DEPTH_FIELD_NUMBER: _builtins.int
+    MAX_LEAVES_FIELD_NUMBER: _builtins.int
     max_items: _builtins.int
     """Most items of a repeated field."""
     max_bytes: _builtins.int
@@ -38,6 +40,10 @@ class Limits(_message.Message):
     """Fewest bytes of a string that is present."""
     pattern: _builtins.str
     """RE2 expression that a whole string must match."""
+    max_depth: _builtins.int
+    """Most levels of a message that contains its own kind; 1 is one that does not."""
+    max_leaves: _builtins.int
+    """Most leaves of such a message, at all levels together."""
     def __init__(
         self,
         *,
@@ -45,10 +51,12 @@ class Limits(_message.Message):
         max_bytes: _builtins.int = ...,
         min_bytes: _builtins.int = ...,
         pattern: _builtins.str = ...,
+        max_depth: _builtins.int = ...,
+        max_leaves: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_bytes", b"max_bytes", "max_items", b"max_items", "min_bytes", b"min_bytes", "pattern", b"pattern"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_bytes", b"max_bytes", "max_depth", b"max_depth", "max_items", b"max_items", "max_leaves", b"max_leaves", "min_bytes", b"min_bytes", "pattern", b"pattern"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
