@@ -23,18 +23,38 @@ WHERE h.id = 1
 GROUP BY h.beat_id, h.beaten_at;
 
 -- name: hot_values
--- The projection of entities, values as JSON texts; attribute_ids NULL: all of it.
-SELECT
-    e.entity_id,
-    a.key::integer AS attribute_id,
-    a.value::text AS value,
-    (e.attr_times ->> a.key)::bigint AS event_us
-FROM entity_jsonb AS e
-CROSS JOIN LATERAL jsonb_each(e.attrs) AS a
-WHERE e.tenant_id = %(tenant_id)s
-    AND e.entity_id = ANY(%(entity_ids)s)
-    AND (%(attribute_ids)s::integer[] IS NULL OR a.key::integer = ANY(%(attribute_ids)s))
-LIMIT %(rows_max)s;
+-- The projection of entities, values as JSON texts; attribute_ids NULL: of all that is hot. What is hot, this
+-- snapshot says: a catalog that is remembered, or was read elsewhere, may be ahead of it (a replica that lacks the
+-- last of what a promotion filled in) or behind (an attribute that was demoted). Rows without an entity name
+-- the attributes asked for that are not hot here.
+(
+    SELECT
+        NULL::bigint AS entity_id,
+        w.attribute_id,
+        NULL AS value,
+        NULL::bigint AS event_us
+    FROM unnest(%(attribute_ids)s::integer[]) AS w (attribute_id)
+    WHERE NOT EXISTS (
+        SELECT FROM attributes AS d
+        WHERE d.tenant_id = %(tenant_id)s AND d.attribute_id = w.attribute_id AND d.is_hot
+    )
+)
+UNION ALL
+(
+    SELECT
+        e.entity_id,
+        a.key::integer AS attribute_id,
+        a.value::text AS value,
+        (e.attr_times ->> a.key)::bigint AS event_us
+    FROM entity_jsonb AS e
+    CROSS JOIN LATERAL jsonb_each(e.attrs) AS a
+    INNER JOIN attributes AS d
+        ON d.tenant_id = e.tenant_id AND d.attribute_id = a.key::integer AND d.is_hot
+    WHERE e.tenant_id = %(tenant_id)s
+        AND e.entity_id = ANY(%(entity_ids)s)
+        AND (%(attribute_ids)s::integer[] IS NULL OR a.key::integer = ANY(%(attribute_ids)s))
+    LIMIT %(rows_max)s
+);
 
 -- name: latest_values
 -- The newest point of each of these attributes of each of these entities: one index descent per pair and
@@ -94,18 +114,30 @@ LIMIT %(rows_max)s;
 
 -- name: find_entities
 -- One page of the entities whose projection matches, by entity id. `exact` holds what must be equal and
--- not only contained: a JSON document contains more than itself.
-SELECT e.entity_id, k.key
-FROM entity_jsonb AS e
-INNER JOIN entities AS k ON k.tenant_id = e.tenant_id AND k.entity_id = e.entity_id
-WHERE e.tenant_id = %(tenant_id)s
-    AND e.entity_id > %(after)s
-    AND e.attrs @> %(containment)s::jsonb
-    AND NOT EXISTS (
-        SELECT FROM jsonb_each(%(exact)s::jsonb) AS x WHERE e.attrs -> x.key IS DISTINCT FROM x.value
+-- not only contained: a JSON document contains more than itself. Rows without an entity: an attribute of the
+-- filter that is not hot in this snapshot (see hot_values), by id.
+(
+    SELECT NULL::bigint AS entity_id, w.key
+    FROM jsonb_object_keys(%(containment)s::jsonb) AS w (key)
+    WHERE NOT EXISTS (
+        SELECT FROM attributes AS d
+        WHERE d.tenant_id = %(tenant_id)s AND d.attribute_id = w.key::integer AND d.is_hot
     )
-ORDER BY e.entity_id
-LIMIT %(page_size)s;
+)
+UNION ALL
+(
+    SELECT e.entity_id, k.key
+    FROM entity_jsonb AS e
+    INNER JOIN entities AS k ON k.tenant_id = e.tenant_id AND k.entity_id = e.entity_id
+    WHERE e.tenant_id = %(tenant_id)s
+        AND e.entity_id > %(after)s
+        AND e.attrs @> %(containment)s::jsonb
+        AND NOT EXISTS (
+            SELECT FROM jsonb_each(%(exact)s::jsonb) AS x WHERE e.attrs -> x.key IS DISTINCT FROM x.value
+        )
+    ORDER BY e.entity_id
+    LIMIT %(page_size)s
+);
 
 -- name: history
 -- The points of one entity in a half-open range of event time, oldest first; of one event time by
