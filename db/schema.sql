@@ -10,6 +10,37 @@ CREATE SCHEMA staging;
 
 ALTER SCHEMA staging OWNER TO atlas_flusher;
 
+CREATE FUNCTION atlas.advance_projection_job(p_owner text, p_tenant integer, p_job bigint, p_step text, p_next text) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'atlas', 'pg_temp'
+    SET lock_timeout TO '1s'
+    AS $$
+DECLARE
+    job projection_jobs := held_projection_job(p_owner, p_tenant, p_job, p_step);
+
+BEGIN
+    IF p_step = 'withdraw' THEN
+        DELETE FROM projected_attributes AS t WHERE t.tenant_id = p_tenant AND t.attribute_id = job.attribute_id;
+
+    END IF;
+
+    UPDATE projection_jobs AS j SET step = p_next, step_since = clock_timestamp(), updated_at = clock_timestamp(),
+        cursor_entity = 0, entities_done = 0, message = '',
+        round = j.round + CASE WHEN p_next = 'fill' THEN 1 ELSE 0 END
+    WHERE j.tenant_id = p_tenant AND j.job_id = p_job;
+
+    IF p_next = 'compare' THEN
+        UPDATE projection_jobs AS j SET missing_count = 0, extra_count = 0, different_count = 0, cache_count = 0,
+            repaired_count = 0, uncompared_count = 0, differences = '[]'
+        WHERE j.tenant_id = p_tenant AND j.job_id = p_job;
+
+    END IF;
+
+END
+$$;
+
+ALTER FUNCTION atlas.advance_projection_job(p_owner text, p_tenant integer, p_job bigint, p_step text, p_next text) OWNER TO atlas_projector;
+
 CREATE FUNCTION atlas.announce_seal(until timestamp with time zone) RETURNS timestamp with time zone
     LANGUAGE sql SECURITY DEFINER
     SET search_path TO 'atlas', 'pg_temp'
@@ -69,6 +100,60 @@ $$;
 
 ALTER FUNCTION atlas.blocked_sessions() OWNER TO atlas_keeper;
 
+CREATE FUNCTION atlas.cancel_projection_job(p_tenant integer, p_job bigint) RETURNS text
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'atlas', 'pg_temp'
+    SET lock_timeout TO '1s'
+    AS $$
+DECLARE
+    job projection_jobs;
+
+BEGIN
+    PERFORM require_tenant(p_tenant);
+
+    PERFORM pg_advisory_xact_lock(hashtext('atlas.attributes'), p_tenant);
+
+    SELECT j.* INTO job FROM projection_jobs AS j WHERE j.tenant_id = p_tenant AND j.job_id = p_job FOR UPDATE;
+
+    IF job.kind = 'promote' AND NOT job.dry_run THEN
+        IF job.state = 'done' OR job.state = 'cancelled' OR job.is_cancelled THEN
+            RETURN job.state;
+
+        END IF;
+
+        IF job.state = 'failed' AND EXISTS (SELECT FROM projection_jobs AS j
+            WHERE j.tenant_id = p_tenant AND j.attribute_id = job.attribute_id AND j.job_id > p_job AND NOT j.dry_run)
+        THEN
+            RETURN job.state; -- A later one has taken over what it left.
+        END IF;
+
+        UPDATE projection_jobs AS j SET state = 'running', is_cancelled = true, step = 'withdraw', cursor_entity = 0,
+            entities_done = 0, step_since = clock_timestamp(), updated_at = clock_timestamp(), finished_at = NULL
+        WHERE j.tenant_id = p_tenant AND j.job_id = p_job;
+
+        RETURN 'running';
+
+    END IF;
+
+    IF job.state <> 'running' THEN
+        RETURN job.state;
+
+    ELSIF job.kind = 'demote' AND NOT job.dry_run THEN
+        RETURN NULL;
+
+    END IF;
+
+    UPDATE projection_jobs AS j SET state = 'cancelled', step = 'end', is_cancelled = true,
+        updated_at = clock_timestamp(), finished_at = clock_timestamp()
+    WHERE j.tenant_id = p_tenant AND j.job_id = p_job;
+
+    RETURN 'cancelled';
+
+END
+$$;
+
+ALTER FUNCTION atlas.cancel_projection_job(p_tenant integer, p_job bigint) OWNER TO atlas_projector;
+
 CREATE FUNCTION atlas.claim_lane(p_lane smallint, OUT epoch bigint, OUT sequence bigint) RETURNS record
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'atlas', 'pg_temp'
@@ -94,6 +179,30 @@ $$;
 
 ALTER FUNCTION atlas.claim_lane(p_lane smallint, OUT epoch bigint, OUT sequence bigint) OWNER TO atlas_flusher;
 
+CREATE FUNCTION atlas.claim_projection_lane(claim_time timestamp with time zone) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'atlas', 'pg_temp'
+    AS $$
+DECLARE
+    claimed record;
+
+BEGIN
+    INSERT INTO flush_positions AS f (lane, epoch, sequence, flushed_at)
+    VALUES (projection_lane(), (extract(epoch FROM claim_time) * 1000000)::bigint, 0, claim_time)
+    ON CONFLICT (lane) DO UPDATE SET epoch = greatest(f.epoch + 1, excluded.epoch)
+    RETURNING f.epoch, f.sequence INTO claimed;
+
+    INSERT INTO lane_epochs (lane, epoch, first_sequence, claimed_at)
+    VALUES (projection_lane(), claimed.epoch, claimed.sequence + 1, claim_time);
+
+    DELETE FROM lane_epochs AS old
+    WHERE old.lane = projection_lane() AND old.claimed_at < claim_time - interval '90 days';
+
+END
+$$;
+
+ALTER FUNCTION atlas.claim_projection_lane(claim_time timestamp with time zone) OWNER TO atlas_owner;
+
 CREATE FUNCTION atlas.classes_passed(upper_bound timestamp with time zone) RETURNS TABLE(retention_class text, action text, passed boolean)
     LANGUAGE sql STABLE
     SET search_path TO 'atlas', 'pg_temp'
@@ -107,6 +216,188 @@ CREATE FUNCTION atlas.classes_passed(upper_bound timestamp with time zone) RETUR
 $$;
 
 ALTER FUNCTION atlas.classes_passed(upper_bound timestamp with time zone) OWNER TO atlas_owner;
+
+CREATE FUNCTION atlas.compare_projection(p_tenant integer, p_entities bigint[], p_attributes integer[], p_whole boolean) RETURNS TABLE(entity_id bigint, attribute_id integer, kind text, expected jsonb, expected_us bigint, found jsonb, found_us bigint)
+    LANGUAGE sql STABLE
+    SET search_path TO 'atlas', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    AS $$
+    WITH points AS MATERIALIZED (
+        SELECT w.entity_id, s.attribute_id, p.value, p.event_us
+        FROM unnest(p_entities) AS w (entity_id)
+        CROSS JOIN unnest(p_attributes) AS s (attribute_id)
+        CROSS JOIN LATERAL latest_point(p_tenant, w.entity_id, s.attribute_id) AS p
+    ), held AS MATERIALIZED (
+        SELECT e.entity_id, v.key::integer AS attribute_id, v.value, (e.attr_times ->> v.key)::bigint AS event_us
+        FROM unnest(p_entities) AS w (entity_id)
+        JOIN entity_jsonb AS e ON e.tenant_id = p_tenant AND e.entity_id = w.entity_id
+        CROSS JOIN LATERAL jsonb_each(e.attrs) AS v
+        WHERE p_whole OR v.key::integer = ANY (p_attributes)
+    )
+    SELECT coalesce(p.entity_id, h.entity_id), coalesce(p.attribute_id, h.attribute_id),
+        CASE WHEN h.entity_id IS NULL THEN 'missing' WHEN p.entity_id IS NULL THEN 'extra'
+            WHEN h.event_us < p.event_us THEN 'older' WHEN h.event_us > p.event_us THEN 'newer' ELSE 'wrong' END,
+        p.value, p.event_us, h.value, h.event_us
+    FROM points AS p
+    FULL JOIN held AS h ON h.entity_id = p.entity_id AND h.attribute_id = p.attribute_id
+    WHERE (p.value, p.event_us) IS DISTINCT FROM (h.value, h.event_us)
+$$;
+
+ALTER FUNCTION atlas.compare_projection(p_tenant integer, p_entities bigint[], p_attributes integer[], p_whole boolean) OWNER TO atlas_owner;
+
+CREATE FUNCTION atlas.compare_projection_batch(p_owner text, p_tenant integer, p_job bigint, p_step text, p_limit integer, OUT scanned integer, OUT batch bigint[], OUT differing bigint[], OUT difference_count bigint) RETURNS record
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'atlas', 'pg_temp'
+    SET lock_timeout TO '1s'
+    AS $$
+DECLARE
+    job projection_jobs := held_projection_job(p_owner, p_tenant, p_job, p_step);
+
+    counts record;
+
+BEGIN
+    batch := next_projection_entities(job, p_limit);
+
+    scanned := cardinality(batch);
+
+    differing := '{}';
+
+    difference_count := 0;
+
+    IF scanned = 0 THEN
+        RETURN;
+
+    END IF;
+
+    job.cursor_entity := batch[scanned];
+
+    batch := (SELECT coalesce(array_agg(e ORDER BY e), '{}') FROM unnest(batch) AS e
+              WHERE (hashint8(e)::bigint & 2147483647) % 100 < job.sample_percent);
+
+    SELECT coalesce(array_agg(DISTINCT d.entity_id), '{}') AS differing, count(*) AS every,
+        count(*) FILTER (WHERE d.kind = 'missing') AS missing, count(*) FILTER (WHERE d.kind = 'extra') AS extra,
+        coalesce(jsonb_agg(jsonb_build_object('place', 'projection', 'kind', d.kind, 'entity_id', d.entity_id,
+            'attribute_id', d.attribute_id, 'expected', left(d.expected::text, 200), 'expected_us', d.expected_us,
+            'found', left(d.found::text, 200), 'found_us', d.found_us) ORDER BY d.entity_id, d.attribute_id)
+            FILTER (WHERE d.rank <= 100), '[]') AS shown
+    INTO counts
+    FROM (
+        SELECT c.*, row_number() OVER (ORDER BY c.entity_id, c.attribute_id) AS rank
+        FROM compare_projection(p_tenant, batch,
+            CASE WHEN job.attribute_id IS NULL THEN followed_attributes(p_tenant) ELSE ARRAY[job.attribute_id] END,
+            job.attribute_id IS NULL) AS c
+        WHERE NOT (job.dry_run AND job.kind = 'demote') AND (job.attribute_id IS NOT NULL OR NOT EXISTS (
+            -- Half in or half out is no mistake while its job is at work.
+            SELECT FROM projection_jobs AS o
+            WHERE o.tenant_id = p_tenant AND o.attribute_id = c.attribute_id AND o.state = 'running' AND NOT o.dry_run))
+    ) AS d;
+
+    differing := counts.differing;
+
+    difference_count := counts.every;
+
+    PERFORM count_projection_batch(job, batch, scanned, counts.shown);
+
+    UPDATE projection_jobs AS j SET missing_count = j.missing_count + counts.missing,
+        extra_count = j.extra_count + counts.extra,
+        different_count = j.different_count + counts.every - counts.missing - counts.extra,
+        entities_changed = j.entities_changed + CASE WHEN job.kind = 'rebuild' THEN cardinality(differing) ELSE 0 END
+    WHERE j.tenant_id = p_tenant AND j.job_id = p_job;
+
+END
+$$;
+
+ALTER FUNCTION atlas.compare_projection_batch(p_owner text, p_tenant integer, p_job bigint, p_step text, p_limit integer, OUT scanned integer, OUT batch bigint[], OUT differing bigint[], OUT difference_count bigint) OWNER TO atlas_projector;
+
+CREATE TABLE atlas.projection_jobs (
+    tenant_id integer NOT NULL,
+    job_id bigint NOT NULL,
+    request_id text,
+    kind text NOT NULL,
+    attribute_id integer,
+    entity_ids bigint[],
+    sample_percent smallint DEFAULT 100 NOT NULL,
+    dry_run boolean DEFAULT false NOT NULL,
+    repair boolean DEFAULT false NOT NULL,
+    state text DEFAULT 'running'::text NOT NULL,
+    step text NOT NULL,
+    step_since timestamp with time zone NOT NULL,
+    is_cancelled boolean DEFAULT false NOT NULL,
+    round smallint DEFAULT 0 NOT NULL,
+    cursor_entity bigint DEFAULT 0 NOT NULL,
+    entities_total bigint DEFAULT 0 NOT NULL,
+    entities_done bigint DEFAULT 0 NOT NULL,
+    entities_changed bigint DEFAULT 0 NOT NULL,
+    point_count bigint DEFAULT 0 NOT NULL,
+    byte_count bigint DEFAULT 0 NOT NULL,
+    missing_count bigint DEFAULT 0 NOT NULL,
+    extra_count bigint DEFAULT 0 NOT NULL,
+    different_count bigint DEFAULT 0 NOT NULL,
+    cache_count bigint DEFAULT 0 NOT NULL,
+    repaired_count bigint DEFAULT 0 NOT NULL,
+    uncompared_count bigint DEFAULT 0 NOT NULL,
+    differences jsonb DEFAULT '[]'::jsonb NOT NULL,
+    last_sequence bigint DEFAULT 0 NOT NULL,
+    message text DEFAULT ''::text NOT NULL,
+    created_at timestamp with time zone NOT NULL,
+    updated_at timestamp with time zone NOT NULL,
+    finished_at timestamp with time zone,
+    CONSTRAINT projection_jobs_check CHECK (((kind = ANY (ARRAY['promote'::text, 'demote'::text])) = (attribute_id IS NOT NULL))),
+    CONSTRAINT projection_jobs_entity_ids_check CHECK ((cardinality(entity_ids) <= 10000)),
+    CONSTRAINT projection_jobs_kind_check CHECK ((kind = ANY (ARRAY['promote'::text, 'demote'::text, 'rebuild'::text, 'verify'::text]))),
+    CONSTRAINT projection_jobs_request_id_check CHECK (((octet_length(request_id) >= 1) AND (octet_length(request_id) <= 128))),
+    CONSTRAINT projection_jobs_sample_percent_check CHECK (((sample_percent >= 1) AND (sample_percent <= 100))),
+    CONSTRAINT projection_jobs_state_check CHECK ((state = ANY (ARRAY['running'::text, 'done'::text, 'failed'::text, 'cancelled'::text])))
+);
+
+ALTER TABLE ONLY atlas.projection_jobs FORCE ROW LEVEL SECURITY;
+
+ALTER TABLE atlas.projection_jobs OWNER TO atlas_owner;
+
+CREATE FUNCTION atlas.count_projection_batch(job atlas.projection_jobs, batch bigint[], scanned integer, shown jsonb) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'atlas', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    AS $_$
+DECLARE
+    -- Not a record: a session remembers the types that its fields had the first time.
+    touched_entities bigint := 0;
+
+    touched_bytes bigint := 0;
+
+    touched_points bigint := 0;
+
+BEGIN
+    IF job.dry_run AND job.kind = 'promote' THEN
+        SELECT count(*), coalesce(sum(pg_column_size(p.value)), 0),
+            coalesce(sum((SELECT count(*) FROM (
+                SELECT FROM entity_values_ts AS v
+                WHERE v.tenant_id = job.tenant_id AND v.entity_id = w.entity_id AND v.attribute_id = job.attribute_id
+                LIMIT 10000) AS v)), 0)
+        INTO touched_entities, touched_bytes, touched_points
+        FROM unnest(batch) AS w (entity_id)
+        CROSS JOIN LATERAL latest_point(job.tenant_id, w.entity_id, job.attribute_id) AS p;
+
+    ELSIF job.dry_run AND job.kind = 'demote' THEN
+        SELECT count(*), coalesce(sum(pg_column_size(e.attrs -> job.attribute_id::text)), 0), count(*)
+        INTO touched_entities, touched_bytes, touched_points
+        FROM unnest(batch) AS w (entity_id)
+        JOIN entity_jsonb AS e ON e.tenant_id = job.tenant_id AND e.entity_id = w.entity_id
+        WHERE e.attrs ? job.attribute_id::text;
+
+    END IF;
+
+    UPDATE projection_jobs AS j SET updated_at = clock_timestamp(), message = '', cursor_entity = job.cursor_entity,
+        entities_done = j.entities_done + scanned, entities_changed = j.entities_changed + touched_entities,
+        point_count = j.point_count + touched_points, byte_count = j.byte_count + touched_bytes,
+        differences = CASE WHEN shown = '[]' OR jsonb_array_length(j.differences) >= 100 THEN j.differences
+            ELSE jsonb_path_query_array(j.differences || shown, '$[0 to 99]') END
+    WHERE j.tenant_id = job.tenant_id AND j.job_id = job.job_id;
+
+END
+$_$;
+
+ALTER FUNCTION atlas.count_projection_batch(job atlas.projection_jobs, batch bigint[], scanned integer, shown jsonb) OWNER TO atlas_owner;
 
 CREATE FUNCTION atlas.default_rows(OUT row_count bigint, OUT oldest timestamp with time zone, OUT byte_count bigint) RETURNS record
     LANGUAGE sql SECURITY DEFINER
@@ -342,6 +633,44 @@ END
 $$;
 
 ALTER FUNCTION atlas.empty_lane(p_lane smallint) OWNER TO atlas_flusher;
+
+CREATE FUNCTION atlas.end_projection_job(p_owner text, p_tenant integer, p_job bigint, p_step text, p_state text, p_message text) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'atlas', 'pg_temp'
+    SET lock_timeout TO '1s'
+    AS $$
+DECLARE
+    job projection_jobs;
+
+BEGIN
+    PERFORM FROM projection_runner AS r WHERE r.id = 1 AND r.owner = p_owner FOR UPDATE; -- The order of locks.
+    PERFORM pg_advisory_xact_lock(hashtext('atlas.attributes'), p_tenant);
+
+    job := held_projection_job(p_owner, p_tenant, p_job, p_step);
+
+    IF job.kind = 'promote' AND NOT job.dry_run AND p_state = 'done' THEN
+        IF p_step <> 'settle' THEN
+            RAISE EXCEPTION 'a promotion is done in step settle, not in %', p_step;
+
+        END IF;
+
+        UPDATE attributes AS a SET is_hot = true, updated_at = clock_timestamp()
+        WHERE a.tenant_id = p_tenant AND a.attribute_id = job.attribute_id;
+
+        DELETE FROM projected_attributes AS t WHERE t.tenant_id = p_tenant AND t.attribute_id = job.attribute_id;
+
+        PERFORM pg_notify('atlas_catalog', p_tenant::text);
+
+    END IF;
+
+    UPDATE projection_jobs AS j SET state = p_state, step = 'end', message = left(p_message, 500),
+        updated_at = clock_timestamp(), finished_at = clock_timestamp()
+    WHERE j.tenant_id = p_tenant AND j.job_id = p_job;
+
+END
+$$;
+
+ALTER FUNCTION atlas.end_projection_job(p_owner text, p_tenant integer, p_job bigint, p_step text, p_state text, p_message text) OWNER TO atlas_projector;
 
 CREATE FUNCTION atlas.expire_rows(p_name text, p_class text, rows_max integer DEFAULT 10000) RETURNS bigint
     LANGUAGE plpgsql SECURITY DEFINER
@@ -600,6 +929,51 @@ $$;
 
 ALTER FUNCTION atlas.flushing_lanes() OWNER TO atlas_keeper;
 
+CREATE FUNCTION atlas.followed_attributes(p_tenant integer) RETURNS integer[]
+    LANGUAGE sql STABLE
+    SET search_path TO 'atlas', 'pg_temp'
+    AS $$
+    SELECT coalesce(array_agg(f.attribute_id ORDER BY f.attribute_id), '{}') FROM (
+        SELECT a.attribute_id FROM attributes AS a WHERE a.tenant_id = p_tenant AND a.is_hot
+        UNION
+        SELECT t.attribute_id FROM projected_attributes AS t WHERE t.tenant_id = p_tenant
+    ) AS f
+$$;
+
+ALTER FUNCTION atlas.followed_attributes(p_tenant integer) OWNER TO atlas_owner;
+
+CREATE FUNCTION atlas.held_projection_job(p_owner text, p_tenant integer, p_job bigint, p_step text) RETURNS atlas.projection_jobs
+    LANGUAGE plpgsql
+    SET search_path TO 'atlas', 'pg_temp'
+    AS $$
+DECLARE
+    job projection_jobs;
+
+BEGIN
+    PERFORM require_tenant(p_tenant);
+
+    PERFORM FROM projection_runner AS r
+    WHERE r.id = 1 AND r.owner = p_owner AND r.leased_until >= clock_timestamp() FOR UPDATE;
+
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'the projection is worked on by another process' USING ERRCODE = 'AT003';
+
+    END IF;
+
+    SELECT j.* INTO job FROM projection_jobs AS j WHERE j.tenant_id = p_tenant AND j.job_id = p_job FOR UPDATE;
+
+    IF job.state IS DISTINCT FROM 'running' OR job.step <> p_step THEN
+        RAISE EXCEPTION 'job % is not in step %', p_job, p_step USING ERRCODE = 'AT004';
+
+    END IF;
+
+    RETURN job;
+
+END
+$$;
+
+ALTER FUNCTION atlas.held_projection_job(p_owner text, p_tenant integer, p_job bigint, p_step text) OWNER TO atlas_owner;
+
 CREATE FUNCTION atlas.hot_value(value_bool boolean, value_int bigint, value_double double precision, value_decimal numeric, value_text text, value_time timestamp with time zone, value_json jsonb) RETURNS jsonb
     LANGUAGE sql STABLE
     AS $$
@@ -616,6 +990,25 @@ CREATE FUNCTION atlas.hot_value(value_bool boolean, value_int bigint, value_doub
 $$;
 
 ALTER FUNCTION atlas.hot_value(value_bool boolean, value_int bigint, value_double double precision, value_decimal numeric, value_text text, value_time timestamp with time zone, value_json jsonb) OWNER TO atlas_owner;
+
+CREATE FUNCTION atlas.keep_projection_lease(p_owner text, p_seconds double precision) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'atlas', 'pg_temp'
+    SET lock_timeout TO '500ms'
+    AS $$
+BEGIN
+    UPDATE projection_runner AS r SET leased_until = clock_timestamp() + make_interval(secs => p_seconds)
+    WHERE r.id = 1 AND r.owner = p_owner AND r.leased_until >= clock_timestamp();
+
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'the projection is worked on by another process' USING ERRCODE = 'AT003';
+
+    END IF;
+
+END
+$$;
+
+ALTER FUNCTION atlas.keep_projection_lease(p_owner text, p_seconds double precision) OWNER TO atlas_projector;
 
 CREATE FUNCTION atlas.known_offsets(batches regclass, p_lane smallint, p_epoch bigint, p_sequence bigint, flushed_at timestamp with time zone) RETURNS jsonb
     LANGUAGE plpgsql
@@ -877,6 +1270,53 @@ CREATE FUNCTION atlas.lane_lock_class() RETURNS integer
 
 ALTER FUNCTION atlas.lane_lock_class() OWNER TO atlas_owner;
 
+CREATE FUNCTION atlas.latest_point(p_tenant integer, p_entity bigint, p_attribute integer) RETURNS TABLE(value jsonb, event_us bigint)
+    LANGUAGE sql STABLE
+    AS $$
+    SELECT hot_value(p.value_bool, p.value_int, p.value_double, p.value_decimal, p.value_text, p.value_time, p.value_json),
+        (extract(epoch FROM p.event_time) * 1000000)::bigint
+    FROM entity_values_ts AS p
+    WHERE p.tenant_id = p_tenant AND p.entity_id = p_entity AND p.attribute_id = p_attribute
+    ORDER BY p.event_time DESC, p.ingested_at DESC, p.ctid DESC
+    LIMIT 1
+$$;
+
+ALTER FUNCTION atlas.latest_point(p_tenant integer, p_entity bigint, p_attribute integer) OWNER TO atlas_owner;
+
+CREATE FUNCTION atlas.lease_projection(p_owner text, p_seconds double precision) RETURNS bigint
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'atlas', 'pg_temp'
+    SET lock_timeout TO '500ms'
+    AS $$
+DECLARE
+    begun timestamptz := clock_timestamp();
+
+    timeline_now text := left(pg_walfile_name(pg_current_wal_insert_lsn()), 8);
+
+    timeline_then text;
+
+BEGIN
+    SELECT r.timeline INTO timeline_then FROM projection_runner AS r WHERE r.id = 1 FOR UPDATE;
+
+    UPDATE projection_runner AS r
+    SET owner = p_owner, leased_until = begun + make_interval(secs => p_seconds), timeline = timeline_now
+    WHERE r.id = 1 AND r.leased_until < begun;
+
+    IF NOT FOUND THEN
+        RETURN NULL;
+
+    ELSIF timeline_then <> timeline_now THEN
+        PERFORM claim_projection_lane(begun);
+
+    END IF;
+
+    RETURN (SELECT f.epoch FROM flush_positions AS f WHERE f.lane = projection_lane());
+
+END
+$$;
+
+ALTER FUNCTION atlas.lease_projection(p_owner text, p_seconds double precision) OWNER TO atlas_projector;
+
 CREATE FUNCTION atlas.maintain_partitions(days_ahead integer DEFAULT 3) RETURNS text[]
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'atlas', 'pg_temp'
@@ -1056,6 +1496,57 @@ $$;
 
 ALTER FUNCTION atlas.make_spans_ahead(from_day date, to_day date) OWNER TO atlas_owner;
 
+CREATE FUNCTION atlas.move_attribute(p_tenant integer, p_attribute integer, p_kind text, begun timestamp with time zone) RETURNS text
+    LANGUAGE plpgsql
+    SET search_path TO 'atlas', 'pg_temp'
+    AS $$
+DECLARE
+    was_hot boolean;
+
+    was_broken_off boolean;
+
+BEGIN
+    SELECT a.is_hot INTO was_hot FROM attributes AS a
+    WHERE a.tenant_id = p_tenant AND a.attribute_id = p_attribute FOR NO KEY UPDATE;
+
+    SELECT j.state = 'failed' INTO was_broken_off FROM projection_jobs AS j
+    WHERE j.tenant_id = p_tenant AND j.attribute_id = p_attribute AND NOT j.dry_run ORDER BY j.job_id DESC LIMIT 1;
+
+    IF p_kind = 'promote' THEN
+        IF was_hot THEN
+            RETURN 'end';
+
+        END IF;
+
+        INSERT INTO projected_attributes AS t (tenant_id, attribute_id, phase, since)
+        VALUES (p_tenant, p_attribute, 'promoting', begun)
+        ON CONFLICT (tenant_id, attribute_id) DO UPDATE SET phase = excluded.phase, since = excluded.since;
+
+        RETURN 'drain';
+
+    END IF;
+
+    IF NOT was_hot AND NOT coalesce(was_broken_off, false) THEN
+        RETURN 'end';
+
+    END IF;
+
+    INSERT INTO projected_attributes AS t (tenant_id, attribute_id, phase, since)
+    VALUES (p_tenant, p_attribute, 'demoting', begun)
+    ON CONFLICT (tenant_id, attribute_id) DO UPDATE SET phase = excluded.phase, since = excluded.since;
+
+    UPDATE attributes AS a SET is_hot = false, updated_at = begun
+    WHERE a.tenant_id = p_tenant AND a.attribute_id = p_attribute AND a.is_hot;
+
+    PERFORM pg_notify('atlas_catalog', p_tenant::text);
+
+    RETURN 'expire';
+
+END
+$$;
+
+ALTER FUNCTION atlas.move_attribute(p_tenant integer, p_attribute integer, p_kind text, begun timestamp with time zone) OWNER TO atlas_owner;
+
 CREATE FUNCTION atlas.move_default_rows(rows_max integer DEFAULT 200000, OUT moved bigint, OUT outcome text) RETURNS record
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'atlas', 'pg_temp'
@@ -1170,6 +1661,85 @@ END
 $_$;
 
 ALTER FUNCTION atlas.move_rows(from_time timestamp with time zone, to_time timestamp with time zone) OWNER TO atlas_keeper;
+
+CREATE FUNCTION atlas.next_projection_entities(job atlas.projection_jobs, p_limit integer) RETURNS bigint[]
+    LANGUAGE sql STABLE
+    SET search_path TO 'atlas', 'pg_temp'
+    AS $$
+    SELECT coalesce(array_agg(n.entity_id ORDER BY n.entity_id), '{}') FROM (
+        SELECT u.entity_id FROM (
+            (SELECT x.entity_id FROM unnest(job.entity_ids) AS x (entity_id)
+             WHERE x.entity_id > job.cursor_entity)
+            UNION
+            (SELECT e.entity_id FROM entities AS e
+             WHERE job.entity_ids IS NULL AND e.tenant_id = job.tenant_id AND e.entity_id > job.cursor_entity
+             ORDER BY e.entity_id LIMIT p_limit)
+            UNION
+            (SELECT e.entity_id FROM entity_jsonb AS e
+             WHERE job.entity_ids IS NULL AND e.tenant_id = job.tenant_id AND e.entity_id > job.cursor_entity
+             ORDER BY e.entity_id LIMIT p_limit)
+        ) AS u ORDER BY u.entity_id LIMIT p_limit
+    ) AS n
+$$;
+
+ALTER FUNCTION atlas.next_projection_entities(job atlas.projection_jobs, p_limit integer) OWNER TO atlas_owner;
+
+CREATE FUNCTION atlas.next_projection_position(p_epoch bigint) RETURNS bigint
+    LANGUAGE plpgsql
+    SET search_path TO 'atlas', 'pg_temp'
+    AS $$
+DECLARE
+    made bigint;
+
+BEGIN
+    UPDATE flush_positions AS f SET sequence = f.sequence + 1, flushed_at = clock_timestamp()
+    WHERE f.lane = projection_lane() AND f.epoch = p_epoch RETURNING f.sequence INTO made;
+
+    IF made IS NULL THEN
+        RAISE EXCEPTION 'the projection''s lane is not at epoch %', p_epoch USING ERRCODE = 'AT003';
+
+    END IF;
+
+    RETURN made;
+
+END
+$$;
+
+ALTER FUNCTION atlas.next_projection_position(p_epoch bigint) OWNER TO atlas_owner;
+
+CREATE FUNCTION atlas.note_cache_differences(p_owner text, p_tenant integer, p_job bigint, p_step text, p_shown jsonb, p_found bigint, p_uncompared bigint, p_repaired bigint) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'atlas', 'pg_temp'
+    SET lock_timeout TO '1s'
+    AS $_$
+BEGIN
+    PERFORM held_projection_job(p_owner, p_tenant, p_job, p_step);
+
+    UPDATE projection_jobs AS j SET updated_at = clock_timestamp(), cache_count = j.cache_count + p_found,
+        uncompared_count = j.uncompared_count + p_uncompared, repaired_count = j.repaired_count + p_repaired,
+        differences = jsonb_path_query_array(j.differences || p_shown, '$[0 to 99]')
+    WHERE j.tenant_id = p_tenant AND j.job_id = p_job;
+
+END
+$_$;
+
+ALTER FUNCTION atlas.note_cache_differences(p_owner text, p_tenant integer, p_job bigint, p_step text, p_shown jsonb, p_found bigint, p_uncompared bigint, p_repaired bigint) OWNER TO atlas_projector;
+
+CREATE FUNCTION atlas.note_projection_job(p_owner text, p_tenant integer, p_job bigint, p_step text, p_message text) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'atlas', 'pg_temp'
+    SET lock_timeout TO '1s'
+    AS $$
+BEGIN
+    PERFORM held_projection_job(p_owner, p_tenant, p_job, p_step);
+
+    UPDATE projection_jobs AS j SET message = left(p_message, 500), updated_at = clock_timestamp()
+    WHERE j.tenant_id = p_tenant AND j.job_id = p_job AND j.message <> left(p_message, 500);
+
+END
+$$;
+
+ALTER FUNCTION atlas.note_projection_job(p_owner text, p_tenant integer, p_job bigint, p_step text, p_message text) OWNER TO atlas_projector;
 
 CREATE FUNCTION atlas.old_lock_holder(relation regclass, older interval) RETURNS text
     LANGUAGE sql SECURITY DEFINER
@@ -1346,6 +1916,91 @@ $_$;
 
 ALTER FUNCTION atlas.prepare_lane(p_lane smallint, OUT epoch bigint, OUT sequence bigint) OWNER TO atlas_flusher;
 
+CREATE FUNCTION atlas.project_entities(p_tenant integer, p_entities bigint[], p_set integer[], p_remove integer[], p_touch boolean) RETURNS TABLE(changed_entity bigint, changed_version bigint)
+    LANGUAGE plpgsql
+    SET search_path TO 'atlas', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET enable_hashjoin TO 'off'
+    SET enable_mergejoin TO 'off'
+    AS $$
+DECLARE
+    now_us bigint := (extract(epoch FROM clock_timestamp()) * 1000000)::bigint;
+
+    keys text[] := (SELECT coalesce(array_agg(k::text), '{}') FROM unnest(p_set || p_remove) AS k);
+
+BEGIN
+    IF current_setting('transaction_isolation') <> 'read committed' THEN
+        RAISE EXCEPTION 'the points must be read after the rows are locked: in READ COMMITTED';
+
+    END IF;
+
+    INSERT INTO entity_jsonb AS e (tenant_id, entity_id, version, attrs, attr_times)
+    SELECT p_tenant, w.entity_id, now_us, '{}', '{}'
+    FROM unnest(p_entities) AS w (entity_id)
+    WHERE EXISTS (SELECT FROM entity_jsonb AS h WHERE h.tenant_id = p_tenant AND h.entity_id = w.entity_id)
+       OR EXISTS (
+            SELECT FROM unnest(p_set) AS s (attribute_id)
+            CROSS JOIN LATERAL latest_point(p_tenant, w.entity_id, s.attribute_id) AS p)
+    ORDER BY w.entity_id
+    ON CONFLICT (tenant_id, entity_id) DO UPDATE SET version = e.version WHERE false; -- Locked, and left alone.
+    RETURN QUERY
+    WITH truth AS MATERIALIZED (
+        SELECT w.entity_id, jsonb_object_agg(s.attribute_id, p.value) AS attrs,
+            jsonb_object_agg(s.attribute_id, p.event_us) AS attr_times
+        FROM unnest(p_entities) AS w (entity_id)
+        CROSS JOIN unnest(p_set) AS s (attribute_id)
+        CROSS JOIN LATERAL latest_point(p_tenant, w.entity_id, s.attribute_id) AS p
+        GROUP BY w.entity_id
+    ), wanted AS MATERIALIZED (
+        SELECT e.entity_id,
+            CASE WHEN p_remove IS NULL THEN '{}' ELSE e.attrs - keys END || coalesce(t.attrs, '{}') AS attrs,
+            CASE WHEN p_remove IS NULL THEN '{}' ELSE e.attr_times - keys END || coalesce(t.attr_times, '{}')
+                AS attr_times
+        FROM unnest(p_entities) AS w (entity_id)
+        JOIN entity_jsonb AS e ON e.tenant_id = p_tenant AND e.entity_id = w.entity_id
+        LEFT JOIN truth AS t ON t.entity_id = w.entity_id
+    )
+    UPDATE entity_jsonb AS e
+    SET attrs = w.attrs, attr_times = w.attr_times, version = greatest(e.version + 1, now_us)
+    FROM wanted AS w
+    WHERE e.tenant_id = p_tenant AND e.entity_id = w.entity_id
+      AND (p_touch OR e.attrs <> w.attrs OR e.attr_times <> w.attr_times)
+    RETURNING e.entity_id, e.version;
+
+END
+$$;
+
+ALTER FUNCTION atlas.project_entities(p_tenant integer, p_entities bigint[], p_set integer[], p_remove integer[], p_touch boolean) OWNER TO atlas_owner;
+
+CREATE FUNCTION atlas.projection_lane() RETURNS smallint
+    LANGUAGE sql IMMUTABLE
+    AS $$SELECT 255::smallint$$;
+
+ALTER FUNCTION atlas.projection_lane() OWNER TO atlas_owner;
+
+CREATE FUNCTION atlas.recheck_projection(p_owner text, p_tenant integer, p_job bigint, p_step text, p_entities bigint[], p_count bigint) RETURNS bigint
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'atlas', 'pg_temp'
+    SET lock_timeout TO '1s'
+    AS $$
+DECLARE
+    job projection_jobs := held_projection_job(p_owner, p_tenant, p_job, p_step);
+
+    left_over bigint := (SELECT count(*) FROM compare_projection(p_tenant, p_entities,
+        CASE WHEN job.attribute_id IS NULL THEN followed_attributes(p_tenant) ELSE ARRAY[job.attribute_id] END,
+        job.attribute_id IS NULL));
+
+BEGIN
+    UPDATE projection_jobs AS j SET repaired_count = j.repaired_count + greatest(0, p_count - left_over)
+    WHERE j.tenant_id = p_tenant AND j.job_id = p_job;
+
+    RETURN left_over;
+
+END
+$$;
+
+ALTER FUNCTION atlas.recheck_projection(p_owner text, p_tenant integer, p_job bigint, p_step text, p_entities bigint[], p_count bigint) OWNER TO atlas_projector;
+
 CREATE FUNCTION atlas.record_archive(p_name text, p_class text, p_tenants integer[], p_path text, p_rows bigint, p_bytes bigint, p_checksum text) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'atlas', 'pg_temp'
@@ -1420,6 +2075,21 @@ END
 $$;
 
 ALTER FUNCTION atlas.require_fresh(not_before timestamp with time zone, lanes smallint[], epochs bigint[], sequences bigint[], OUT beat_id bigint, OUT beaten_at timestamp with time zone) OWNER TO atlas_owner;
+
+CREATE FUNCTION atlas.require_tenant(p_tenant integer) RETURNS void
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'atlas', 'pg_temp'
+    AS $$
+BEGIN
+    IF p_tenant IS DISTINCT FROM nullif(current_setting('atlas.tenant_id', true), '')::integer THEN
+        RAISE EXCEPTION 'the transaction is not of tenant %', p_tenant USING ERRCODE = 'insufficient_privilege';
+
+    END IF;
+
+END
+$$;
+
+ALTER FUNCTION atlas.require_tenant(p_tenant integer) OWNER TO atlas_owner;
 
 CREATE FUNCTION atlas.retention_grace() RETURNS interval
     LANGUAGE sql IMMUTABLE
@@ -1669,6 +2339,15 @@ $$;
 
 ALTER PROCEDURE atlas.run_retention() OWNER TO atlas_owner;
 
+CREATE FUNCTION atlas.running_projection_jobs(p_limit integer) RETURNS TABLE(tenant_id integer, job_id bigint)
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'atlas', 'pg_temp'
+    AS $$
+    SELECT j.tenant_id, j.job_id FROM projection_jobs AS j WHERE j.state = 'running' ORDER BY j.job_id LIMIT p_limit
+$$;
+
+ALTER FUNCTION atlas.running_projection_jobs(p_limit integer) OWNER TO atlas_projector;
+
 CREATE FUNCTION atlas.stage_flush(p_lane smallint, p_half text, p_epoch bigint, p_sequence bigint, OUT flushed_at timestamp with time zone, OUT point_count bigint, OUT duplicates jsonb, OUT changed_tenants integer[], OUT changed_entities bigint[], OUT changed_versions bigint[]) RETURNS record
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'atlas', 'pg_temp'
@@ -1769,7 +2448,9 @@ DECLARE
 
 BEGIN
     FOR lane, epoch, sequence, flushed_at IN
-        SELECT f.lane, f.epoch, f.sequence, f.flushed_at FROM flush_positions AS f ORDER BY f.lane
+        SELECT f.lane, f.epoch, f.sequence, f.flushed_at FROM flush_positions AS f
+        WHERE f.lane <> projection_lane() -- Nothing is ever staged there.
+        ORDER BY f.lane
     LOOP
         owned := lane_is_owned(lane);
 
@@ -1801,6 +2482,62 @@ END
 $$;
 
 ALTER FUNCTION atlas.staging_status() OWNER TO atlas_flusher;
+
+CREATE FUNCTION atlas.start_projection_job(p_tenant integer, p_kind text, p_attribute integer, p_entities bigint[], p_sample smallint, p_dry_run boolean, p_repair boolean, p_request text, OUT job_id bigint, OUT other_job bigint) RETURNS record
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'atlas', 'pg_temp'
+    SET lock_timeout TO '1s'
+    AS $$
+DECLARE
+    begun timestamptz := clock_timestamp();
+
+    first_step text;
+
+BEGIN
+    PERFORM require_tenant(p_tenant);
+
+    PERFORM pg_advisory_xact_lock(hashtext('atlas.attributes'), p_tenant);
+
+    SELECT j.job_id INTO job_id FROM projection_jobs AS j
+    WHERE j.tenant_id = p_tenant AND (j.request_id = p_request OR (
+        j.state = 'running' AND j.kind = p_kind AND j.attribute_id = p_attribute AND j.dry_run = p_dry_run))
+    ORDER BY j.job_id DESC LIMIT 1;
+
+    IF FOUND THEN
+        RETURN;
+
+    END IF;
+
+    SELECT j.job_id INTO other_job FROM projection_jobs AS j
+    WHERE j.tenant_id = p_tenant AND j.state = 'running' AND j.attribute_id = p_attribute
+      AND NOT j.dry_run AND NOT p_dry_run;
+
+    IF FOUND THEN
+        RETURN;
+
+    END IF;
+
+    first_step := CASE WHEN p_dry_run OR p_kind = 'verify' THEN 'compare'
+        WHEN p_kind = 'rebuild' THEN 'rebuild'
+        ELSE move_attribute(p_tenant, p_attribute, p_kind, begun) END;
+
+    INSERT INTO projection_jobs AS j (tenant_id, request_id, kind, attribute_id, entity_ids, sample_percent, dry_run,
+        repair, state, step, step_since, entities_total, created_at, updated_at, finished_at, message)
+    SELECT p_tenant, p_request, p_kind, p_attribute, p_entities, p_sample, p_dry_run, p_repair,
+        CASE WHEN first_step = 'end' THEN 'done' ELSE 'running' END, first_step, begun,
+        coalesce(cardinality(p_entities), (SELECT count(*) FROM entities AS n WHERE n.tenant_id = p_tenant)),
+        begun, begun, CASE WHEN first_step = 'end' THEN begun END,
+        CASE WHEN first_step = 'end' THEN 'nothing to do: the attribute is so already' ELSE '' END
+    RETURNING j.job_id INTO job_id;
+
+    DELETE FROM projection_jobs AS j
+    WHERE j.tenant_id = p_tenant AND j.state <> 'running' AND j.job_id IN (
+        SELECT o.job_id FROM projection_jobs AS o WHERE o.tenant_id = p_tenant ORDER BY o.job_id DESC OFFSET 200);
+
+END
+$$;
+
+ALTER FUNCTION atlas.start_projection_job(p_tenant integer, p_kind text, p_attribute integer, p_entities bigint[], p_sample smallint, p_dry_run boolean, p_repair boolean, p_request text, OUT job_id bigint, OUT other_job bigint) OWNER TO atlas_projector;
 
 CREATE FUNCTION atlas.statement_shape(query text) RETURNS text
     LANGUAGE sql IMMUTABLE
@@ -1879,6 +2616,10 @@ BEGIN
                 WHERE a.tenant_id = u.tenant_id AND a.attribute_id = u.attribute_id LIMIT 1
             ) AS a
             WHERE a.is_hot
+            UNION
+            -- A few rows at most, of all tenants.
+            SELECT u.tenant_id, u.attribute_id FROM used AS u
+            JOIN projected_attributes AS t ON t.tenant_id = u.tenant_id AND t.attribute_id = u.attribute_id
         ), latest AS (
             -- ctid is the order of arrival: a half is filled from empty by one COPY after another.
             SELECT DISTINCT ON (p.tenant_id, p.entity_id, p.attribute_id)
@@ -1931,6 +2672,51 @@ END
 $_$;
 
 ALTER FUNCTION atlas.upsert_hot_attrs(points regclass, skip_batches integer[], flushed_at timestamp with time zone) OWNER TO atlas_owner;
+
+CREATE FUNCTION atlas.write_projection_batch(p_owner text, p_epoch bigint, p_tenant integer, p_job bigint, p_step text, p_limit integer, p_again bigint[], OUT scanned integer, OUT sequence bigint, OUT changed_entities bigint[], OUT changed_versions bigint[]) RETURNS record
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'atlas', 'pg_temp'
+    SET lock_timeout TO '1s'
+    AS $$
+DECLARE
+    job projection_jobs := held_projection_job(p_owner, p_tenant, p_job, p_step);
+
+    batch bigint[] := coalesce(p_again, next_projection_entities(job, p_limit));
+
+    own integer[] := coalesce(ARRAY[job.attribute_id], '{}');
+
+BEGIN
+    scanned := cardinality(batch);
+
+    IF scanned = 0 THEN
+        RETURN;
+
+    END IF;
+
+    SELECT array_agg(c.changed_entity), array_agg(c.changed_version) INTO changed_entities, changed_versions
+    FROM project_entities(
+        p_tenant, batch,
+        CASE WHEN p_step = 'clean' THEN '{}' WHEN job.attribute_id IS NULL THEN followed_attributes(p_tenant) ELSE own END,
+        CASE WHEN p_step = 'clean' THEN own WHEN job.attribute_id IS NOT NULL THEN '{}' END,
+        -- A promotion makes the cache forget each entity that it has: no entry of before stays.
+        p_step = 'fill' OR p_again IS NOT NULL) AS c;
+
+    IF changed_entities IS NOT NULL THEN
+        sequence := next_projection_position(p_epoch);
+
+    END IF;
+
+    UPDATE projection_jobs AS j SET updated_at = clock_timestamp(), message = '',
+        cursor_entity = CASE WHEN p_again IS NULL THEN batch[scanned] ELSE j.cursor_entity END,
+        entities_done = j.entities_done + CASE WHEN p_again IS NULL THEN scanned ELSE 0 END,
+        entities_changed = j.entities_changed + coalesce(cardinality(changed_entities), 0),
+        last_sequence = coalesce(write_projection_batch.sequence, j.last_sequence)
+    WHERE j.tenant_id = p_tenant AND j.job_id = p_job;
+
+END
+$$;
+
+ALTER FUNCTION atlas.write_projection_batch(p_owner text, p_epoch bigint, p_tenant integer, p_job bigint, p_step text, p_limit integer, p_again bigint[], OUT scanned integer, OUT sequence bigint, OUT changed_entities bigint[], OUT changed_versions bigint[]) OWNER TO atlas_projector;
 
 CREATE TABLE atlas.attribute_access (
     tenant_id integer NOT NULL,
@@ -2150,6 +2936,37 @@ ALTER TABLE ONLY atlas.producer_positions FORCE ROW LEVEL SECURITY;
 
 ALTER TABLE atlas.producer_positions OWNER TO atlas_owner;
 
+CREATE TABLE atlas.projected_attributes (
+    tenant_id integer NOT NULL,
+    attribute_id integer NOT NULL,
+    phase text NOT NULL,
+    since timestamp with time zone NOT NULL,
+    CONSTRAINT projected_attributes_phase_check CHECK ((phase = ANY (ARRAY['promoting'::text, 'demoting'::text])))
+);
+
+ALTER TABLE ONLY atlas.projected_attributes FORCE ROW LEVEL SECURITY;
+
+ALTER TABLE atlas.projected_attributes OWNER TO atlas_owner;
+
+ALTER TABLE atlas.projection_jobs ALTER COLUMN job_id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME atlas.projection_jobs_job_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+CREATE TABLE atlas.projection_runner (
+    id smallint DEFAULT 1 NOT NULL,
+    owner text NOT NULL,
+    leased_until timestamp with time zone NOT NULL,
+    timeline text DEFAULT ''::text NOT NULL,
+    CONSTRAINT projection_runner_id_check CHECK ((id = 1))
+);
+
+ALTER TABLE atlas.projection_runner OWNER TO atlas_owner;
+
 CREATE TABLE atlas.replication_heartbeat (
     id smallint DEFAULT 1 NOT NULL,
     beat_id bigint NOT NULL,
@@ -2306,6 +3123,15 @@ ALTER TABLE ONLY atlas.partition_policy
 ALTER TABLE ONLY atlas.producer_positions
     ADD CONSTRAINT producer_positions_pkey PRIMARY KEY (tenant_id, producer_id);
 
+ALTER TABLE ONLY atlas.projected_attributes
+    ADD CONSTRAINT projected_attributes_pkey PRIMARY KEY (tenant_id, attribute_id);
+
+ALTER TABLE ONLY atlas.projection_jobs
+    ADD CONSTRAINT projection_jobs_pkey PRIMARY KEY (tenant_id, job_id);
+
+ALTER TABLE ONLY atlas.projection_runner
+    ADD CONSTRAINT projection_runner_pkey PRIMARY KEY (id);
+
 ALTER TABLE ONLY atlas.replication_heartbeat
     ADD CONSTRAINT replication_heartbeat_pkey PRIMARY KEY (id);
 
@@ -2343,6 +3169,8 @@ CREATE INDEX entity_values_ts_latest ON ONLY atlas.entity_values_ts USING btree 
 
 CREATE INDEX entity_values_ts_default_tenant_id_entity_id_attribute_id_e_idx ON atlas.entity_values_ts_default USING btree (tenant_id, entity_id, attribute_id, event_time DESC);
 
+CREATE INDEX projection_jobs_running ON atlas.projection_jobs USING btree (job_id) WHERE (state = 'running'::text);
+
 ALTER INDEX atlas.entity_values_ts_ingested ATTACH PARTITION atlas.entity_values_ts_default_ingested_at_idx;
 
 ALTER INDEX atlas.entity_values_ts_latest ATTACH PARTITION atlas.entity_values_ts_default_tenant_id_entity_id_attribute_id_e_idx;
@@ -2378,6 +3206,8 @@ CREATE POLICY flush ON atlas.ingest_dead_letters TO atlas_flusher USING (true) W
 
 CREATE POLICY flush ON atlas.producer_positions TO atlas_flusher USING (true) WITH CHECK (true);
 
+CREATE POLICY flush ON atlas.projected_attributes FOR SELECT TO atlas_flusher USING (true);
+
 CREATE POLICY flush ON atlas.write_requests TO atlas_flusher USING (true) WITH CHECK (true);
 
 ALTER TABLE atlas.ingest_dead_letters ENABLE ROW LEVEL SECURITY;
@@ -2392,9 +3222,29 @@ CREATE POLICY monitor ON atlas.ingest_dead_letters FOR SELECT TO atlas_monitor U
 
 CREATE POLICY monitor ON atlas.producer_positions FOR SELECT TO atlas_monitor USING (true);
 
+CREATE POLICY monitor ON atlas.projection_jobs FOR SELECT TO atlas_monitor USING (true);
+
 CREATE POLICY monitor ON atlas.tenants FOR SELECT TO atlas_monitor USING (true);
 
 ALTER TABLE atlas.producer_positions ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE atlas.projected_attributes ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE atlas.projection_jobs ENABLE ROW LEVEL SECURITY;
+
+CREATE POLICY projector ON atlas.attributes TO atlas_projector USING ((tenant_id = (NULLIF(current_setting('atlas.tenant_id'::text, true), ''::text))::integer)) WITH CHECK ((tenant_id = (NULLIF(current_setting('atlas.tenant_id'::text, true), ''::text))::integer));
+
+CREATE POLICY projector ON atlas.entities TO atlas_projector USING ((tenant_id = (NULLIF(current_setting('atlas.tenant_id'::text, true), ''::text))::integer)) WITH CHECK ((tenant_id = (NULLIF(current_setting('atlas.tenant_id'::text, true), ''::text))::integer));
+
+CREATE POLICY projector ON atlas.entity_jsonb TO atlas_projector USING ((tenant_id = (NULLIF(current_setting('atlas.tenant_id'::text, true), ''::text))::integer)) WITH CHECK ((tenant_id = (NULLIF(current_setting('atlas.tenant_id'::text, true), ''::text))::integer));
+
+CREATE POLICY projector ON atlas.entity_values_ts TO atlas_projector USING ((tenant_id = (NULLIF(current_setting('atlas.tenant_id'::text, true), ''::text))::integer)) WITH CHECK ((tenant_id = (NULLIF(current_setting('atlas.tenant_id'::text, true), ''::text))::integer));
+
+CREATE POLICY projector ON atlas.projected_attributes TO atlas_projector USING ((tenant_id = (NULLIF(current_setting('atlas.tenant_id'::text, true), ''::text))::integer)) WITH CHECK ((tenant_id = (NULLIF(current_setting('atlas.tenant_id'::text, true), ''::text))::integer));
+
+CREATE POLICY projector ON atlas.projection_jobs TO atlas_projector USING ((tenant_id = (NULLIF(current_setting('atlas.tenant_id'::text, true), ''::text))::integer)) WITH CHECK ((tenant_id = (NULLIF(current_setting('atlas.tenant_id'::text, true), ''::text))::integer));
+
+CREATE POLICY projector_looks ON atlas.projection_jobs FOR SELECT TO atlas_projector USING (true);
 
 CREATE POLICY registry_change ON atlas.tenants FOR UPDATE TO atlas_ingest USING (true) WITH CHECK (true);
 
@@ -2415,6 +3265,10 @@ CREATE POLICY tenant_only ON atlas.entity_values_ts TO atlas_hotcache, atlas_ing
 CREATE POLICY tenant_only ON atlas.ingest_dead_letters TO atlas_hotcache, atlas_ingest, atlas_query, atlas_reconciler USING ((tenant_id = (NULLIF(current_setting('atlas.tenant_id'::text, true), ''::text))::integer)) WITH CHECK ((tenant_id = (NULLIF(current_setting('atlas.tenant_id'::text, true), ''::text))::integer));
 
 CREATE POLICY tenant_only ON atlas.producer_positions TO atlas_hotcache, atlas_ingest, atlas_query, atlas_reconciler USING ((tenant_id = (NULLIF(current_setting('atlas.tenant_id'::text, true), ''::text))::integer)) WITH CHECK ((tenant_id = (NULLIF(current_setting('atlas.tenant_id'::text, true), ''::text))::integer));
+
+CREATE POLICY tenant_only ON atlas.projected_attributes TO atlas_hotcache, atlas_ingest, atlas_query, atlas_reconciler USING ((tenant_id = (NULLIF(current_setting('atlas.tenant_id'::text, true), ''::text))::integer)) WITH CHECK ((tenant_id = (NULLIF(current_setting('atlas.tenant_id'::text, true), ''::text))::integer));
+
+CREATE POLICY tenant_only ON atlas.projection_jobs TO atlas_hotcache, atlas_ingest, atlas_query, atlas_reconciler USING ((tenant_id = (NULLIF(current_setting('atlas.tenant_id'::text, true), ''::text))::integer)) WITH CHECK ((tenant_id = (NULLIF(current_setting('atlas.tenant_id'::text, true), ''::text))::integer));
 
 CREATE POLICY tenant_only ON atlas.write_requests TO atlas_hotcache, atlas_ingest, atlas_query, atlas_reconciler USING ((tenant_id = (NULLIF(current_setting('atlas.tenant_id'::text, true), ''::text))::integer)) WITH CHECK ((tenant_id = (NULLIF(current_setting('atlas.tenant_id'::text, true), ''::text))::integer));
 
@@ -2448,6 +3302,8 @@ GRANT USAGE ON SCHEMA atlas TO atlas_keeper;
 
 GRANT USAGE ON SCHEMA atlas TO atlas_finder;
 
+GRANT USAGE ON SCHEMA atlas TO atlas_projector;
+
 GRANT USAGE ON SCHEMA atlas TO atlas_ingest;
 
 GRANT USAGE ON SCHEMA atlas TO atlas_hotcache;
@@ -2465,6 +3321,10 @@ GRANT USAGE ON SCHEMA retired TO atlas_keeper;
 GRANT USAGE ON SCHEMA retired TO atlas_maintenance;
 
 GRANT USAGE ON SCHEMA staging TO atlas_ingest;
+
+REVOKE ALL ON FUNCTION atlas.advance_projection_job(p_owner text, p_tenant integer, p_job bigint, p_step text, p_next text) FROM PUBLIC;
+
+GRANT ALL ON FUNCTION atlas.advance_projection_job(p_owner text, p_tenant integer, p_job bigint, p_step text, p_next text) TO atlas_hotcache;
 
 REVOKE ALL ON FUNCTION atlas.announce_seal(until timestamp with time zone) FROM PUBLIC;
 
@@ -2484,13 +3344,59 @@ REVOKE ALL ON FUNCTION atlas.blocked_sessions() FROM PUBLIC;
 
 GRANT ALL ON FUNCTION atlas.blocked_sessions() TO atlas_monitor;
 
+REVOKE ALL ON FUNCTION atlas.cancel_projection_job(p_tenant integer, p_job bigint) FROM PUBLIC;
+
+GRANT ALL ON FUNCTION atlas.cancel_projection_job(p_tenant integer, p_job bigint) TO atlas_hotcache;
+
 REVOKE ALL ON FUNCTION atlas.claim_lane(p_lane smallint, OUT epoch bigint, OUT sequence bigint) FROM PUBLIC;
 
 GRANT ALL ON FUNCTION atlas.claim_lane(p_lane smallint, OUT epoch bigint, OUT sequence bigint) TO atlas_ingest;
 
+REVOKE ALL ON FUNCTION atlas.claim_projection_lane(claim_time timestamp with time zone) FROM PUBLIC;
+
+GRANT ALL ON FUNCTION atlas.claim_projection_lane(claim_time timestamp with time zone) TO atlas_projector;
+
 REVOKE ALL ON FUNCTION atlas.classes_passed(upper_bound timestamp with time zone) FROM PUBLIC;
 
 GRANT ALL ON FUNCTION atlas.classes_passed(upper_bound timestamp with time zone) TO atlas_keeper;
+
+REVOKE ALL ON FUNCTION atlas.compare_projection(p_tenant integer, p_entities bigint[], p_attributes integer[], p_whole boolean) FROM PUBLIC;
+
+GRANT ALL ON FUNCTION atlas.compare_projection(p_tenant integer, p_entities bigint[], p_attributes integer[], p_whole boolean) TO atlas_projector;
+
+REVOKE ALL ON FUNCTION atlas.compare_projection_batch(p_owner text, p_tenant integer, p_job bigint, p_step text, p_limit integer, OUT scanned integer, OUT batch bigint[], OUT differing bigint[], OUT difference_count bigint) FROM PUBLIC;
+
+GRANT ALL ON FUNCTION atlas.compare_projection_batch(p_owner text, p_tenant integer, p_job bigint, p_step text, p_limit integer, OUT scanned integer, OUT batch bigint[], OUT differing bigint[], OUT difference_count bigint) TO atlas_hotcache;
+
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE atlas.projection_jobs TO atlas_projector;
+
+GRANT SELECT ON TABLE atlas.projection_jobs TO atlas_hotcache;
+
+GRANT SELECT(tenant_id) ON TABLE atlas.projection_jobs TO atlas_monitor;
+
+GRANT SELECT(job_id) ON TABLE atlas.projection_jobs TO atlas_monitor;
+
+GRANT SELECT(kind) ON TABLE atlas.projection_jobs TO atlas_monitor;
+
+GRANT SELECT(state) ON TABLE atlas.projection_jobs TO atlas_monitor;
+
+GRANT SELECT(step) ON TABLE atlas.projection_jobs TO atlas_monitor;
+
+GRANT SELECT(step_since) ON TABLE atlas.projection_jobs TO atlas_monitor;
+
+GRANT SELECT(entities_total) ON TABLE atlas.projection_jobs TO atlas_monitor;
+
+GRANT SELECT(entities_done) ON TABLE atlas.projection_jobs TO atlas_monitor;
+
+GRANT SELECT(message) ON TABLE atlas.projection_jobs TO atlas_monitor;
+
+GRANT SELECT(created_at) ON TABLE atlas.projection_jobs TO atlas_monitor;
+
+GRANT SELECT(updated_at) ON TABLE atlas.projection_jobs TO atlas_monitor;
+
+REVOKE ALL ON FUNCTION atlas.count_projection_batch(job atlas.projection_jobs, batch bigint[], scanned integer, shown jsonb) FROM PUBLIC;
+
+GRANT ALL ON FUNCTION atlas.count_projection_batch(job atlas.projection_jobs, batch bigint[], scanned integer, shown jsonb) TO atlas_projector;
 
 REVOKE ALL ON FUNCTION atlas.default_rows(OUT row_count bigint, OUT oldest timestamp with time zone, OUT byte_count bigint) FROM PUBLIC;
 
@@ -2540,6 +3446,10 @@ REVOKE ALL ON FUNCTION atlas.empty_lane(p_lane smallint) FROM PUBLIC;
 
 GRANT ALL ON FUNCTION atlas.empty_lane(p_lane smallint) TO atlas_ingest;
 
+REVOKE ALL ON FUNCTION atlas.end_projection_job(p_owner text, p_tenant integer, p_job bigint, p_step text, p_state text, p_message text) FROM PUBLIC;
+
+GRANT ALL ON FUNCTION atlas.end_projection_job(p_owner text, p_tenant integer, p_job bigint, p_step text, p_state text, p_message text) TO atlas_hotcache;
+
 REVOKE ALL ON FUNCTION atlas.expire_rows(p_name text, p_class text, rows_max integer) FROM PUBLIC;
 
 GRANT ALL ON FUNCTION atlas.expire_rows(p_name text, p_class text, rows_max integer) TO atlas_maintenance;
@@ -2562,11 +3472,15 @@ REVOKE ALL ON FUNCTION atlas.flush_lock() FROM PUBLIC;
 
 GRANT ALL ON FUNCTION atlas.flush_lock() TO atlas_flusher;
 
+GRANT ALL ON FUNCTION atlas.flush_lock() TO atlas_hotcache;
+
 GRANT ALL ON FUNCTION atlas.flush_lock() TO atlas_reconciler;
 
 GRANT ALL ON FUNCTION atlas.flush_lock() TO atlas_monitor;
 
 REVOKE ALL ON FUNCTION atlas.flushes_in_flight() FROM PUBLIC;
+
+GRANT ALL ON FUNCTION atlas.flushes_in_flight() TO atlas_hotcache;
 
 GRANT ALL ON FUNCTION atlas.flushes_in_flight() TO atlas_reconciler;
 
@@ -2578,9 +3492,23 @@ GRANT ALL ON FUNCTION atlas.flushing_lanes() TO atlas_ingest;
 
 GRANT ALL ON FUNCTION atlas.flushing_lanes() TO atlas_monitor;
 
+REVOKE ALL ON FUNCTION atlas.followed_attributes(p_tenant integer) FROM PUBLIC;
+
+GRANT ALL ON FUNCTION atlas.followed_attributes(p_tenant integer) TO atlas_projector;
+
+REVOKE ALL ON FUNCTION atlas.held_projection_job(p_owner text, p_tenant integer, p_job bigint, p_step text) FROM PUBLIC;
+
+GRANT ALL ON FUNCTION atlas.held_projection_job(p_owner text, p_tenant integer, p_job bigint, p_step text) TO atlas_projector;
+
 REVOKE ALL ON FUNCTION atlas.hot_value(value_bool boolean, value_int bigint, value_double double precision, value_decimal numeric, value_text text, value_time timestamp with time zone, value_json jsonb) FROM PUBLIC;
 
 GRANT ALL ON FUNCTION atlas.hot_value(value_bool boolean, value_int bigint, value_double double precision, value_decimal numeric, value_text text, value_time timestamp with time zone, value_json jsonb) TO atlas_flusher;
+
+GRANT ALL ON FUNCTION atlas.hot_value(value_bool boolean, value_int bigint, value_double double precision, value_decimal numeric, value_text text, value_time timestamp with time zone, value_json jsonb) TO atlas_projector;
+
+REVOKE ALL ON FUNCTION atlas.keep_projection_lease(p_owner text, p_seconds double precision) FROM PUBLIC;
+
+GRANT ALL ON FUNCTION atlas.keep_projection_lease(p_owner text, p_seconds double precision) TO atlas_hotcache;
 
 REVOKE ALL ON FUNCTION atlas.known_offsets(batches regclass, p_lane smallint, p_epoch bigint, p_sequence bigint, flushed_at timestamp with time zone) FROM PUBLIC;
 
@@ -2620,6 +3548,14 @@ GRANT ALL ON FUNCTION atlas.lane_lock_class() TO atlas_ingest;
 
 GRANT ALL ON FUNCTION atlas.lane_lock_class() TO atlas_monitor;
 
+REVOKE ALL ON FUNCTION atlas.latest_point(p_tenant integer, p_entity bigint, p_attribute integer) FROM PUBLIC;
+
+GRANT ALL ON FUNCTION atlas.latest_point(p_tenant integer, p_entity bigint, p_attribute integer) TO atlas_projector;
+
+REVOKE ALL ON FUNCTION atlas.lease_projection(p_owner text, p_seconds double precision) FROM PUBLIC;
+
+GRANT ALL ON FUNCTION atlas.lease_projection(p_owner text, p_seconds double precision) TO atlas_hotcache;
+
 REVOKE ALL ON FUNCTION atlas.maintain_partitions(days_ahead integer) FROM PUBLIC;
 
 GRANT ALL ON FUNCTION atlas.maintain_partitions(days_ahead integer) TO atlas_ingest;
@@ -2634,6 +3570,10 @@ GRANT ALL ON FUNCTION atlas.make_partition(root text, name text, bound_from text
 
 REVOKE ALL ON FUNCTION atlas.make_spans_ahead(from_day date, to_day date) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION atlas.move_attribute(p_tenant integer, p_attribute integer, p_kind text, begun timestamp with time zone) FROM PUBLIC;
+
+GRANT ALL ON FUNCTION atlas.move_attribute(p_tenant integer, p_attribute integer, p_kind text, begun timestamp with time zone) TO atlas_projector;
+
 REVOKE ALL ON FUNCTION atlas.move_default_rows(rows_max integer, OUT moved bigint, OUT outcome text) FROM PUBLIC;
 
 GRANT ALL ON FUNCTION atlas.move_default_rows(rows_max integer, OUT moved bigint, OUT outcome text) TO atlas_ingest;
@@ -2641,6 +3581,22 @@ GRANT ALL ON FUNCTION atlas.move_default_rows(rows_max integer, OUT moved bigint
 GRANT ALL ON FUNCTION atlas.move_default_rows(rows_max integer, OUT moved bigint, OUT outcome text) TO atlas_maintenance;
 
 REVOKE ALL ON FUNCTION atlas.move_rows(from_time timestamp with time zone, to_time timestamp with time zone) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION atlas.next_projection_entities(job atlas.projection_jobs, p_limit integer) FROM PUBLIC;
+
+GRANT ALL ON FUNCTION atlas.next_projection_entities(job atlas.projection_jobs, p_limit integer) TO atlas_projector;
+
+REVOKE ALL ON FUNCTION atlas.next_projection_position(p_epoch bigint) FROM PUBLIC;
+
+GRANT ALL ON FUNCTION atlas.next_projection_position(p_epoch bigint) TO atlas_projector;
+
+REVOKE ALL ON FUNCTION atlas.note_cache_differences(p_owner text, p_tenant integer, p_job bigint, p_step text, p_shown jsonb, p_found bigint, p_uncompared bigint, p_repaired bigint) FROM PUBLIC;
+
+GRANT ALL ON FUNCTION atlas.note_cache_differences(p_owner text, p_tenant integer, p_job bigint, p_step text, p_shown jsonb, p_found bigint, p_uncompared bigint, p_repaired bigint) TO atlas_hotcache;
+
+REVOKE ALL ON FUNCTION atlas.note_projection_job(p_owner text, p_tenant integer, p_job bigint, p_step text, p_message text) FROM PUBLIC;
+
+GRANT ALL ON FUNCTION atlas.note_projection_job(p_owner text, p_tenant integer, p_job bigint, p_step text, p_message text) TO atlas_hotcache;
 
 REVOKE ALL ON FUNCTION atlas.old_lock_holder(relation regclass, older interval) FROM PUBLIC;
 
@@ -2672,6 +3628,22 @@ REVOKE ALL ON FUNCTION atlas.prepare_lane(p_lane smallint, OUT epoch bigint, OUT
 
 GRANT ALL ON FUNCTION atlas.prepare_lane(p_lane smallint, OUT epoch bigint, OUT sequence bigint) TO atlas_ingest;
 
+REVOKE ALL ON FUNCTION atlas.project_entities(p_tenant integer, p_entities bigint[], p_set integer[], p_remove integer[], p_touch boolean) FROM PUBLIC;
+
+GRANT ALL ON FUNCTION atlas.project_entities(p_tenant integer, p_entities bigint[], p_set integer[], p_remove integer[], p_touch boolean) TO atlas_projector;
+
+REVOKE ALL ON FUNCTION atlas.projection_lane() FROM PUBLIC;
+
+GRANT ALL ON FUNCTION atlas.projection_lane() TO atlas_flusher;
+
+GRANT ALL ON FUNCTION atlas.projection_lane() TO atlas_projector;
+
+GRANT ALL ON FUNCTION atlas.projection_lane() TO atlas_hotcache;
+
+REVOKE ALL ON FUNCTION atlas.recheck_projection(p_owner text, p_tenant integer, p_job bigint, p_step text, p_entities bigint[], p_count bigint) FROM PUBLIC;
+
+GRANT ALL ON FUNCTION atlas.recheck_projection(p_owner text, p_tenant integer, p_job bigint, p_step text, p_entities bigint[], p_count bigint) TO atlas_hotcache;
+
 REVOKE ALL ON FUNCTION atlas.record_archive(p_name text, p_class text, p_tenants integer[], p_path text, p_rows bigint, p_bytes bigint, p_checksum text) FROM PUBLIC;
 
 GRANT ALL ON FUNCTION atlas.record_archive(p_name text, p_class text, p_tenants integer[], p_path text, p_rows bigint, p_bytes bigint, p_checksum text) TO atlas_maintenance;
@@ -2685,6 +3657,10 @@ GRANT ALL ON FUNCTION atlas.require_fresh(not_before timestamp with time zone, l
 GRANT ALL ON FUNCTION atlas.require_fresh(not_before timestamp with time zone, lanes smallint[], epochs bigint[], sequences bigint[], OUT beat_id bigint, OUT beaten_at timestamp with time zone) TO atlas_query;
 
 GRANT ALL ON FUNCTION atlas.require_fresh(not_before timestamp with time zone, lanes smallint[], epochs bigint[], sequences bigint[], OUT beat_id bigint, OUT beaten_at timestamp with time zone) TO atlas_reconciler;
+
+REVOKE ALL ON FUNCTION atlas.require_tenant(p_tenant integer) FROM PUBLIC;
+
+GRANT ALL ON FUNCTION atlas.require_tenant(p_tenant integer) TO atlas_projector;
 
 REVOKE ALL ON FUNCTION atlas.retention_grace() FROM PUBLIC;
 
@@ -2708,6 +3684,10 @@ REVOKE ALL ON PROCEDURE atlas.run_retention() FROM PUBLIC;
 
 GRANT ALL ON PROCEDURE atlas.run_retention() TO atlas_maintenance;
 
+REVOKE ALL ON FUNCTION atlas.running_projection_jobs(p_limit integer) FROM PUBLIC;
+
+GRANT ALL ON FUNCTION atlas.running_projection_jobs(p_limit integer) TO atlas_hotcache;
+
 REVOKE ALL ON FUNCTION atlas.stage_flush(p_lane smallint, p_half text, p_epoch bigint, p_sequence bigint, OUT flushed_at timestamp with time zone, OUT point_count bigint, OUT duplicates jsonb, OUT changed_tenants integer[], OUT changed_entities bigint[], OUT changed_versions bigint[]) FROM PUBLIC;
 
 GRANT ALL ON FUNCTION atlas.stage_flush(p_lane smallint, p_half text, p_epoch bigint, p_sequence bigint, OUT flushed_at timestamp with time zone, OUT point_count bigint, OUT duplicates jsonb, OUT changed_tenants integer[], OUT changed_entities bigint[], OUT changed_versions bigint[]) TO atlas_ingest;
@@ -2717,6 +3697,10 @@ REVOKE ALL ON FUNCTION atlas.staging_status() FROM PUBLIC;
 GRANT ALL ON FUNCTION atlas.staging_status() TO atlas_ingest;
 
 GRANT ALL ON FUNCTION atlas.staging_status() TO atlas_monitor;
+
+REVOKE ALL ON FUNCTION atlas.start_projection_job(p_tenant integer, p_kind text, p_attribute integer, p_entities bigint[], p_sample smallint, p_dry_run boolean, p_repair boolean, p_request text, OUT job_id bigint, OUT other_job bigint) FROM PUBLIC;
+
+GRANT ALL ON FUNCTION atlas.start_projection_job(p_tenant integer, p_kind text, p_attribute integer, p_entities bigint[], p_sample smallint, p_dry_run boolean, p_repair boolean, p_request text, OUT job_id bigint, OUT other_job bigint) TO atlas_hotcache;
 
 REVOKE ALL ON FUNCTION atlas.statement_shape(query text) FROM PUBLIC;
 
@@ -2736,6 +3720,10 @@ REVOKE ALL ON FUNCTION atlas.upsert_hot_attrs(points regclass, skip_batches inte
 
 GRANT ALL ON FUNCTION atlas.upsert_hot_attrs(points regclass, skip_batches integer[], flushed_at timestamp with time zone) TO atlas_flusher;
 
+REVOKE ALL ON FUNCTION atlas.write_projection_batch(p_owner text, p_epoch bigint, p_tenant integer, p_job bigint, p_step text, p_limit integer, p_again bigint[], OUT scanned integer, OUT sequence bigint, OUT changed_entities bigint[], OUT changed_versions bigint[]) FROM PUBLIC;
+
+GRANT ALL ON FUNCTION atlas.write_projection_batch(p_owner text, p_epoch bigint, p_tenant integer, p_job bigint, p_step text, p_limit integer, p_again bigint[], OUT scanned integer, OUT sequence bigint, OUT changed_entities bigint[], OUT changed_versions bigint[]) TO atlas_hotcache;
+
 GRANT SELECT ON TABLE atlas.attributes TO atlas_flusher;
 
 GRANT SELECT,INSERT,UPDATE ON TABLE atlas.attributes TO atlas_ingest;
@@ -2746,6 +3734,12 @@ GRANT SELECT ON TABLE atlas.attributes TO atlas_query;
 
 GRANT SELECT ON TABLE atlas.attributes TO atlas_reconciler;
 
+GRANT SELECT ON TABLE atlas.attributes TO atlas_projector;
+
+GRANT UPDATE(is_hot) ON TABLE atlas.attributes TO atlas_projector;
+
+GRANT UPDATE(updated_at) ON TABLE atlas.attributes TO atlas_projector;
+
 GRANT SELECT,INSERT ON TABLE atlas.entities TO atlas_ingest;
 
 GRANT SELECT ON TABLE atlas.entities TO atlas_hotcache;
@@ -2754,11 +3748,15 @@ GRANT SELECT ON TABLE atlas.entities TO atlas_query;
 
 GRANT SELECT ON TABLE atlas.entities TO atlas_reconciler;
 
+GRANT SELECT ON TABLE atlas.entities TO atlas_projector;
+
 GRANT SELECT,INSERT,UPDATE ON TABLE atlas.entity_jsonb TO atlas_flusher;
 
 GRANT SELECT ON TABLE atlas.entity_jsonb TO atlas_hotcache;
 
 GRANT SELECT ON TABLE atlas.entity_jsonb TO atlas_query;
+
+GRANT SELECT,INSERT,UPDATE ON TABLE atlas.entity_jsonb TO atlas_projector;
 
 GRANT SELECT(tenant_id) ON TABLE atlas.entity_jsonb TO atlas_finder;
 
@@ -2771,6 +3769,8 @@ GRANT INSERT ON TABLE atlas.entity_values_ts TO atlas_flusher;
 GRANT SELECT ON TABLE atlas.entity_values_ts TO atlas_query;
 
 GRANT SELECT ON TABLE atlas.entity_values_ts TO atlas_reconciler;
+
+GRANT SELECT ON TABLE atlas.entity_values_ts TO atlas_projector;
 
 GRANT SELECT,INSERT,DELETE ON TABLE atlas.entity_values_ts TO atlas_keeper;
 
@@ -2791,6 +3791,8 @@ GRANT SELECT ON TABLE atlas.flush_positions TO atlas_hotcache;
 GRANT SELECT ON TABLE atlas.flush_positions TO atlas_query;
 
 GRANT SELECT ON TABLE atlas.flush_positions TO atlas_reconciler;
+
+GRANT SELECT,INSERT,UPDATE ON TABLE atlas.flush_positions TO atlas_projector;
 
 GRANT SELECT ON TABLE atlas.flush_positions TO atlas_monitor;
 
@@ -2820,6 +3822,8 @@ GRANT SELECT ON TABLE atlas.lane_epochs TO atlas_query;
 
 GRANT SELECT ON TABLE atlas.lane_epochs TO atlas_reconciler;
 
+GRANT SELECT,INSERT,DELETE ON TABLE atlas.lane_epochs TO atlas_projector;
+
 GRANT SELECT,INSERT,UPDATE ON TABLE atlas.partition_archives TO atlas_keeper;
 
 GRANT SELECT ON TABLE atlas.partition_archives TO atlas_maintenance;
@@ -2841,6 +3845,16 @@ GRANT SELECT(producer_id) ON TABLE atlas.producer_positions TO atlas_monitor;
 GRANT SELECT(sequence) ON TABLE atlas.producer_positions TO atlas_monitor;
 
 GRANT SELECT(stored_at) ON TABLE atlas.producer_positions TO atlas_monitor;
+
+GRANT SELECT ON TABLE atlas.projected_attributes TO atlas_flusher;
+
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE atlas.projected_attributes TO atlas_projector;
+
+GRANT SELECT ON TABLE atlas.projected_attributes TO atlas_hotcache;
+
+GRANT SELECT ON TABLE atlas.projected_attributes TO atlas_ingest;
+
+GRANT SELECT,UPDATE ON TABLE atlas.projection_runner TO atlas_projector;
 
 GRANT SELECT,UPDATE ON TABLE atlas.replication_heartbeat TO atlas_flusher;
 

@@ -94,6 +94,18 @@ FROM partition_archives AS a
 WHERE a.archived_at > clock_timestamp() - interval '7 days'
 ORDER BY a.archived_at DESC
 
+-- name: projection_jobs
+-- Work on the projection that is not over, the longest in its step first; message says what it waits for. None moves:
+-- is any hotcache alive? See services/hotcache/README.md.
+SELECT
+    t.key AS tenant, j.job_id, j.kind, j.step, clock_timestamp() - j.step_since AS in_step_for,
+    j.entities_done, j.entities_total, j.message, clock_timestamp() - j.updated_at AS silent_for
+FROM projection_jobs AS j
+INNER JOIN tenants AS t ON t.tenant_id = j.tenant_id
+WHERE j.state = 'running'
+ORDER BY in_step_for DESC
+LIMIT 100
+
 -- name: dead_letters
 -- What ingest's sources could not store, by reason. They stay until a person has looked at them.
 SELECT

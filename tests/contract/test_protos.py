@@ -8,7 +8,7 @@ from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from google.protobuf.descriptor_pb2 import MethodOptions
 
 from atlas.catalog.v1 import catalog_service_pb2
-from atlas.hotcache.v1 import hotcache_service_pb2
+from atlas.hotcache.v1 import hotcache_service_pb2, projection_service_pb2
 from atlas.ingest.v1 import ingest_service_pb2
 from atlas.query.v1 import query_service_pb2
 from atlas.reconciler.v1 import reconciler_service_pb2
@@ -20,6 +20,7 @@ SERVICES: list[ServiceDescriptor] = [
     for module, name in [
         (catalog_service_pb2, "CatalogService"),
         (hotcache_service_pb2, "HotCacheService"),
+        (projection_service_pb2, "ProjectionService"),
         (ingest_service_pb2, "IngestService"),
         (query_service_pb2, "QueryService"),
         (reconciler_service_pb2, "ReconcilerService"),

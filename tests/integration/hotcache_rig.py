@@ -3,7 +3,7 @@
 import asyncio
 import base64
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -15,7 +15,7 @@ import psycopg
 import redis
 
 from atlas.hotcache.v1 import hotcache_service_pb2 as pb
-from atlas.hotcache.v1 import hotcache_service_pb2_grpc
+from atlas.hotcache.v1 import hotcache_service_pb2_grpc, projection_service_pb2_grpc
 from atlas_common.catalog import Catalog
 from atlas_common.db import Database, PostgresTenants
 from atlas_common.rpc import TENANT_KEY, DevAuthenticator, interceptors
@@ -29,6 +29,9 @@ from atlas_hotcache.cache_store import ValkeyCache
 from atlas_hotcache.config import Config
 from atlas_hotcache.flights import Flights
 from atlas_hotcache.ports import PrimaryRead
+from atlas_hotcache.projection.runner import Runner
+from atlas_hotcache.projection.store import JobStore
+from atlas_hotcache.projection.wiring import ProjectionParts, wire_projection
 from atlas_hotcache.servicer import TENANTLESS
 from atlas_hotcache.store import PrimaryStore
 from atlas_hotcache.watcher import Watcher
@@ -84,6 +87,11 @@ class Rig:
     connect: Callable[[str], "psycopg.Connection[Any]"]
     signer: TokenSigner
     flights: Flights[tuple[int, int], Any]
+    projection: "projection_service_pb2_grpc.ProjectionServiceAsyncStub"
+    jobs: JobStore
+    new_runner: Callable[[], Runner]
+    """Another process that works on jobs; the test moves it."""
+    catalog: Catalog
     _event_count: int = 0
 
     @property
@@ -179,7 +187,12 @@ def start_valkey(directory: Path) -> Valkey:
 
 @asynccontextmanager
 async def start_rig(
-    own: OwnDatabase, directory: Path, *, watch: bool = False, **cache_fields: Any
+    own: OwnDatabase,
+    directory: Path,
+    *,
+    watch: bool = False,
+    projection: Mapping[str, float] | None = None,
+    **cache_fields: Any,
 ) -> AsyncIterator[Rig]:
     """A service on this database and a Valkey of its own.
 
@@ -198,6 +211,7 @@ async def start_rig(
                 # Patient: a busy machine must not make the server look slow to a test.
                 "valkey": {"url": valkey.url, "call_timeout_seconds": 0.5, "open_seconds": 0.2},
                 "cache": {"poll_interval_seconds": 0.05, **cache_fields},
+                "projection": {"poll_seconds": 0.05, "lease_seconds": 3, **(projection or {})},
             }
         )
         async with (
@@ -206,14 +220,37 @@ async def start_rig(
         ):
             clock = MovableClock()
             store = GatedStore(database, clock)
-            parts = wire(config, store, cache, Catalog([database]), clock)
+            catalog = Catalog(
+                [database],
+                attributes_ttl_seconds=config.projection.catalog_ttl_seconds,
+                attributes_age_max_seconds=config.projection.catalog_age_max_seconds,
+            )
+            parts = wire(config, store, cache, catalog, clock)
+
+            def new_projection() -> ProjectionParts:
+                return wire_projection(
+                    config.projection,
+                    database,
+                    parts,
+                    primary=store,
+                    cache=cache,
+                    catalog=catalog,
+                )
+
+            administration = new_projection()
             chain = interceptors(
                 config.rpc,
                 authenticator=DevAuthenticator(config.environment),
                 tenants=PostgresTenants(database),
                 tenantless=TENANTLESS,
             )
-            add = hotcache_service_pb2_grpc.add_HotCacheServiceServicer_to_server
+
+            def add(servicer: Any, server: grpc.aio.Server) -> None:
+                hotcache_service_pb2_grpc.add_HotCacheServiceServicer_to_server(servicer, server)
+                projection_service_pb2_grpc.add_ProjectionServiceServicer_to_server(
+                    administration.servicer, server
+                )
+
             async with serving(parts.servicer, add=add, chain=chain) as channel:
                 rig = Rig(
                     stub=stub_of(channel),
@@ -227,6 +264,10 @@ async def start_rig(
                     connect=connect,
                     signer=TokenSigner.from_config(config.token),
                     flights=parts.reader.flights,
+                    projection=projection_service_pb2_grpc.ProjectionServiceStub(channel),
+                    jobs=administration.store,
+                    new_runner=lambda: new_projection().runner,
+                    catalog=catalog,
                 )
                 watching = asyncio.create_task(parts.watcher.run()) if watch else None
                 try:

@@ -1,119 +1,164 @@
-"""Writes projections by hand, as the flush would, and asks them as the query service does."""
+"""What tests of jobs on the projection need: calls as a tenant, a process that works, the truth."""
 
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from datetime import datetime
+import asyncio
+from collections.abc import Sequence
+from contextlib import suppress
+from datetime import timedelta
 from typing import Any
 
-import psycopg
+from atlas.hotcache.v1 import projection_service_pb2 as pb
+from atlas_common.rpc import TENANT_KEY
+from atlas_hotcache.ports import CacheUnavailableError
+from atlas_hotcache.projection.runner import Runner
 
-from atlas_common.catalog import AttributeDef
-from atlas_common.db import load_queries
-from atlas_common.values import DataType, Scalar, us_to_datetime
-from atlas_query.filters import Filter, Match, check_filter, compile_filter
+from .hotcache_rig import ACME, T0, TENANT_IDS, Rig
+from .lane_writer import Flushed, LaneWriter, RawPoint
 
-FIND = load_queries("atlas_query")["find_entities"]
+SERIAL = 3
+FORGETFUL = {
+    "catalog_ttl_seconds": 0.2,
+    "catalog_age_max_seconds": 0.4,
+    "expiry_seconds": 0.6,
+}
+"""Settings under which nobody believes for long that an attribute is hot."""
+DONE = pb.PROJECTION_JOB_STATE_DONE
+RUNNING = pb.PROJECTION_JOB_STATE_RUNNING
+FAILED = pb.PROJECTION_JOB_STATE_FAILED
+CANCELLED = pb.PROJECTION_JOB_STATE_CANCELLED
+_SECONDS_MAX = 30.0
 
 
-def add_entities(admin: "psycopg.Connection[Any]", tenant_id: int, ids: Iterable[int]) -> None:
-    """Entities with keys like "unit-7"."""
-    admin.execute(
-        "INSERT INTO entities (tenant_id, entity_id, key)"
-        " SELECT %s, n, 'unit-' || n FROM unnest(%s::bigint[]) AS n",
-        [tenant_id, list(ids)],
+def meta(tenant: str = ACME) -> tuple[tuple[str, str], ...]:
+    return ((TENANT_KEY, tenant),)
+
+
+def serial(
+    tenant_id: int, entity_id: int, value: str, second: int = 0, batch_no: int = 1
+) -> RawPoint:
+    """A point of the attribute that is cold at first."""
+    when = T0 + timedelta(seconds=second)
+    return RawPoint(tenant_id, entity_id, SERIAL, when, value, "value_text", batch_no)
+
+
+async def flush(rig: Rig, lane: LaneWriter, points: Sequence[RawPoint]) -> Flushed:
+    """One flush, and what ingest says after it."""
+    flushed = lane.write(points)
+    await rig.invalidate(lane, flushed)
+    return flushed
+
+
+async def promote(rig: Rig, name: str = "serial", **fields: Any) -> pb.ProjectionJob:
+    request = pb.PromoteAttributeRequest(attribute=name, **fields)
+    return (await rig.projection.PromoteAttribute(request, metadata=meta())).job
+
+
+async def demote(rig: Rig, name: str = "serial", **fields: Any) -> pb.ProjectionJob:
+    request = pb.DemoteAttributeRequest(attribute=name, **fields)
+    return (await rig.projection.DemoteAttribute(request, metadata=meta())).job
+
+
+async def rebuild(rig: Rig, **fields: Any) -> pb.ProjectionJob:
+    request = pb.RebuildProjectionRequest(**fields)
+    return (await rig.projection.RebuildProjection(request, metadata=meta())).job
+
+
+async def verify(rig: Rig, **fields: Any) -> pb.ProjectionJob:
+    request = pb.VerifyProjectionRequest(**fields)
+    return (await rig.projection.VerifyProjection(request, metadata=meta())).job
+
+
+async def cancel(rig: Rig, job_id: int) -> pb.ProjectionJob:
+    request = pb.CancelProjectionJobRequest(job_id=job_id)
+    return (await rig.projection.CancelProjectionJob(request, metadata=meta())).job
+
+
+async def job(rig: Rig, job_id: int, tenant: str = ACME) -> pb.ProjectionJob:
+    request = pb.GetProjectionJobRequest(job_id=job_id)
+    return (await rig.projection.GetProjectionJob(request, metadata=meta(tenant))).job
+
+
+async def finish(rig: Rig, job_id: int, runner: Runner | None = None) -> pb.ProjectionJob:
+    """Work until the job is over, and look at both sides of the cache meanwhile."""
+    worker = runner or new_runner(rig)
+    async with asyncio.timeout(_SECONDS_MAX):
+        while True:
+            seen = await job(rig, job_id)
+            if seen.state != RUNNING:
+                await worker.turn()  # Gives the lease back.
+                return seen
+            if not await worker.turn():
+                await look(rig)
+                await asyncio.sleep(0.01)
+
+
+async def until_step(rig: Rig, job_id: int, step: str, runner: Runner) -> None:
+    """Work until the job is in this step."""
+    async with asyncio.timeout(_SECONDS_MAX):
+        while (await job(rig, job_id)).step != step:
+            if not await runner.turn():
+                await look(rig)
+                await asyncio.sleep(0.01)
+
+
+async def look(rig: Rig) -> None:
+    """Let the watcher look once, as it does all the time."""
+    with suppress(CacheUnavailableError):
+        await rig.watcher.step()
+
+
+def new_runner(rig: Rig) -> Runner:
+    """A process that works, in place of whatever did: as if that had died some time ago."""
+    rig.admin.execute("UPDATE projection_runner SET leased_until = '-infinity'")
+    return rig.new_runner()
+
+
+def is_hot(rig: Rig, tenant: str = ACME, attribute_id: int = SERIAL) -> bool:
+    row = rig.admin.execute(
+        "SELECT is_hot FROM attributes WHERE (tenant_id, attribute_id) = (%s, %s)",
+        [TENANT_IDS[tenant], attribute_id],
+    ).fetchone()
+    assert row is not None
+    return bool(row[0])
+
+
+def projected(rig: Rig, tenant: str = ACME, attribute_id: int = SERIAL) -> dict[int, Any]:
+    """Entity -> what the projection has of the attribute."""
+    return dict(
+        rig.admin.execute(
+            "SELECT entity_id, attrs -> %(key)s FROM entity_jsonb"
+            " WHERE tenant_id = %(tenant)s AND attrs ? %(key)s",
+            {"key": str(attribute_id), "tenant": TENANT_IDS[tenant]},
+        ).fetchall()
     )
 
 
-def project(
-    admin: "psycopg.Connection[Any]",
-    tenant_id: int,
-    entities: Mapping[int, Mapping[str, Scalar]],
-    attributes: Mapping[str, AttributeDef],
-) -> None:
-    """Entity id -> attribute -> value, into entity_jsonb by hot_value(); of no values, no row."""
-    rows = [
-        (entity_id, attributes[name], value)
-        for entity_id, values in entities.items()
-        for name, value in values.items()
-    ]
-    columns = {
-        str(data_type): [
-            _column(v, data_type) if a.data_type is data_type else None for _, a, v in rows
-        ]
-        for data_type in DataType
-    }
-    admin.execute(
-        """
-        INSERT INTO entity_jsonb (tenant_id, entity_id, version, attrs, attr_times)
-        SELECT %(tenant_id)s, v.entity_id, 1,
-            jsonb_object_agg(v.attribute_id,
-                hot_value(v.bool, v.int, v.double, v.decimal, v.text, v.time, v.json)),
-            jsonb_object_agg(v.attribute_id, 0)
-        FROM unnest(%(entity_ids)s::bigint[], %(attribute_ids)s::integer[], %(bool)s::boolean[],
-                %(int)s::bigint[], %(double)s::double precision[], %(decimal)s::numeric[],
-                %(text)s::text[], %(time)s::timestamptz[], %(json)s::jsonb[])
-            AS v (entity_id, attribute_id, bool, int, double, decimal, text, time, json)
-        GROUP BY v.entity_id
-        """,
-        {
-            "tenant_id": tenant_id,
-            "entity_ids": [entity_id for entity_id, _, _ in rows],
-            "attribute_ids": [attribute.attribute_id for _, attribute, _ in rows],
-            **columns,
-        },
+def truth(rig: Rig, tenant: str = ACME, attribute_id: int = SERIAL) -> dict[int, Any]:
+    """Entity -> what the points say of it."""
+    return dict(
+        rig.admin.execute(
+            "SELECT DISTINCT ON (entity_id) entity_id, value_text FROM entity_values_ts"
+            " WHERE (tenant_id, attribute_id) = (%s, %s)"
+            " ORDER BY entity_id, event_time DESC, ingested_at DESC, ctid DESC",
+            [TENANT_IDS[tenant], attribute_id],
+        ).fetchall()
     )
 
 
-def _column(value: Scalar, data_type: DataType) -> Scalar | datetime:
-    return us_to_datetime(int(value)) if data_type is DataType.TIME else value
+def rows(rig: Rig, tenant: str) -> list[Any]:
+    """The tenant's whole projection, to be compared with itself later."""
+    return rig.admin.execute(
+        "SELECT * FROM entity_jsonb WHERE tenant_id = %s ORDER BY entity_id", [TENANT_IDS[tenant]]
+    ).fetchall()
 
 
-@contextmanager
-def as_query(connection: "psycopg.Connection[Any]", tenant_id: int | None) -> Iterator[None]:
-    """Within the open transaction of a superuser: the role of the query service, and its tenant."""
-    connection.execute("SET LOCAL ROLE atlas_query")
-    if tenant_id is not None:
-        connection.execute(f"SET LOCAL atlas.tenant_id = {tenant_id}")
-    try:
-        yield
-    finally:
-        connection.execute("RESET ROLE")
-
-
-def match_of(tree: Filter, attributes: Mapping[str, AttributeDef]) -> Match:
-    """The filter as the service asks for it."""
-    check_filter(tree, attributes)
-    return compile_filter(tree, attributes)
-
-
-def page(
-    connection: "psycopg.Connection[Any]",
-    tenant_id: int | None,
-    match: Match,
-    *,
-    after: int = 0,
-    size: int = 100,
-) -> list[int]:
-    """The ids of one page."""
-    parameters = {
-        "tenant_id": tenant_id,
-        "condition": match.condition,
-        "narrowing": match.narrowing,
-        "documents": match.documents,
-        "matches_empty": match.matches_empty,
-        "after": after,
-        "page_size": size,
+async def shown(
+    rig: Rig, entity_ids: Sequence[int], name: str = "serial", **fields: Any
+) -> dict[int, str]:
+    """Entity -> the attribute as hotcache answers it; those without a value are left out."""
+    response = await rig.get(ACME, entity_ids, attributes=[name], **fields)
+    return {
+        entity.entity_id: value.value.text_value
+        for entity in response.entities
+        for value in entity.values
+        if value.attribute == name
     }
-    return [entity_id for entity_id, _ in connection.execute(FIND, parameters)]
-
-
-def pages(
-    connection: "psycopg.Connection[Any]", tenant_id: int, match: Match, size: int
-) -> list[int]:
-    """The ids of all pages."""
-    found: list[int] = []
-    while True:
-        ids = page(connection, tenant_id, match, after=found[-1] if found else 0, size=size)
-        found += ids
-        if len(ids) < size:
-            return found

@@ -15,8 +15,8 @@ from atlas_query.filters import AllOf, Equals, Exists, Filter, Match, Not, Opera
 
 from .conftest import Connect, connector, make_two_tenants
 from .filter_model import matches
+from .filter_rig import add_entities, match_of, page, pages, project
 from .plans import Plans, explained
-from .projection_rig import add_entities, match_of, page, pages, project
 
 ACME, GLOBEX, INITECH = 1, 2, 3
 ENTITIES = range(1001, 9001)

@@ -23,6 +23,8 @@ TENANT_TABLES = [
     "entity_jsonb",
     "attribute_access",
     "write_requests",
+    "projected_attributes",
+    "projection_jobs",
 ]
 
 
@@ -37,7 +39,20 @@ def connect(database: Database) -> Iterator[Connect]:
             writer.stage_request(tenant_id, "r1", batch_no=tenant_id)
             writer.stage([RawPoint(tenant_id, 1, 1, NOW, float(tenant_id), batch_no=tenant_id)])
         writer.flush()
+        start_jobs(connect_as("atlas_hotcache"), tenants)
         yield connect_as
+
+
+def start_jobs(hotcache: "psycopg.Connection[Any]", tenants: tuple[int, ...]) -> None:
+    """A promotion in each tenant, which nobody works on."""
+    for tenant_id in tenants:
+        with hotcache.transaction():
+            hotcache.execute(f"SET LOCAL atlas.tenant_id = {tenant_id}")
+            hotcache.execute(
+                "SELECT start_projection_job(%s, 'promote', 3, NULL, 100::smallint, false, false,"
+                " NULL)",
+                [tenant_id],
+            )
 
 
 @pytest.mark.parametrize("role", atlas_db.SERVICE_ROLES)
@@ -77,7 +92,11 @@ def test_a_role_sees_its_transactions_tenant_only(connect: Connect, role: str, t
         "UPDATE flush_control SET sealed_before = 'infinity'",
         "INSERT INTO write_requests (tenant_id) VALUES (1)",
         "DELETE FROM entities",
+        "UPDATE projection_jobs SET state = 'done'",
+        "DELETE FROM projected_attributes",
+        "UPDATE projection_runner SET owner = 'mine'",
         "SET ROLE atlas_flusher",
+        "SET ROLE atlas_projector",
         "SET ROLE atlas_owner",
         "CREATE TABLE atlas.mine (x int)",
     ],
@@ -114,6 +133,25 @@ def test_the_owning_roles_cannot_log_in(database: Database) -> None:
     with psycopg.connect(database.admin_dsn) as connection:
         flags: list[Any] = connection.execute(
             "SELECT rolcanlogin, rolsuper, rolbypassrls FROM pg_roles"
-            " WHERE rolname IN ('atlas_owner', 'atlas_flusher')"
+            " WHERE rolname IN ('atlas_owner', 'atlas_flusher', 'atlas_projector')"
         ).fetchall()
-    assert flags == [(False, False, False)] * 2
+    assert flags == [(False, False, False)] * 3
+
+
+def test_jobs_on_the_projection_stay_in_their_transactions_tenant(connect: Connect) -> None:
+    hotcache = connect("atlas_hotcache")
+    jobs = hotcache.execute("SELECT tenant_id, job_id FROM running_projection_jobs(10)").fetchall()
+    assert {tenant_id for tenant_id, _ in jobs} == {1, 2}, "which there are is asked of all"
+    epoch = hotcache.execute("SELECT lease_projection('test', 60)").fetchone()
+    assert epoch is not None
+    theirs = next(job_id for tenant_id, job_id in jobs if tenant_id == 2)
+    for claimed in (1, 2):  # As one's own, and as what it is.
+        hotcache.execute("BEGIN; SET LOCAL atlas.tenant_id = 1")
+        with pytest.raises(psycopg.Error) as refused:
+            hotcache.execute(
+                "SELECT * FROM write_projection_batch('test', %s, %s, %s, 'drain', 10, NULL)",
+                [epoch[0], claimed, theirs],
+            )
+        hotcache.execute("ROLLBACK")
+        assert refused.value.sqlstate == {1: "AT004", 2: "42501"}[claimed]
+    hotcache.execute("SELECT keep_projection_lease('test', 0)")

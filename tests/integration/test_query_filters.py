@@ -15,7 +15,7 @@ from atlas_query.filters import Filter
 
 from .conftest import make_two_tenants
 from .filter_model import ATTRIBUTES, POOLS, filters, matches, values
-from .projection_rig import add_entities, as_query, match_of, page, pages, project
+from .filter_rig import add_entities, as_query, match_of, page, pages, project
 
 ACME, GLOBEX = 1, 2
 OURS, THEIRS = range(101, 109), range(201, 209)

@@ -2,10 +2,12 @@
 REVOKE ALL ON SCHEMA atlas, staging, retired FROM PUBLIC;
 REVOKE ALL ON ALL TABLES IN SCHEMA atlas FROM PUBLIC, atlas_ingest, atlas_hotcache, atlas_query, atlas_reconciler;
 REVOKE ALL ON ALL ROUTINES IN SCHEMA atlas FROM PUBLIC, atlas_ingest, atlas_hotcache, atlas_query, atlas_reconciler;
-REVOKE ALL ON ALL TABLES IN SCHEMA atlas FROM atlas_flusher, atlas_keeper, atlas_finder, atlas_maintenance, atlas_monitor;
+REVOKE ALL ON ALL TABLES IN SCHEMA atlas FROM atlas_flusher, atlas_keeper, atlas_finder, atlas_projector,
+    atlas_maintenance, atlas_monitor;
 REVOKE ALL ON ALL ROUTINES IN SCHEMA atlas FROM atlas_maintenance, atlas_monitor;
 
-GRANT USAGE ON SCHEMA atlas TO atlas_flusher, atlas_keeper, atlas_finder, atlas_ingest, atlas_hotcache, atlas_query,
+GRANT USAGE ON SCHEMA atlas TO atlas_flusher, atlas_keeper, atlas_finder, atlas_projector, atlas_ingest, atlas_hotcache,
+    atlas_query,
     atlas_reconciler, atlas_maintenance, atlas_monitor;
 GRANT USAGE ON SCHEMA staging TO atlas_ingest;
 
@@ -17,8 +19,8 @@ GRANT SELECT, INSERT, UPDATE ON atlas.source_offsets, atlas.producer_positions T
 GRANT INSERT ON atlas.ingest_dead_letters TO atlas_flusher;
 GRANT INSERT ON atlas.entity_values_ts TO atlas_flusher;
 GRANT SELECT, UPDATE ON atlas.flush_control, atlas.replication_heartbeat TO atlas_flusher;
-GRANT SELECT ON atlas.attributes TO atlas_flusher;
-GRANT EXECUTE ON FUNCTION atlas.flush_lock(), atlas.lane_lock_class(), atlas.lane_flush_class(),
+GRANT SELECT ON atlas.attributes, atlas.projected_attributes TO atlas_flusher;
+GRANT EXECUTE ON FUNCTION atlas.flush_lock(), atlas.lane_lock_class(), atlas.lane_flush_class(), atlas.projection_lane(),
     atlas.hot_value(boolean, bigint, double precision, numeric, text, timestamptz, jsonb),
     atlas.upsert_hot_attrs(regclass, integer[], timestamptz), atlas.lane_is_owned(smallint), atlas.empty_half(regclass, regclass),
     atlas.known_requests(regclass, smallint, bigint, bigint, date, timestamptz, integer[]),
@@ -58,6 +60,39 @@ GRANT EXECUTE ON FUNCTION atlas.filter_matches(jsonb, jsonpath, jsonb), atlas.do
 GRANT EXECUTE ON FUNCTION atlas.find_by_index(integer, jsonpath, jsonpath, jsonb, bigint, bigint),
     atlas.find_entities(integer, jsonpath, jsonpath, jsonb, boolean, bigint, integer) TO atlas_query;
 
+-- Jobs on the projection. Their functions work as atlas_projector within the transaction's tenant; only which jobs there
+-- are is asked of all tenants at once. Points are read, never written.
+GRANT SELECT ON atlas.entities, atlas.attributes, atlas.entity_values_ts TO atlas_projector;
+GRANT UPDATE (is_hot, updated_at) ON atlas.attributes TO atlas_projector;
+GRANT SELECT, INSERT, UPDATE ON atlas.entity_jsonb TO atlas_projector;
+GRANT SELECT, INSERT, UPDATE, DELETE ON atlas.projected_attributes, atlas.projection_jobs TO atlas_projector;
+GRANT SELECT, UPDATE ON atlas.projection_runner TO atlas_projector;
+GRANT SELECT, INSERT, UPDATE ON atlas.flush_positions TO atlas_projector; -- The projection's own lane.
+GRANT SELECT, INSERT, DELETE ON atlas.lane_epochs TO atlas_projector;
+GRANT EXECUTE ON FUNCTION atlas.projection_lane(), atlas.require_tenant(integer),
+    atlas.held_projection_job(text, integer, bigint, text), atlas.claim_projection_lane(timestamptz),
+    atlas.move_attribute(integer, integer, text, timestamptz),
+    atlas.hot_value(boolean, bigint, double precision, numeric, text, timestamptz, jsonb),
+    atlas.latest_point(integer, bigint, integer), atlas.followed_attributes(integer),
+    atlas.next_projection_entities(atlas.projection_jobs, integer),
+    atlas.project_entities(integer, bigint[], integer[], integer[], boolean),
+    atlas.compare_projection(integer, bigint[], integer[], boolean), atlas.next_projection_position(bigint),
+    atlas.count_projection_batch(atlas.projection_jobs, bigint[], integer, jsonb) TO atlas_projector;
+
+GRANT SELECT ON atlas.projected_attributes, atlas.projection_jobs TO atlas_hotcache;
+GRANT SELECT ON atlas.projected_attributes TO atlas_ingest;
+GRANT EXECUTE ON FUNCTION atlas.flushes_in_flight(), atlas.flush_lock(), atlas.projection_lane(),
+    atlas.running_projection_jobs(integer), atlas.lease_projection(text, double precision),
+    atlas.keep_projection_lease(text, double precision),
+    atlas.start_projection_job(integer, text, integer, bigint[], smallint, boolean, boolean, text),
+    atlas.advance_projection_job(text, integer, bigint, text, text),
+    atlas.end_projection_job(text, integer, bigint, text, text, text),
+    atlas.note_projection_job(text, integer, bigint, text, text), atlas.cancel_projection_job(integer, bigint),
+    atlas.write_projection_batch(text, bigint, integer, bigint, text, integer, bigint[]),
+    atlas.compare_projection_batch(text, integer, bigint, text, integer),
+    atlas.recheck_projection(text, integer, bigint, text, bigint[], bigint),
+    atlas.note_cache_differences(text, integer, bigint, text, jsonb, bigint, bigint, bigint) TO atlas_hotcache;
+
 GRANT EXECUTE ON FUNCTION atlas.beat_heart(interval), atlas.announce_seal(timestamptz),
     atlas.flushes_in_flight(), atlas.flush_lock() TO atlas_reconciler;
 
@@ -89,6 +124,8 @@ GRANT SELECT ON atlas.flush_positions, atlas.flush_control, atlas.replication_he
 GRANT SELECT (tenant_id, key, retention_class) ON atlas.tenants TO atlas_monitor;
 GRANT SELECT (tenant_id, source, topic, partition, reason, stored_at) ON atlas.ingest_dead_letters TO atlas_monitor;
 GRANT SELECT (tenant_id, producer_id, sequence, stored_at) ON atlas.producer_positions TO atlas_monitor;
+GRANT SELECT (tenant_id, job_id, kind, state, step, step_since, entities_total, entities_done, message, created_at,
+    updated_at) ON atlas.projection_jobs TO atlas_monitor;
 GRANT EXECUTE ON FUNCTION atlas.staging_status(), atlas.lane_is_owned(smallint), atlas.lane_lock_class(),
     atlas.flush_lock(), atlas.flushes_in_flight(), atlas.default_rows(), atlas.partitions_of(regclass),
     atlas.retention_plan(text), atlas.blocked_sessions(), atlas.flushing_lanes() TO atlas_monitor;

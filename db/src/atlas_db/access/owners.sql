@@ -1,8 +1,9 @@
 -- Whom functions run as. Those of the flush run as atlas_flusher, which may write telemetry of all tenants, those
--- that move and delete it as atlas_keeper, the one that asks the projection's index as atlas_finder; the others belong
--- to the owner of the tables. A new function belongs to whoever ran the migration.
+-- that move and delete it as atlas_keeper, the one that asks the projection's index as atlas_finder, those of jobs on
+-- the projection as atlas_projector; the others belong to the owner of the tables. A new function belongs to whoever
+-- ran the migration.
 -- To be given a function, a role must be able to make one.
-GRANT CREATE ON SCHEMA atlas TO atlas_flusher, atlas_keeper, atlas_finder;
+GRANT CREATE ON SCHEMA atlas TO atlas_flusher, atlas_keeper, atlas_finder, atlas_projector;
 
 DO $$
 DECLARE
@@ -11,7 +12,7 @@ BEGIN
     FOR routine IN
         SELECT p.oid FROM pg_proc AS p JOIN pg_roles AS o ON o.oid = p.proowner
         WHERE p.pronamespace = 'atlas'::regnamespace
-          AND o.rolname NOT IN ('atlas_owner', 'atlas_flusher', 'atlas_keeper', 'atlas_finder')
+          AND o.rolname NOT IN ('atlas_owner', 'atlas_flusher', 'atlas_keeper', 'atlas_finder', 'atlas_projector')
     LOOP
         EXECUTE format('ALTER ROUTINE %s OWNER TO %s', routine,
             CASE WHEN (SELECT proname FROM pg_proc WHERE oid = routine) IN (
@@ -24,9 +25,13 @@ BEGIN
                 'flushing_lanes')
             THEN 'atlas_keeper'
             WHEN (SELECT proname FROM pg_proc WHERE oid = routine) = 'find_by_index' THEN 'atlas_finder'
-            ELSE 'atlas_owner' END);
+            WHEN (SELECT proname FROM pg_proc WHERE oid = routine) IN (
+                'running_projection_jobs', 'lease_projection', 'keep_projection_lease', 'start_projection_job',
+                'advance_projection_job', 'end_projection_job', 'note_projection_job', 'cancel_projection_job',
+                'write_projection_batch', 'compare_projection_batch', 'recheck_projection', 'note_cache_differences')
+            THEN 'atlas_projector' ELSE 'atlas_owner' END);
     END LOOP;
 END
 $$;
 
-REVOKE CREATE ON SCHEMA atlas FROM atlas_flusher, atlas_keeper, atlas_finder;
+REVOKE CREATE ON SCHEMA atlas FROM atlas_flusher, atlas_keeper, atlas_finder, atlas_projector;

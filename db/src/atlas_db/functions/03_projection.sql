@@ -19,7 +19,9 @@ CREATE OR REPLACE FUNCTION hot_value(
     END
 $$;
 
--- Takes a half lane's points of hot attributes into entity_jsonb; answers the rows it changed.
+-- Takes a half lane's points of hot attributes into entity_jsonb; answers the rows it changed. Attributes that are on
+-- their way into the projection or out of it are taken as well: see projected_attributes. One statement reads both
+-- tables, so an attribute that moves from one to the other in one transaction is never missed.
 -- Per attribute the newest event time wins; of equal ones, the one that came last. Rows are locked in the
 -- order of the primary key, so flushes of several lanes cannot deadlock on them.
 CREATE OR REPLACE FUNCTION upsert_hot_attrs(points regclass, skip_batches integer[], flushed_at timestamptz)
@@ -38,6 +40,10 @@ BEGIN
                 WHERE a.tenant_id = u.tenant_id AND a.attribute_id = u.attribute_id LIMIT 1
             ) AS a
             WHERE a.is_hot
+            UNION
+            -- A few rows at most, of all tenants.
+            SELECT u.tenant_id, u.attribute_id FROM used AS u
+            JOIN projected_attributes AS t ON t.tenant_id = u.tenant_id AND t.attribute_id = u.attribute_id
         ), latest AS (
             -- ctid is the order of arrival: a half is filled from empty by one COPY after another.
             SELECT DISTINCT ON (p.tenant_id, p.entity_id, p.attribute_id)

@@ -182,7 +182,9 @@ DECLARE
     half text;
 BEGIN
     FOR lane, epoch, sequence, flushed_at IN
-        SELECT f.lane, f.epoch, f.sequence, f.flushed_at FROM flush_positions AS f ORDER BY f.lane
+        SELECT f.lane, f.epoch, f.sequence, f.flushed_at FROM flush_positions AS f
+        WHERE f.lane <> projection_lane() -- Nothing is ever staged there.
+        ORDER BY f.lane
     LOOP
         owned := lane_is_owned(lane);
         staged_points := 0;

@@ -29,6 +29,13 @@ from atlas_client.producer import (
     SpoolInUseError,
     UndeliveredError,
 )
+from atlas_client.projection import (
+    Difference,
+    JobKind,
+    JobState,
+    ProjectionAdmin,
+    ProjectionJob,
+)
 from atlas_client.queued import queued_write
 from atlas_client.records import (
     AckLevel,
@@ -75,11 +82,14 @@ __all__ = [
     "CacheStatus",
     "Consistency",
     "DataType",
+    "Difference",
     "Digest",
     "Endpoints",
     "EntitiesResult",
     "Entity",
     "EntityState",
+    "JobKind",
+    "JobState",
     "Json",
     "Level",
     "OnUnmet",
@@ -91,6 +101,8 @@ __all__ = [
     "ProducerError",
     "ProducerPosition",
     "ProducerStats",
+    "ProjectionAdmin",
+    "ProjectionJob",
     "ReadMetadata",
     "ReadStream",
     "ReadValue",

@@ -12,6 +12,7 @@ from atlas.catalog.v1 import catalog_service_pb2 as catalog_pb2
 from atlas.catalog.v1 import catalog_service_pb2_grpc as catalog_grpc
 from atlas.hotcache.v1 import hotcache_service_pb2 as hotcache_pb2
 from atlas.hotcache.v1 import hotcache_service_pb2_grpc as hotcache_grpc
+from atlas.hotcache.v1 import projection_service_pb2_grpc as projection_grpc
 from atlas.ingest.v1 import ingest_service_pb2 as ingest_pb2
 from atlas.ingest.v1 import ingest_service_pb2_grpc as ingest_grpc
 from atlas.query.v1 import query_service_pb2 as query_pb2
@@ -24,6 +25,7 @@ from atlas_client.call import Caller, open_channel
 from atlas_client.consistency import Consistency
 from atlas_client.endpoints import Endpoints
 from atlas_client.errors import AtlasError
+from atlas_client.projection import ProjectionAdmin
 from atlas_client.records import (
     AckLevel,
     AggregateFunction,
@@ -113,6 +115,12 @@ class AtlasClient:
         from atlas_client.session import Session  # noqa: PLC0415 - it names this module's types.
 
         return Session(self)
+
+    @property
+    def projection(self) -> ProjectionAdmin:
+        """Which attributes are hot, and whether the projection says what the points say."""
+        stub = projection_grpc.ProjectionServiceStub(self._channel("hotcache"))
+        return ProjectionAdmin(stub, self._caller)
 
     # Catalog -----------------------------------------------------------------------------------
 

@@ -18,7 +18,7 @@ class Endpoints:
     reconciler: str | None = None
     """Reconciliation and the state of the pipeline into the warehouse."""
     hotcache: str | None = None
-    """Only for its status; reads go through query."""
+    """Its status, and the projection's administration; reads go through query."""
 
     @classmethod
     def from_json(cls, text: str) -> "Endpoints":

@@ -3,7 +3,7 @@
 import time
 from contextlib import AsyncExitStack
 
-from atlas.hotcache.v1 import hotcache_service_pb2_grpc
+from atlas.hotcache.v1 import hotcache_service_pb2_grpc, projection_service_pb2_grpc
 from atlas_common import telemetry
 from atlas_common.catalog import Catalog
 from atlas_common.config import load
@@ -11,6 +11,8 @@ from atlas_common.db import Database, PostgresTenants, rights
 from atlas_common.rpc import authenticator, interceptors, new_server, run, serve
 from atlas_hotcache.cache_store import ValkeyCache
 from atlas_hotcache.config import Config
+from atlas_hotcache.projection.servicer import SERVICE as PROJECTION_SERVICE
+from atlas_hotcache.projection.wiring import wire_projection
 from atlas_hotcache.servicer import SERVICE, TENANTLESS
 from atlas_hotcache.store import PrimaryStore
 from atlas_hotcache.wiring import wire
@@ -23,7 +25,16 @@ async def main() -> None:
         stack.enter_context(telemetry.setup("hotcache", config.telemetry, instance=config.instance))
         primary = await stack.enter_async_context(Database.open(config.primary, name="primary"))
         cache = await stack.enter_async_context(ValkeyCache.open(config.valkey, config.cache))
-        parts = wire(config, PrimaryStore(primary), cache, Catalog([primary]), time.monotonic)
+        store = PrimaryStore(primary)
+        catalog = Catalog(
+            [primary],
+            attributes_ttl_seconds=config.projection.catalog_ttl_seconds,
+            attributes_age_max_seconds=config.projection.catalog_age_max_seconds,
+        )
+        parts = wire(config, store, cache, catalog, time.monotonic)
+        projection = wire_projection(
+            config.projection, primary, parts, primary=store, cache=cache, catalog=catalog
+        )
         chain = interceptors(
             config.rpc,
             authenticator=authenticator(config.environment),
@@ -32,13 +43,16 @@ async def main() -> None:
         )
         server = new_server(config.rpc, chain)
         hotcache_service_pb2_grpc.add_HotCacheServiceServicer_to_server(parts.servicer, server)
+        projection_service_pb2_grpc.add_ProjectionServiceServicer_to_server(
+            projection.servicer, server
+        )
         await serve(
             server,
             config.rpc,
-            services=[SERVICE.full_name],
+            services=[SERVICE.full_name, PROJECTION_SERVICE.full_name],
             # Not Valkey: without it every read is answered from the primary, within bounds.
             readiness={"primary": primary.check, "rights": rights.guard(primary)},
-            background={"watcher": parts.watcher.run},
+            background={"watcher": parts.watcher.run, "projection": projection.runner.run},
         )
 
 

@@ -65,6 +65,52 @@ class CacheConfig(Section):
         return self
 
 
+class ProjectionConfig(Section):
+    """Jobs on the projection, and what is remembered of which attributes are hot."""
+
+    catalog_ttl_seconds: float = Field(
+        default=10.0, gt=0, description="How long the definitions of attributes are remembered."
+    )
+    catalog_age_max_seconds: float = Field(
+        default=20.0,
+        gt=0,
+        description="How long they are believed while the primary does not answer.",
+    )
+    expiry_seconds: float = Field(
+        default=30.0,
+        gt=0,
+        description="How long a demoted attribute's values stay, for readers that believe it hot.",
+    )
+    poll_seconds: float = Field(
+        default=1.0, gt=0, description="How often jobs are looked for, and what they wait for."
+    )
+    lease_seconds: float = Field(
+        default=10.0,
+        ge=2,
+        description="How long after a process's death another takes its jobs on.",
+    )
+    batch_entities_max: int = Field(
+        default=500, ge=1, le=10_000, description="Most entities that a job does at once."
+    )
+    batch_seconds_max: float = Field(
+        default=0.25, gt=0, description="Batches that take longer are made smaller: flushes wait."
+    )
+    statement_seconds_max: float = Field(
+        default=5.0, gt=0, description="A batch that takes longer is given up, and made smaller."
+    )
+    jobs_per_tenant_max: int = Field(
+        default=8, ge=1, le=16, description="Most jobs of one tenant at a time."
+    )
+
+    @model_validator(mode="after")
+    def _values_outlive_beliefs(self) -> "ProjectionConfig":
+        if self.expiry_seconds <= max(self.catalog_ttl_seconds, self.catalog_age_max_seconds):
+            raise ValueError("expiry_seconds is not above catalog_age_max_seconds and its like")
+        if self.lease_seconds <= self.statement_seconds_max / 2:
+            raise ValueError("lease_seconds is not above half of statement_seconds_max")
+        return self
+
+
 class Config(ServiceConfig):
     """Settings of the hotcache service."""
 
@@ -73,4 +119,7 @@ class Config(ServiceConfig):
     valkey: ValkeyConfig = Field(description="The server that holds the cache.")
     cache: CacheConfig = Field(
         default_factory=CacheConfig, description="How entries live, and when they are distrusted."
+    )
+    projection: ProjectionConfig = Field(
+        default_factory=ProjectionConfig, description="Jobs on the projection."
     )

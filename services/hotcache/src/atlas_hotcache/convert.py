@@ -1,7 +1,6 @@
 """Between messages and the domain; the only place that knows both."""
 
 import math
-from collections.abc import Collection
 from dataclasses import dataclass
 
 from google.protobuf.duration_pb2 import Duration
@@ -9,6 +8,7 @@ from google.protobuf.duration_pb2 import Duration
 from atlas.hotcache.v1 import hotcache_service_pb2 as pb
 from atlas.type.v1 import consistency_pb2
 from atlas_common import errors, values
+from atlas_common.catalog import AttributeTable
 from atlas_common.limits import check_bytes, check_items
 from atlas_common.tenant import TENANT_ID_MAX
 from atlas_common.token import MalformedTokenError, Position, TokenSigner
@@ -60,10 +60,27 @@ def body(row: HotRow) -> bytes:
     return message.SerializeToString()
 
 
-def entities_response(
-    answer: Answer, only: Collection[str] | None, never: Collection[str]
-) -> pb.GetEntitiesResponse:
-    """The answer with these attributes (None: all) and without those."""
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """Which attributes an answer has: `only` these, or the table's hot ones.
+
+    What the table does not know is shown, unless it `is_complete`.
+    """
+
+    only: frozenset[str] | None = None
+    table: AttributeTable | None = None
+    is_complete: bool = False
+
+    def shows(self, name: str) -> bool:
+        """Whether the attribute of this name is answered."""
+        if self.only is not None:
+            return name in self.only
+        known = None if self.table is None else self.table.by_name.get(name)
+        return not self.is_complete if known is None else known.is_hot
+
+
+def entities_response(answer: Answer, shown: Shown) -> pb.GetEntitiesResponse:
+    """The answer with the attributes that are shown."""
     response = pb.GetEntitiesResponse(
         lag=duration(answer.proof.lag_seconds),
         hit_count=answer.hit_count,
@@ -79,9 +96,19 @@ def entities_response(
         message.source = (
             consistency_pb2.SOURCE_CACHE if entity.is_cached else consistency_pb2.SOURCE_PRIMARY
         )
-        if only is not None or never:
-            _keep(message, only, never)
+    keep(response, shown)
     return response
+
+
+def unknown_attributes(response: pb.GetEntitiesResponse, shown: Shown) -> frozenset[str]:
+    """Attributes in the answer that the table does not know."""
+    known = {} if shown.table is None else shown.table.by_name
+    return frozenset(
+        value.attribute
+        for entity in response.entities
+        for value in entity.values
+        if value.attribute not in known
+    )
 
 
 def invalidation(request: pb.InvalidateEntitiesRequest) -> tuple[Position, list[Change]]:
@@ -138,13 +165,11 @@ def duration(seconds: float) -> Duration:
     return message
 
 
-def _keep(message: pb.HotEntity, only: Collection[str] | None, never: Collection[str]) -> None:
-    kept = [
-        value
-        for value in message.values
-        if (only is None or value.attribute in only) and value.attribute not in never
-    ]
-    if len(kept) != len(message.values):
-        copies = [pb.HotValue.FromString(value.SerializeToString()) for value in kept]
-        del message.values[:]
-        message.values.extend(copies)
+def keep(response: pb.GetEntitiesResponse, shown: Shown) -> None:
+    """Leave out of the answer what is not shown."""
+    for message in response.entities:
+        kept = [value for value in message.values if shown.shows(value.attribute)]
+        if len(kept) != len(message.values):
+            copies = [pb.HotValue.FromString(value.SerializeToString()) for value in kept]
+            del message.values[:]
+            message.values.extend(copies)

@@ -1,15 +1,18 @@
 -- name: hot_values
 -- Hot values of entities, one row per value; one row without a value for an entity that has none left.
--- The catalog is joined in the same snapshot: an attribute that stopped being hot is not followed by
--- the projection any more, so what is left of it there is no current value. JSON keeps its JSON form
--- (quotes, null), everything else comes as bare text.
+-- The catalog is joined in the same snapshot: an attribute that is not projected any more may have left a value,
+-- which is not a current one. Attributes in transition are in: an entry of before the switch must be good after it
+-- (promotion), and for readers that have not heard of it yet (demotion). JSON keeps its JSON form (quotes, null),
+-- everything else comes as bare text.
 SELECT e.entity_id, e.version, a.name, a.data_type,
     CASE WHEN a.data_type = 'json' THEN v.value::text ELSE v.value #>> '{}' END AS value_text,
     (e.attr_times ->> v.key)::bigint AS event_us
 FROM entity_jsonb AS e
 LEFT JOIN LATERAL jsonb_each(e.attrs) AS v ON true
 LEFT JOIN attributes AS a
-    ON a.tenant_id = e.tenant_id AND a.attribute_id = v.key::integer AND a.is_hot
+    ON a.tenant_id = e.tenant_id AND a.attribute_id = v.key::integer AND (a.is_hot OR EXISTS (
+        SELECT FROM projected_attributes AS t WHERE t.tenant_id = a.tenant_id AND t.attribute_id = a.attribute_id
+    ))
 WHERE e.tenant_id = %(tenant_id)s AND e.entity_id = ANY (%(entity_ids)s)
 ORDER BY e.entity_id, a.name
 

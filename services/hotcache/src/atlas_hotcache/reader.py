@@ -1,5 +1,6 @@
 """Latest hot values of entities: from the cache where it is proven fresh, else from the primary."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -27,10 +28,15 @@ _RETRY_AFTER_SECONDS = 0.1
 
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """What a caller accepts: values this stale at most, which reflect these positions."""
+    """What a caller accepts: values this stale at most, which reflect these positions.
+
+    `join_seconds_max`: reads of the primary that began longer ago are not joined. One from before
+    the catalog was read might not have an attribute that the catalog calls hot.
+    """
 
     max_staleness_seconds: float
     positions: tuple[Position, ...] = ()
+    join_seconds_max: float = math.inf
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +145,9 @@ class Reader:
             [(tenant.id, entity_id) for entity_id in ids],
             make,
             # A read under way may have begun before the flush that a token speaks of.
-            join_seconds_max=0.0 if demand.positions else demand.max_staleness_seconds,
+            join_seconds_max=0.0
+            if demand.positions
+            else min(demand.max_staleness_seconds, demand.join_seconds_max),
         )
         return {key[1]: one for key, one in fetched.items()}
 

@@ -1,6 +1,6 @@
 """The calls."""
 
-from collections.abc import Collection
+from dataclasses import replace
 from typing import Any
 
 import grpc.aio
@@ -57,8 +57,17 @@ class HotCacheServicer(hotcache_service_pb2_grpc.HotCacheServiceServicer):
         """See the contract."""
         tenant = current_tenant()
         query = convert.entities_query(request, self._signer, tenant.id, self._default_staleness)
-        only, never = await self._attributes(tenant, query.attributes)
-        answer = await self._reader.get(tenant, query.entity_ids, query.demand)
+        history = self._watcher.history.source
+        shown = await self._attributes(tenant, query.attributes)
+        demand = replace(query.demand, join_seconds_max=self._catalog.seconds_since_read(tenant))
+        answer = await self._reader.get(tenant, query.entity_ids, demand)
+        if history not in {None, self._watcher.history.source}:
+            # What is hot was read from a primary that is none any more, see Watcher.look().
+            raise errors.unavailable(
+                "DEPENDENCY_UNAVAILABLE",
+                "the primary has just changed: ask again",
+                retry_after=_RETRY_AFTER_SECONDS,
+            )
         context.set_trailing_metadata(
             (
                 ("x-data-source", "cache" if answer.hit_count else "primary"),
@@ -66,7 +75,10 @@ class HotCacheServicer(hotcache_service_pb2_grpc.HotCacheServiceServicer):
                 ("x-consistency", "at_least_as_fresh" if query.demand.positions else "eventual"),
             )
         )
-        return convert.entities_response(answer, only, never)
+        response = convert.entities_response(answer, shown)
+        if not query.attributes:
+            await self._leave_out_unknown(tenant, response, shown)
+        return response
 
     async def InvalidateEntities(  # noqa: N802
         self,
@@ -93,17 +105,17 @@ class HotCacheServicer(hotcache_service_pb2_grpc.HotCacheServiceServicer):
         proof = watcher.proof() if watcher.is_connected else NO_PROOF
         return convert.status_response(self._counts, is_connected=watcher.is_connected, proof=proof)
 
-    async def _attributes(
-        self, tenant: Tenant, names: tuple[str, ...]
-    ) -> tuple[Collection[str] | None, Collection[str]]:
-        """The attributes to answer (None: all), and those never to: they are not hot any more.
+    async def _attributes(self, tenant: Tenant, names: tuple[str, ...]) -> convert.Shown:
+        """Which attributes to answer: those named, or all but those that are not hot.
 
-        An entry of the time when they were may still hold a value, which nobody keeps current.
+        An entry may hold others: of the time when they were hot, or of one when they are about to
+        be, and then not of every entity.
+
         Raises ServiceError NOT_FOUND / ATTRIBUTE_UNKNOWN, FAILED_PRECONDITION / ATTRIBUTE_NOT_HOT.
         """
         if not names:
             table = await self._catalog.attributes(tenant)
-            return None, {name for name, one in table.by_name.items() if not one.is_hot}
+            return convert.Shown(table=table)
         found = await self._catalog.find_attributes(tenant, names)
         for name in names:
             if name not in found:
@@ -120,4 +132,13 @@ class HotCacheServicer(hotcache_service_pb2_grpc.HotCacheServiceServicer):
                     field="attributes",
                     attribute=name,
                 )
-        return frozenset(names), ()
+        return convert.Shown(only=frozenset(names))
+
+    async def _leave_out_unknown(
+        self, tenant: Tenant, response: pb.GetEntitiesResponse, shown: convert.Shown
+    ) -> None:
+        """Ask again about attributes that were made after the catalog was read."""
+        unknown = convert.unknown_attributes(response, shown)
+        if unknown:
+            table = await self._catalog.attributes_with(tenant, unknown)
+            convert.keep(response, convert.Shown(table=table, is_complete=True))

@@ -37,13 +37,16 @@ class Watcher:
         patience_seconds: float,
         clock: Callable[[], float],
         counts: Counts,
+        on_new_history: Callable[[], None] = lambda: None,
     ) -> None:
+        """`on_new_history`: called when the primary has another one, before it is believed."""
         self._primary = primary
         self._cache = cache
         self._interval_seconds = interval_seconds
         self._patience_seconds = patience_seconds
         self._clock = clock
         self._counts = counts
+        self._on_new_history = on_new_history
         self._state: CacheState | None = None
         self._distrusted: str | None = None
         self._wake = asyncio.Event()
@@ -90,6 +93,10 @@ class Watcher:
     async def look(self) -> PrimaryView:
         """Ask the primary now. Raises PrimaryUnavailableError."""
         view = await self._primary.view()
+        if self.history.source not in {None, view.source}:
+            # First: entries of the new history are believed from the next line on, and a failover
+            # may have lost a promotion's last batches, which the remembered catalog counts on.
+            self._on_new_history()
         self.history.observe(view)
         return view
 

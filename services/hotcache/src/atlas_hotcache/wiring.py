@@ -22,6 +22,7 @@ class Parts:
     servicer: HotCacheServicer
     watcher: Watcher
     reader: Reader
+    invalidator: Invalidator
 
 
 def wire(
@@ -36,6 +37,7 @@ def wire(
         patience_seconds=config.cache.patience_seconds,
         clock=clock,
         counts=counts,
+        on_new_history=catalog.drop_all_attributes,
     )
     reader = Reader(
         primary,
@@ -56,4 +58,4 @@ def wire(
         counts=counts,
         default_staleness=config.cache.max_staleness_default_seconds,
     )
-    return Parts(servicer, watcher, reader)
+    return Parts(servicer, watcher, reader, invalidator)

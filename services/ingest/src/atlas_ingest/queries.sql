@@ -152,10 +152,15 @@ FROM attributes
 WHERE tenant_id = %(tenant_id)s
 
 -- name: count_hot_attributes
-SELECT data_type, count(*) AS attribute_count
-FROM attributes
-WHERE tenant_id = %(tenant_id)s AND is_hot
-GROUP BY data_type
+-- Those that are hot, and those on the way to it.
+SELECT a.data_type, count(*) AS attribute_count
+FROM attributes AS a
+WHERE
+    a.tenant_id = %(tenant_id)s AND (a.is_hot OR EXISTS (
+        SELECT FROM projected_attributes AS t
+        WHERE t.tenant_id = a.tenant_id AND t.attribute_id = a.attribute_id
+    ))
+GROUP BY a.data_type
 
 -- name: create_tenant
 -- Returns nothing if the tenant exists.

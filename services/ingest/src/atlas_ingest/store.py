@@ -12,17 +12,12 @@ import psycopg
 from psycopg.rows import class_row
 
 from atlas_common import errors
-from atlas_common.catalog import AttributeDef
+from atlas_common.catalog import HOT_BYTES_MAX, AttributeDef, hot_bytes
 from atlas_common.db import Database, WriteConnection, load_queries, tenant_transaction
 from atlas_common.tenant import Tenant
 from atlas_common.token import Position
 from atlas_common.values import DataType
-from atlas_ingest.catalog.definitions import (
-    DEFINITIONS_BYTES_MAX,
-    HOT_BYTES_MAX,
-    AttributeDraft,
-    hot_bytes,
-)
+from atlas_ingest.catalog.definitions import DEFINITIONS_BYTES_MAX, AttributeDraft
 from atlas_ingest.catalog.tenants import TenantDraft, TenantSettings
 
 Q = load_queries("atlas_ingest")

@@ -23,18 +23,38 @@ WHERE h.id = 1
 GROUP BY h.beat_id, h.beaten_at;
 
 -- name: hot_values
--- The projection of entities, values as JSON texts; attribute_ids NULL: all of it.
-SELECT
-    e.entity_id,
-    a.key::integer AS attribute_id,
-    a.value::text AS value,
-    (e.attr_times ->> a.key)::bigint AS event_us
-FROM entity_jsonb AS e
-CROSS JOIN LATERAL jsonb_each(e.attrs) AS a
-WHERE e.tenant_id = %(tenant_id)s
-    AND e.entity_id = ANY(%(entity_ids)s)
-    AND (%(attribute_ids)s::integer[] IS NULL OR a.key::integer = ANY(%(attribute_ids)s))
-LIMIT %(rows_max)s;
+-- The projection of entities, values as JSON texts; attribute_ids NULL: of all that is hot. What is hot, this
+-- snapshot says: a catalog that is remembered, or was read elsewhere, may be ahead of it (a replica that lacks the
+-- last of what a promotion filled in) or behind (an attribute that was demoted). Rows without an entity name
+-- the attributes asked for that are not hot here.
+(
+    SELECT
+        NULL::bigint AS entity_id,
+        w.attribute_id,
+        NULL AS value,
+        NULL::bigint AS event_us
+    FROM unnest(%(attribute_ids)s::integer[]) AS w (attribute_id)
+    WHERE NOT EXISTS (
+        SELECT FROM attributes AS d
+        WHERE d.tenant_id = %(tenant_id)s AND d.attribute_id = w.attribute_id AND d.is_hot
+    )
+)
+UNION ALL
+(
+    SELECT
+        e.entity_id,
+        a.key::integer AS attribute_id,
+        a.value::text AS value,
+        (e.attr_times ->> a.key)::bigint AS event_us
+    FROM entity_jsonb AS e
+    CROSS JOIN LATERAL jsonb_each(e.attrs) AS a
+    INNER JOIN attributes AS d
+        ON d.tenant_id = e.tenant_id AND d.attribute_id = a.key::integer AND d.is_hot
+    WHERE e.tenant_id = %(tenant_id)s
+        AND e.entity_id = ANY(%(entity_ids)s)
+        AND (%(attribute_ids)s::integer[] IS NULL OR a.key::integer = ANY(%(attribute_ids)s))
+    LIMIT %(rows_max)s
+);
 
 -- name: latest_values
 -- The newest point of each of these attributes of each of these entities: one index descent per pair and
@@ -93,7 +113,8 @@ WHERE h.attribute_id IS NOT NULL
 LIMIT %(rows_max)s;
 
 -- name: find_entities
--- One page of the entities that match, by entity id; how the filter is told, see 09_find.sql in db.
+-- One page of the entities that match, by entity id; how the filter is told, see 09_find.sql in db. Rows without an
+-- entity: an attribute of the filter that is not hot in this snapshot (see hot_values), by id.
 WITH found AS MATERIALIZED (
     SELECT f.entity_id
     FROM find_entities(
@@ -107,7 +128,13 @@ CROSS JOIN LATERAL (
     -- LIMIT: looked up one by one, by the key. A join might read all entities.
     SELECT e.key FROM entities AS e WHERE e.tenant_id = %(tenant_id)s AND e.entity_id = f.entity_id LIMIT 1
 ) AS k
-ORDER BY f.entity_id;
+UNION ALL
+SELECT NULL::bigint AS entity_id, w.attribute_id::text AS key
+FROM unnest(%(attribute_ids)s::integer[]) AS w (attribute_id)
+WHERE NOT EXISTS (
+    SELECT FROM attributes AS d
+    WHERE d.tenant_id = %(tenant_id)s AND d.attribute_id = w.attribute_id AND d.is_hot
+);
 
 -- name: history
 -- The points of one entity in a half-open range of event time, oldest first; of one event time by

@@ -3,10 +3,11 @@
 from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
+from typing import NoReturn
 
-from atlas_common import errors
+from atlas_common import errors, sqlstate
 from atlas_common.catalog import AttributeDef, Catalog
-from atlas_common.db import ReadConnection
+from atlas_common.db import BehindError, ReadConnection
 from atlas_common.tenant import Tenant
 from atlas_common.values import us_to_datetime
 from atlas_query import metrics, store
@@ -98,13 +99,16 @@ class Reads:
         match = compile_filter(page.filter, known)
 
         async def read(serving: Serving) -> tuple[list[tuple[int, str]], "_Rows"]:
-            found = await store.find_entities(
+            found, cold_ids = await store.find_entities(
                 serving.connection,
                 tenant.id,
                 match,
-                page.after,
-                page.size + 1,  # One more tells whether there is another page.
+                [known[name].attribute_id for name in names],
+                after=page.after,
+                page_size=page.size + 1,  # One more tells whether there is another page.
             )
+            if cold_ids:
+                await self._refuse_cold(tenant, page)
             ids = [entity_id for entity_id, _ in found[: page.size]]
             _check_pairs(ids, mask)
             return found, await _rows(serving.connection, tenant, ids, mask)
@@ -115,7 +119,7 @@ class Reads:
         found, rows = answer.value
         shown = found[: page.size]
         self._catalog.put_entities(tenant, {key: entity_id for entity_id, key in shown})
-        readings = await self._readings(tenant, rows, mask)
+        readings = await self._readings(tenant, rows)
         after = shown[-1][0] if len(found) > page.size else None
         return Answer((by_entity(shown, readings), after), answer.proof)
 
@@ -163,6 +167,23 @@ class Reads:
         except GroupTooLargeError as error:
             raise _too_many_at(error.event_us, wanted.limit) from None
 
+    async def _refuse_cold(self, tenant: Tenant, page: Page) -> NoReturn:
+        """An attribute of the filter is not hot in the snapshot; what we remember said otherwise.
+
+        Raises ATTRIBUTE_NOT_HOT if it was demoted; else BehindError: it was promoted, and this copy
+        does not have all of it yet.
+        """
+        self._catalog.drop_attributes(tenant)
+        names = attribute_names(page.filter)
+        check_filter(page.filter, await self._catalog.find_attributes(tenant, names))
+        meaning = sqlstate.lookup(sqlstate.BEHIND)
+        raise BehindError(
+            meaning.code,
+            meaning.reason,
+            "this copy does not know yet that the filter's attributes are hot",
+            retry_after=meaning.retry_after_seconds,
+        )
+
     async def _latest(
         self, tenant: Tenant, entity_ids: list[int], mask: Mask, options: ReadOptions
     ) -> Answer[Mapping[int, list[Reading]]]:
@@ -179,19 +200,16 @@ class Reads:
             return await _rows(serving.connection, tenant, entity_ids, mask)
 
         answer = await self._router.execute_query(tenant, consistency, options.wait_seconds, read)
-        readings = await self._readings(tenant, answer.value, mask)
+        readings = await self._readings(tenant, answer.value)
         return Answer(readings, answer.proof.because(why_not_cached))
 
-    async def _readings(
-        self, tenant: Tenant, rows: "_Rows", mask: Mask
-    ) -> dict[int, list[Reading]]:
-        """Entity id -> its readings. A hot-only read leaves out what is hot no longer."""
+    async def _readings(self, tenant: Tenant, rows: "_Rows") -> dict[int, list[Reading]]:
+        """Entity id -> its readings."""
         known = await self._definitions(tenant, [*rows.hot, *rows.points])
         readings: dict[int, list[Reading]] = {}
         for row in rows.hot:
-            attribute = known[row.attribute_id]
-            if mask.named is not None or attribute.is_hot:
-                readings.setdefault(row.entity_id, []).append(store.hot_reading(row, attribute))
+            reading = store.hot_reading(row, known[row.attribute_id])
+            readings.setdefault(row.entity_id, []).append(reading)
         for point in rows.points:
             reading = store.point_reading(point, known[point.attribute_id])
             readings.setdefault(point.entity_id, []).append(reading)
@@ -230,7 +248,10 @@ async def _rows(
         return _Rows()
     if mask.is_hot_only:
         hot = await store.hot_values(connection, tenant.id, entity_ids, mask.attribute_ids)
-        return _Rows(hot=hot)
+        if not hot.cold_ids:
+            return _Rows(hot=hot.rows)
+        # Not hot in this snapshot: the catalog that we remember is of another time. The points have
+        # all there is, whatever is hot.
     points = await store.latest_values(connection, tenant.id, entity_ids, mask.attribute_ids)
     return _Rows(points=points)
 

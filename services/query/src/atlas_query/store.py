@@ -59,6 +59,20 @@ class HotRow(NamedTuple):
     event_us: int
 
 
+class HotRows(NamedTuple):
+    """Entries of the projection, and the attributes asked for that this snapshot has not there."""
+
+    rows: list[HotRow]
+    cold_ids: frozenset[int]
+
+
+class FoundRows(NamedTuple):
+    """Ids and keys of entities, and the filter's attributes that are not hot in this snapshot."""
+
+    entities: list[tuple[int, str]]
+    cold_ids: frozenset[int]
+
+
 class PointRow(NamedTuple):
     """A point, its value in the column of its attribute's type."""
 
@@ -92,8 +106,8 @@ async def hot_values(
     tenant_id: int,
     entity_ids: Sequence[int],
     attribute_ids: Sequence[int] | None,
-) -> list[HotRow]:
-    """The projection of these entities; `attribute_ids=None`: all of it."""
+) -> HotRows:
+    """The projection of these entities; `attribute_ids=None`: of all attributes hot here."""
     cursor = await connection.execute(
         Q["hot_values"],
         {
@@ -103,7 +117,11 @@ async def hot_values(
             "rows_max": READINGS_MAX + 1,
         },
     )
-    return [HotRow(*row) for row in _bounded(await cursor.fetchall())]
+    rows = await cursor.fetchall()
+    cold_ids = frozenset(row[1] for row in rows if row[0] is None)
+    if cold_ids:
+        return HotRows([], cold_ids)
+    return HotRows([HotRow(*row) for row in _bounded(rows)], cold_ids)
 
 
 async def latest_values(
@@ -127,9 +145,15 @@ async def latest_values(
 
 
 async def find_entities(
-    connection: ReadConnection, tenant_id: int, match: Match, after: int, page_size: int
-) -> list[tuple[int, str]]:
-    """Ids and keys of the next entities that match, by id."""
+    connection: ReadConnection,
+    tenant_id: int,
+    match: Match,
+    attribute_ids: Sequence[int],
+    *,
+    after: int,
+    page_size: int,
+) -> FoundRows:
+    """The next entities that match, by id. `attribute_ids`: those of the filter."""
     cursor = await connection.execute(
         Q["find_entities"],
         {
@@ -138,11 +162,17 @@ async def find_entities(
             "narrowing": match.narrowing,
             "documents": match.documents,
             "matches_empty": match.matches_empty,
+            "attribute_ids": list(attribute_ids),
             "after": after,
             "page_size": page_size,
         },
     )
-    return [(row[0], row[1]) for row in await cursor.fetchall()]
+    rows = await cursor.fetchall()
+    return FoundRows(
+        # One after the other is how they come, but no rule of SQL's.
+        sorted((entity_id, key) for entity_id, key in rows if entity_id is not None),
+        frozenset(int(key) for entity_id, key in rows if entity_id is None),
+    )
 
 
 async def history(

@@ -55,6 +55,10 @@ _OPTIONS: dict[str, tuple[Any, Any]] = {
         Annotated[str | None, _option("--reconciler", envvar="ATLAS_RECONCILER", text="host:port")],
         None,
     ),
+    "hotcache": (
+        Annotated[str | None, _option("--hotcache", envvar="ATLAS_HOTCACHE", text="host:port")],
+        None,
+    ),
     "timeout": (
         Annotated[
             float, _option("--timeout", envvar="ATLAS_TIMEOUT", text="Seconds each call may take.")
@@ -98,11 +102,15 @@ def connected(
 
 
 def find_endpoints(
-    state: Path | None, ingest: str | None, query: str | None, reconciler: str | None
+    state: Path | None,
+    ingest: str | None,
+    query: str | None,
+    reconciler: str | None,
+    hotcache: str | None,
 ) -> Endpoints:
     """Put together what a state directory and the options say. Raises typer.Exit."""
     known = Endpoints()
-    is_default = state is None and not (ingest or query or reconciler)
+    is_default = state is None and not (ingest or query or reconciler or hotcache)
     where = _DEFAULT_STATE if is_default else state
     if where is not None:
         try:
@@ -116,7 +124,7 @@ def find_endpoints(
         ingest=ingest or known.ingest,
         query=query or known.query,
         reconciler=reconciler or known.reconciler,
-        hotcache=known.hotcache,
+        hotcache=hotcache or known.hotcache,
     )
 
 
@@ -124,7 +132,11 @@ async def _call(
     command: Callable[..., Awaitable[int]], options: dict[str, Any], values: dict[str, Any]
 ) -> int:
     endpoints = find_endpoints(
-        options["state"], options["ingest"], options["query"], options["reconciler"]
+        options["state"],
+        options["ingest"],
+        options["query"],
+        options["reconciler"],
+        options["hotcache"],
     )
     connecting = AtlasClient.connect(
         endpoints, tenant=options.get("tenant"), timeout=options["timeout"]

@@ -41,7 +41,9 @@ def told() -> Iterator[None]:
     except AtlasError as error:
         raise fail(str(error), UNAVAILABLE if error.code in _AWAY else REFUSED) from error
     except LookupError as error:
-        raise fail(f"{error.args[0]} (see --state, --ingest, --query)", USAGE) from error
+        raise fail(
+            f"{error.args[0]} (see --state, --ingest, --query, --hotcache)", USAGE
+        ) from error
     except KeyboardInterrupt:
         raise fail("interrupted", INTERRUPTED) from None
     except BrokenPipeError:

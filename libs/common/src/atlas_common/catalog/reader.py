@@ -1,5 +1,6 @@
 """Reads the catalog through bounded caches."""
 
+import math
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence, Set
 from typing import Any, TypeVar
@@ -29,7 +30,9 @@ class Catalog:
     """Attribute definitions and entity keys, read from the first database that answers.
 
     What is found is cached: attributes for ten seconds or `attributes_ttl_seconds`, entities for an
-    hour. What is not found is asked for again, because a write may have made it a moment ago.
+    hour. What is not found is asked for again, because a write may have made it a moment ago. While
+    no database answers, attributes are believed for longer, but not beyond
+    `attributes_age_max_seconds`.
     """
 
     def __init__(
@@ -38,11 +41,13 @@ class Catalog:
         clock: Callable[[], float] = time.monotonic,
         *,
         attributes_ttl_seconds: float = _ATTRIBUTES_TTL_SECONDS,
+        attributes_age_max_seconds: float = math.inf,
     ) -> None:
         if not databases:
             raise ValueError("a catalog needs at least one database to read from")
         self._databases = tuple(databases)
         self._clock = clock
+        self._age_max_seconds = attributes_age_max_seconds
         kept = TtlCache[int, AttributeTable](
             _TENANTS_MAX,
             attributes_ttl_seconds,
@@ -51,19 +56,25 @@ class Catalog:
             max_weight=_TABLES_BYTES_MAX,
         )
         self._tables = ReadThrough(self._read_attributes, kept)
-        self._read_times = TtlCache[int, float](_TENANTS_MAX, attributes_ttl_seconds, clock)
+        # When the last reading began, and when it had ended.
+        self._read_times = TtlCache[int, tuple[float, float]](
+            _TENANTS_MAX, attributes_ttl_seconds, clock
+        )
         self._ids = TtlCache[tuple[int, str], int](_ENTITIES_MAX, _ENTITIES_TTL_SECONDS, clock)
         self._keys = TtlCache[tuple[int, int], str](_ENTITIES_MAX, _ENTITIES_TTL_SECONDS, clock)
 
     async def attributes(self, tenant: Tenant) -> AttributeTable:
         """The tenant's attributes, as old as the time to live; older while no database answers."""
         try:
-            return await self._tables.get(tenant.id)
+            table = await self._tables.get(tenant.id)
         except (ServiceError, psycopg.OperationalError):
-            table = self._tables.peek(tenant.id)
-            if table is None:
+            known = self._tables.peek(tenant.id)
+            if known is None or self._age_seconds(tenant.id) > self._age_max_seconds:
                 raise
-            return table
+            return known
+        if self._age_seconds(tenant.id) > self._age_max_seconds:  # It was long on its way.
+            return await self._tables.read(tenant.id)
+        return table
 
     async def attributes_with(self, tenant: Tenant, names: Set[str]) -> AttributeTable:
         """The tenant's attributes, with a new one of these names within a second."""
@@ -120,11 +131,24 @@ class Catalog:
             self._ids.put((tenant.id, key), entity_id)
             self._keys.put((tenant.id, entity_id), key)
 
+    def seconds_since_read(self, tenant: Tenant) -> float:
+        """How long ago the tenant's attributes were read last; 0 if they are not remembered.
+
+        Data whose snapshot was taken since then know every change that the attributes show.
+        """
+        read_times = self._read_times.peek(tenant.id)
+        return 0.0 if read_times is None else max(0.0, self._clock() - read_times[1])
+
     def drop_attributes(self, tenant: Tenant | int) -> None:
         """Forget the tenant's attributes: they were changed."""
         tenant_id = tenant.id if isinstance(tenant, Tenant) else tenant
         self._tables.drop(tenant_id)
         self._read_times.drop(tenant_id)
+
+    def drop_all_attributes(self) -> None:
+        """Forget the attributes of all tenants: the database has another history by now."""
+        self._tables.clear()
+        self._read_times.clear()
 
     def put_attributes(self, tenant: Tenant, attributes: Iterable[AttributeDef]) -> None:
         """Add what the caller has just made, or read after it was made, to what is remembered."""
@@ -135,13 +159,16 @@ class Catalog:
             self._tables.put(tenant.id, table.with_attributes(attributes))
 
     def _may_refresh(self, tenant: Tenant) -> bool:
-        read_time = self._read_times.get(tenant.id)
-        return read_time is None or self._clock() - read_time >= _MISSING_NAME_REFRESH_SECONDS
+        return self._age_seconds(tenant.id) >= _MISSING_NAME_REFRESH_SECONDS
+
+    def _age_seconds(self, tenant_id: int) -> float:
+        read_times = self._read_times.peek(tenant_id)
+        return math.inf if read_times is None else self._clock() - read_times[0]
 
     async def _read_attributes(self, tenant_id: int) -> AttributeTable:
         started = self._clock()
         rows = await self._read(tenant_id, Q["list_attributes"], {})
-        self._read_times.put(tenant_id, started)
+        self._read_times.put(tenant_id, (started, self._clock()))
         return AttributeTable(_attribute(*row) for row in rows)
 
     async def _read(

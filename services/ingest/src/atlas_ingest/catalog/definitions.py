@@ -1,6 +1,5 @@
 """Checks the definition of an attribute. Pure."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 
@@ -34,22 +33,6 @@ class AttributeDraft:
     min_value: Decimal | None
     max_value: Decimal | None
     allowed_values: tuple[str, ...]
-
-
-# What a value can take in the projection at most. JSON is the worst: "[1,1,1,...]" takes two bytes
-# a number as text and twelve as jsonb.
-_HOT_BYTES = {DataType.TEXT: TEXT_BYTES_MAX + 16, DataType.JSON: 6 * TEXT_BYTES_MAX + 2**16}
-_HOT_BYTES_SMALL = 64
-# All hot values of an entity are one jsonb object, which Postgres bounds at 2^28 bytes. Beyond it
-# a flush would fail, again and again; so a tenant cannot define its way there.
-HOT_BYTES_MAX = 2**28 - 2**24
-
-
-def hot_bytes(counts: Mapping[DataType, int]) -> int:
-    """What the hot values of one entity can take at most, by the number of hot attributes."""
-    return sum(
-        count * _HOT_BYTES.get(data_type, _HOT_BYTES_SMALL) for data_type, count in counts.items()
-    )
 
 
 class DefinitionError(ValueError):

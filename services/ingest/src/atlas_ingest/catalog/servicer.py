@@ -310,12 +310,15 @@ def _conflict(drafts: Sequence[AttributeDraft], error: AttributeConflictError) -
             continue
         if row.data_type != draft.data_type:
             field, was, asked = "data_type", row.data_type.upper(), draft.data_type.upper()
+            way_out = "choose another name"
         else:
             field, was, asked = "hot", str(row.is_hot).lower(), str(draft.is_hot).lower()
+            call = "DemoteAttribute" if row.is_hot else "PromoteAttribute"
+            way_out = f"leave hot at {was}, or call {call} of atlas.hotcache.v1.ProjectionService"
         return errors.failed_precondition(
             "ATTRIBUTE_CONFLICT",
             f"attributes[{index}]: {draft.name!r} exists with {field} {was} and cannot become"
-            f" {asked}; nothing was changed",
+            f" {asked} by this call: {way_out}; nothing was changed",
             field=f"attributes[{index}].{field}",
             index=index,
             attribute=draft.name[:64],

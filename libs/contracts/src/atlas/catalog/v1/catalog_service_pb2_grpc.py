@@ -113,7 +113,8 @@ class CatalogServiceServicer:
 
     def BatchUpsertAttributes(self, request, context):
         """Makes or changes attributes, all or none. A type never changes: ATTRIBUTE_CONFLICT. Neither does
-        `hot` by this call: projecting what is already stored is a promotion, not a definition.
+        `hot` by this call: projecting what is already stored is a promotion, not a definition. See PromoteAttribute of
+        atlas.hotcache.v1.ProjectionService.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

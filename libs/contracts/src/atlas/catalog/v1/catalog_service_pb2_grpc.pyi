@@ -45,7 +45,8 @@ class CatalogServiceStub:
     ListEntities: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.ListEntitiesRequest, _catalog_service_pb2.ListEntitiesResponse]
     BatchUpsertAttributes: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.BatchUpsertAttributesRequest, _catalog_service_pb2.BatchUpsertAttributesResponse]
     """Makes or changes attributes, all or none. A type never changes: ATTRIBUTE_CONFLICT. Neither does
-    `hot` by this call: projecting what is already stored is a promotion, not a definition.
+    `hot` by this call: projecting what is already stored is a promotion, not a definition. See PromoteAttribute of
+    atlas.hotcache.v1.ProjectionService.
     """
     ListAttributes: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.ListAttributesRequest, _catalog_service_pb2.ListAttributesResponse]
 
@@ -66,7 +67,8 @@ class CatalogServiceAsyncStub(CatalogServiceStub):
     ListEntities: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.ListEntitiesRequest, _catalog_service_pb2.ListEntitiesResponse]  # type: ignore[assignment]
     BatchUpsertAttributes: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.BatchUpsertAttributesRequest, _catalog_service_pb2.BatchUpsertAttributesResponse]  # type: ignore[assignment]
     """Makes or changes attributes, all or none. A type never changes: ATTRIBUTE_CONFLICT. Neither does
-    `hot` by this call: projecting what is already stored is a promotion, not a definition.
+    `hot` by this call: projecting what is already stored is a promotion, not a definition. See PromoteAttribute of
+    atlas.hotcache.v1.ProjectionService.
     """
     ListAttributes: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.ListAttributesRequest, _catalog_service_pb2.ListAttributesResponse]  # type: ignore[assignment]
 
@@ -120,7 +122,8 @@ class CatalogServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_catalog_service_pb2.BatchUpsertAttributesResponse, _abc.Awaitable[_catalog_service_pb2.BatchUpsertAttributesResponse]]:
         """Makes or changes attributes, all or none. A type never changes: ATTRIBUTE_CONFLICT. Neither does
-        `hot` by this call: projecting what is already stored is a promotion, not a definition.
+        `hot` by this call: projecting what is already stored is a promotion, not a definition. See PromoteAttribute of
+        atlas.hotcache.v1.ProjectionService.
         """
 
     @_abc_1.abstractmethod

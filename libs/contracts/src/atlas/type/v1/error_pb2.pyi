@@ -95,6 +95,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """A newer stream of the same producer took over. Example: a producer that reconnected."""
     ERROR_REASON_ARROW_INVALID: _ErrorReason.ValueType  # 35
     """Bytes that are no Arrow IPC stream, or one with other columns. Example: a column "valeu"."""
+    ERROR_REASON_JOB_UNKNOWN: _ErrorReason.ValueType  # 36
+    """No such job on the projection, or one that is forgotten. Example: GetProjectionJob of job 12 of another tenant."""
+    ERROR_REASON_JOB_CONFLICT: _ErrorReason.ValueType  # 37
+    """Another job is in the way, or too far on. Example: PromoteAttribute while the attribute is being demoted."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call or a point was refused. The name without its prefix is ErrorInfo.reason (domain "atlas")
@@ -174,4 +178,8 @@ ERROR_REASON_PRODUCER_SUPERSEDED: ErrorReason.ValueType  # 34
 """A newer stream of the same producer took over. Example: a producer that reconnected."""
 ERROR_REASON_ARROW_INVALID: ErrorReason.ValueType  # 35
 """Bytes that are no Arrow IPC stream, or one with other columns. Example: a column "valeu"."""
+ERROR_REASON_JOB_UNKNOWN: ErrorReason.ValueType  # 36
+"""No such job on the projection, or one that is forgotten. Example: GetProjectionJob of job 12 of another tenant."""
+ERROR_REASON_JOB_CONFLICT: ErrorReason.ValueType  # 37
+"""Another job is in the way, or too far on. Example: PromoteAttribute while the attribute is being demoted."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -1,4 +1,4 @@
-"""What finds entities by their hot attributes sees the projection of all tenants."""
+"""The projection's administration: attributes in transition, jobs, and who runs them."""
 
 from atlas_db.migrations.sql import run_file
 

@@ -1,0 +1,126 @@
+"""Calls that begin jobs on the projection and follow them."""
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator, Sequence
+from typing import TYPE_CHECKING
+
+from atlas.hotcache.v1 import projection_service_pb2 as pb
+from atlas_client.call import Caller
+from atlas_client.projection.records import ProjectionJob, job_of
+
+if TYPE_CHECKING:  # This class exists for type checkers alone.
+    from atlas.hotcache.v1.projection_service_pb2_grpc import ProjectionServiceAsyncStub
+
+FOLLOW_SECONDS = 0.5
+_PAGE = 50
+
+
+class ProjectionAdmin:
+    """Administers one tenant's projection; AtlasClient.projection makes it.
+
+    Calls that begin work return at once, with a job that goes on without this client. They may be
+    repeated: the same work is not begun twice. Every method raises AtlasError.
+    """
+
+    def __init__(self, stub: "ProjectionServiceAsyncStub", caller: Caller) -> None:
+        self._stub = stub
+        self._caller = caller
+
+    async def promote(
+        self, attribute: str, *, dry_run: bool = False, timeout: float | None = None
+    ) -> ProjectionJob:
+        """Turn a cold attribute hot; with `dry_run`, count what that would touch.
+
+        Raises AtlasError with ATTRIBUTE_UNKNOWN, JOB_CONFLICT, BATCH_TOO_LARGE.
+        """
+        request = pb.PromoteAttributeRequest(attribute=attribute, dry_run=dry_run)
+        answer = await self._caller.unary(self._stub.PromoteAttribute, request, timeout=timeout)
+        return job_of(answer.job)
+
+    async def demote(
+        self, attribute: str, *, dry_run: bool = False, timeout: float | None = None
+    ) -> ProjectionJob:
+        """Turn a hot attribute cold; with `dry_run`, count what that would touch.
+
+        Raises AtlasError with ATTRIBUTE_UNKNOWN, JOB_CONFLICT.
+        """
+        request = pb.DemoteAttributeRequest(attribute=attribute, dry_run=dry_run)
+        answer = await self._caller.unary(self._stub.DemoteAttribute, request, timeout=timeout)
+        return job_of(answer.job)
+
+    async def rebuild(
+        self,
+        entities: Sequence[str] = (),
+        *,
+        dry_run: bool = False,
+        request_id: str | None = None,
+        timeout: float | None = None,
+    ) -> ProjectionJob:
+        """Make the projection of these entities (none: of all) anew from the points.
+
+        A repetition with the same `request_id` returns the same job. At most 10,000 entities.
+        """
+        request = pb.RebuildProjectionRequest(
+            entity_keys=entities, dry_run=dry_run, request_id=request_id or str(uuid.uuid4())
+        )
+        answer = await self._caller.unary(self._stub.RebuildProjection, request, timeout=timeout)
+        return job_of(answer.job)
+
+    async def verify(
+        self,
+        entities: Sequence[str] = (),
+        *,
+        sample_percent: int = 0,
+        repair: bool = False,
+        request_id: str | None = None,
+        timeout: float | None = None,
+    ) -> ProjectionJob:
+        """Compare points, projection and cache of these entities (none: of all).
+
+        `sample_percent` takes a part of them, always the same; `repair` puts right what differs. A
+        repetition with the same `request_id` returns the same job. At most 10,000 entities.
+        """
+        request = pb.VerifyProjectionRequest(
+            entity_keys=entities,
+            sample_percent=sample_percent,
+            repair=repair,
+            request_id=request_id or str(uuid.uuid4()),
+        )
+        answer = await self._caller.unary(self._stub.VerifyProjection, request, timeout=timeout)
+        return job_of(answer.job)
+
+    async def job(self, job_id: int, *, timeout: float | None = None) -> ProjectionJob:
+        """Return a job with its first 100 differences. Raises AtlasError with JOB_UNKNOWN."""
+        request = pb.GetProjectionJobRequest(job_id=job_id)
+        answer = await self._caller.unary(self._stub.GetProjectionJob, request, timeout=timeout)
+        return job_of(answer.job)
+
+    async def jobs(self, *, timeout: float | None = None) -> AsyncIterator[ProjectionJob]:
+        """Go through the jobs, the newest first."""
+        request = pb.ListProjectionJobsRequest(page_size=_PAGE)
+        method = self._stub.ListProjectionJobs
+        while True:
+            answer = await self._caller.unary(method, request, timeout=timeout)
+            for message in answer.jobs:
+                yield job_of(message)
+            if len(answer.jobs) < _PAGE:
+                return
+            request.before_job_id = answer.jobs[-1].job_id
+
+    async def cancel(self, job_id: int, *, timeout: float | None = None) -> ProjectionJob:
+        """Cancel a job. Raises AtlasError with JOB_UNKNOWN, JOB_CONFLICT (a demotion)."""
+        request = pb.CancelProjectionJobRequest(job_id=job_id)
+        answer = await self._caller.unary(self._stub.CancelProjectionJob, request, timeout=timeout)
+        return job_of(answer.job)
+
+    async def follow(
+        self, job_id: int, *, every_seconds: float = FOLLOW_SECONDS, timeout: float | None = None
+    ) -> AsyncIterator[ProjectionJob]:
+        """Look at a job again and again until it is over; `timeout` is that of each look."""
+        while True:
+            job = await self.job(job_id, timeout=timeout)
+            yield job
+            if job.is_over:
+                return
+            await asyncio.sleep(every_seconds)

@@ -1,0 +1,189 @@
+"""atlas projection: exit codes, JSON and progress, against a real server in this process."""
+
+import asyncio
+import json
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import grpc
+import pytest
+from typer.testing import CliRunner
+
+from atlas.hotcache.v1 import projection_service_pb2 as pb
+from atlas.hotcache.v1 import projection_service_pb2_grpc
+from atlas_client.cli.root import build
+
+from .client_rig import Refusal
+
+# ruff: noqa: N802 - methods have the names of the contracts' calls.
+
+RUNNING, DONE = pb.PROJECTION_JOB_STATE_RUNNING, pb.PROJECTION_JOB_STATE_DONE
+
+
+@dataclass
+class Jobs(projection_service_pb2_grpc.ProjectionServiceServicer):
+    """Answers each look at a job with the next of its lives."""
+
+    lives: list[pb.ProjectionJob] = field(default_factory=list)
+    requests: list[Any] = field(default_factory=list)
+    refusal: Refusal | None = None
+
+    async def _begin(self, request: Any, context: Any) -> pb.ProjectionJob:
+        if self.refusal is not None:
+            await self.refusal.abort(context)
+        self.requests.append(request)
+        return self.lives[0]
+
+    async def PromoteAttribute(self, request: Any, context: Any) -> Any:
+        return pb.PromoteAttributeResponse(job=await self._begin(request, context))
+
+    async def DemoteAttribute(self, request: Any, context: Any) -> Any:
+        return pb.DemoteAttributeResponse(job=await self._begin(request, context))
+
+    async def RebuildProjection(self, request: Any, context: Any) -> Any:
+        return pb.RebuildProjectionResponse(job=await self._begin(request, context))
+
+    async def VerifyProjection(self, request: Any, context: Any) -> Any:
+        return pb.VerifyProjectionResponse(job=await self._begin(request, context))
+
+    async def GetProjectionJob(self, request: Any, context: Any) -> Any:
+        self.requests.append(request)
+        return pb.GetProjectionJobResponse(
+            job=self.lives.pop(0) if len(self.lives) > 1 else self.lives[0]
+        )
+
+    async def ListProjectionJobs(self, request: Any, context: Any) -> Any:
+        return pb.ListProjectionJobsResponse(jobs=self.lives)
+
+    async def CancelProjectionJob(self, request: Any, context: Any) -> Any:
+        return pb.CancelProjectionJobResponse(job=await self._begin(request, context))
+
+
+def job(state: int = DONE, **fields: Any) -> pb.ProjectionJob:
+    fields = {"kind": pb.PROJECTION_JOB_KIND_PROMOTE, "attribute": "serial", **fields}
+    return pb.ProjectionJob(job_id=7, state=state, **fields)  # type: ignore[arg-type]
+
+
+@dataclass
+class Cli:
+    jobs: Jobs
+    target: str
+
+    def run(self, *arguments: str, code: int = 0) -> Any:
+        options = ["--hotcache", self.target, "--tenant", "acme"]
+        result = CliRunner().invoke(build(), ["projection", *arguments, *options])
+        assert result.exit_code == code, result.output
+        return result
+
+
+@pytest.fixture
+def cli() -> Iterator[Cli]:
+    jobs, bound, done = Jobs(), threading.Event(), threading.Event()
+    ports: list[int] = []
+
+    async def serve() -> None:
+        server = grpc.aio.server()
+        projection_service_pb2_grpc.add_ProjectionServiceServicer_to_server(jobs, server)
+        ports.append(server.add_insecure_port("127.0.0.1:0"))
+        await server.start()
+        bound.set()
+        await asyncio.to_thread(done.wait)
+        await server.stop(None)
+
+    thread = threading.Thread(target=asyncio.run, args=(serve(),))
+    thread.start()
+    try:
+        assert bound.wait(10)
+        yield Cli(jobs, f"127.0.0.1:{ports[0]}")
+    finally:
+        done.set()
+        thread.join(10)
+
+
+def test_a_promotion_is_followed_to_its_end(cli: Cli) -> None:
+    cli.jobs.lives = [
+        job(RUNNING, step="fill", entities_done=10, entities_total=40),
+        job(RUNNING, step="settle", message="waits for the cache to be told"),
+        job(DONE, step="end", entities_changed=40),
+    ]
+    result = cli.run("promote", "serial")
+    assert "fill, 10 of about 40 entities" in result.stderr
+    assert "settle" in result.stderr
+    assert "waits for the cache" in result.stderr
+    assert "changed 40 entities" in result.stderr
+    assert cli.jobs.requests[0].attribute == "serial"
+
+
+def test_with_json_stdout_is_the_job_alone(cli: Cli) -> None:
+    cli.jobs.lives = [job(DONE, dry_run=True, point_count=12, byte_count=100)]
+    answer = json.loads(cli.run("demote", "serial", "--dry-run", "--json").stdout)
+    assert (answer["state"], answer["point_count"], answer["dry_run"]) == ("done", 12, True)
+    assert cli.jobs.requests[0].dry_run
+
+
+def test_detached_it_does_not_wait(cli: Cli) -> None:
+    cli.jobs.lives = [job(RUNNING, step="drain")]
+    result = cli.run("rebuild", "pump-1", "--detach")
+    assert "atlas projection jobs 7 --follow" in result.stderr
+    assert list(cli.jobs.requests[0].entity_keys) == ["pump-1"]
+    assert cli.jobs.requests[0].request_id
+
+
+@pytest.mark.parametrize(("repaired", "code"), [(0, 1), (1, 1), (2, 0)])
+def test_verify_exits_with_1_as_long_as_something_differs(
+    cli: Cli, repaired: int, code: int
+) -> None:
+    different = pb.ProjectionDifference(
+        place=pb.ProjectionDifference.PLACE_CACHE,
+        kind=pb.ProjectionDifference.KIND_OLDER,
+        entity_key="pump-1",
+        attribute="serial",
+        expected='"b"',
+        found='"a"',
+    )
+    cli.jobs.lives = [
+        job(
+            DONE,
+            kind=pb.PROJECTION_JOB_KIND_VERIFY,
+            missing_count=1,
+            cache_count=1,
+            repaired_count=repaired,
+            differences=[different],
+        )
+    ]
+    result = cli.run("verify", "--repair", "--sample", "10", code=code)
+    assert "cache" in result.stdout
+    assert "pump-1" in result.stdout
+    assert cli.jobs.requests[0].sample_percent == 10
+    assert cli.jobs.requests[0].repair
+
+
+def test_a_dry_run_of_verify_repairs_nothing(cli: Cli) -> None:
+    cli.jobs.lives = [job(DONE, kind=pb.PROJECTION_JOB_KIND_VERIFY)]
+    cli.run("verify", "--repair", "--dry-run")
+    assert not cli.jobs.requests[0].repair
+
+
+def test_a_failed_job_and_a_refusal_exit_with_1(cli: Cli) -> None:
+    cli.jobs.lives = [job(pb.PROJECTION_JOB_STATE_FAILED, message="gave up")]
+    assert "gave up" in cli.run("promote", "serial", code=1).stderr
+    cli.jobs.refusal = Refusal(grpc.StatusCode.FAILED_PRECONDITION, "JOB_CONFLICT", "job 6 is")
+    assert "JOB_CONFLICT" in cli.run("promote", "serial", code=1).stderr
+
+
+def test_jobs_are_listed_shown_and_cancelled(cli: Cli) -> None:
+    cli.jobs.lives = [job(DONE), job(RUNNING, step="fill")]
+    assert len(json.loads(cli.run("jobs", "--json").stdout)) == 2
+    cli.jobs.lives = [job(RUNNING, step="fill")]
+    assert "fill" in cli.run("jobs", "7").stdout
+    cli.jobs.lives = [job(pb.PROJECTION_JOB_STATE_CANCELLED)]
+    assert "cancelled" in cli.run("cancel", "7").stdout
+    assert cli.jobs.requests[-1].job_id == 7
+
+
+def test_every_command_has_an_example(cli: Cli) -> None:
+    for name in ("promote", "demote", "rebuild", "verify", "jobs", "cancel"):
+        result = CliRunner().invoke(build(), ["projection", name, "--help"])
+        assert "Example: atlas projection" in result.output
