@@ -37,7 +37,7 @@ class ReadJob:
     streaming: bool = False
     """The method answers with a stream: its first message counts, and it is read to its end."""
     timeout_seconds: float = 30.0
-    warm_up_calls: int = 8
+    warm_up_calls: int = 4
     """Made before the run, not measured."""
 
     def to_json(self) -> str:

@@ -58,6 +58,7 @@ _QUICK: dict[str, Any] = {
     "only": tuple(name for name in SCENARIOS if name != "under_ingest"),
     "repeats": 2,
     "seconds": 0.6,
+    "filter_all_rate": 8.0,
     "variants": 20,
     "router_rounds": 150,
     "quick": True,

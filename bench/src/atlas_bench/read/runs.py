@@ -16,6 +16,9 @@ from atlas_bench.read.rig import Rig
 Run: TypeAlias = dict[str, Any]
 Load: TypeAlias = OpenLoop | ClosedLoop
 _PERCENTILES = ("p50", "p99")
+_WARM_UP_CALLS = 16
+_WARM_UP_CALLERS = 8
+_WARM_UP_SECONDS_MAX = 30.0
 
 
 class Runs:
@@ -42,11 +45,11 @@ class Runs:
         job = self._job(target, question, load)
         return self.make(kind, repeat, lambda: self._ask_driver(job))
 
-    def warm_up(self, question: Question, seconds: float) -> None:
-        """Ask each request once, then some more for so long; not kept."""
-        calls = len(question.requests)
-        for load in (ClosedLoop(8, 60.0, calls), ClosedLoop(8, seconds)):
-            self._ask_driver(self._job(self._rig.query, question, load))
+    def warm_up(self, question: Question) -> None:
+        """Ask each request once, and a few more; not kept."""
+        calls = len(question.requests) + _WARM_UP_CALLS
+        load = ClosedLoop(_WARM_UP_CALLERS, _WARM_UP_SECONDS_MAX, calls)
+        self._ask_driver(self._job(self._rig.query, question, load))
 
     def make(self, kind: str, repeat: int, run: Callable[[], Run], **facts: Any) -> Run:
         """Make a run of whatever, and keep it."""

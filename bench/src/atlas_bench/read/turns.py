@@ -16,9 +16,6 @@ from atlas_bench.read.questions import GET_ENTITIES, Question, Questions
 from atlas_bench.read.rig import Rig
 from atlas_bench.read.runs import Run, Runs
 
-_WARM_UP_SHARE = 0.25
-"""Of the length of a run, for each question before the first one."""
-
 
 @dataclass
 class Turns:
@@ -54,7 +51,7 @@ class Turns:
     def warm_up(self, asked: list[Question]) -> None:
         """Let caches fill."""
         for question in asked:
-            self.runs.warm_up(question, _WARM_UP_SHARE * self.rig.options.seconds)
+            self.runs.warm_up(question)
 
     def _prepare(self, undo: ExitStack, wanted: set[str]) -> None:
         options = self.rig.options
