@@ -69,6 +69,7 @@ async def test_what_was_stored_before_is_answered_once_the_attribute_is_hot(rig:
     assert (begun.state, begun.attribute, is_hot(rig)) == (RUNNING, "serial", False)
     ended = await finish(rig, begun.job_id)
     assert (ended.state, ended.step, ended.entities_changed) == (DONE, "end", 2)
+    assert (ended.missing_count, ended.different_count) == (0, 0)
     assert is_hot(rig)
     assert projected(rig) == truth(rig) == {1: "1-1", 2: "1-2"}
     await asyncio.sleep(0.25)  # The catalog's time to live: it says "cold" until then.
@@ -111,11 +112,14 @@ async def test_a_flush_that_began_before_is_waited_for(rig: Rig) -> None:
     assert projected(rig) == {1: "under way"}
 
 
+@pytest.mark.parametrize("has_row", [True, False])
 async def test_of_equal_event_times_the_last_to_arrive_wins_against_the_filling_in(
-    rig: Rig,
+    rig: Rig, has_row: bool
 ) -> None:
     """The flush projects first and commits after the batch has begun to wait for its row."""
     lane = rig.lane()
+    if has_row:
+        await flush(rig, lane, [RawPoint(t, 1, 1, T0, 1.5) for t in BOTH])
     await flush(rig, lane, [serial(t, 1, "first", 1) for t in BOTH])
     begun, runner = await promote(rig), new_runner(rig)
     await until_step(rig, begun.job_id, "fill", runner)
@@ -126,9 +130,11 @@ async def test_of_equal_event_times_the_last_to_arrive_wins_against_the_filling_
     await waits_for_lock(rig)
     lane.connection.execute("COMMIT")
     await batch
+    assert projected(rig) == truth(rig) == {1: "second"}, "not only after the comparison"
     await rig.invalidate(lane, flushed)
-    await finish(rig, begun.job_id, runner)
-    assert projected(rig) == truth(rig) == {1: "second"}
+    ended = await finish(rig, begun.job_id, runner)
+    assert (ended.state, ended.different_count) == (DONE, 0)
+    assert projected(rig) == {1: "second"}
 
 
 async def test_a_flush_after_a_batch_applies_its_rule_to_what_that_wrote(
