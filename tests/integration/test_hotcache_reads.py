@@ -166,6 +166,36 @@ async def test_bad_requests_name_their_field(rig: Rig) -> None:
     assert (await refusal(rig.stub.InvalidateEntities(lane_less))).field == "lane"
 
 
+async def test_a_slow_look_up_keeps_nobody_from_joining_a_read(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The read under way knows the catalog just as well, however long the cache took to answer."""
+    await rig.write_through(rig.lane(), 1.5)
+    await rig.get(ACME, [9])  # The catalog is read just before the read that is to be joined.
+    reads = rig.store.read_count
+    arrived, go = asyncio.Event(), asyncio.Event()
+    look_up = rig.cache.lookup
+
+    async def hold() -> None:
+        arrived.set()
+        await go.wait()
+
+    async def slow(*arguments: Any) -> Any:
+        found = await look_up(*arguments)
+        rig.clock.offset += 1.0
+        return found
+
+    rig.store.after_read = hold
+    first = asyncio.create_task(rig.get(ACME, staleness=60))
+    await arrived.wait()
+    monkeypatch.setattr(rig.cache, "lookup", slow)
+    second = asyncio.create_task(rig.get(ACME, staleness=60))
+    await eventually(lambda: rig.flights.waiter_count((1, 1)) == 2)
+    go.set()
+    assert [pressure(answer) for answer in await asyncio.gather(first, second)] == [1.5, 1.5]
+    assert rig.store.read_count == reads + 1
+
+
 async def test_concurrent_misses_of_an_entity_are_one_read(rig: Rig) -> None:
     await rig.write_through(rig.lane(), 1.5)
     await rig.get(ACME, [9])  # The catalog is known from here on.

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from atlas_common import errors
 from atlas_common.tenant import Tenant
@@ -30,8 +30,8 @@ _RETRY_AFTER_SECONDS = 0.1
 class Demand:
     """What a caller accepts: values this stale at most, which reflect these positions.
 
-    `join_seconds_max`: reads of the primary that began longer ago are not joined. One from before
-    the catalog was read might not have an attribute that the catalog calls hot.
+    `join_seconds_max`: reads of the primary that began longer before the question are not joined.
+    One from before the catalog was read might not have an attribute that the catalog calls hot.
     """
 
     max_staleness_seconds: float
@@ -106,7 +106,10 @@ class Reader:
         if not found:
             proof = Proof(0.0, 2**63 - 1)
         if missing:
-            fetched = await self._fetch(tenant, missing, demand, lookup, evicted_count)
+            # What passed since the question makes no read under way older than it was then.
+            passed = self._clock() - asked
+            joinable = replace(demand, join_seconds_max=demand.join_seconds_max + passed)
+            fetched = await self._fetch(tenant, missing, joinable, lookup, evicted_count)
             found.update({entity_id: one.entity for entity_id, one in fetched.items()})
             proof = _weaker(proof, fetched, asked)
         self._counts.answered(hit_count, len(missing))
