@@ -2388,11 +2388,15 @@ GRANT ALL ON FUNCTION atlas.flush_lock() TO atlas_flusher;
 
 GRANT ALL ON FUNCTION atlas.flush_lock() TO atlas_reconciler;
 
+GRANT ALL ON FUNCTION atlas.flush_lock() TO atlas_query;
+
 GRANT ALL ON FUNCTION atlas.flush_lock() TO atlas_monitor;
 
 REVOKE ALL ON FUNCTION atlas.flushes_in_flight() FROM PUBLIC;
 
 GRANT ALL ON FUNCTION atlas.flushes_in_flight() TO atlas_reconciler;
+
+GRANT ALL ON FUNCTION atlas.flushes_in_flight() TO atlas_query;
 
 GRANT ALL ON FUNCTION atlas.flushes_in_flight() TO atlas_monitor;
 

@@ -82,7 +82,7 @@ async def main() -> None:
             readiness={"postgres": any_reachable(databases)},
             background={
                 "primary": PrimaryPoller(
-                    primary, PrimaryClockPoller(primary.database, clock), config.router
+                    primary, PrimaryClockPoller(primary.database, clock), tracker, config.router
                 ).run,
                 **{poller.endpoint.name: poller.run for poller in pollers},
             },

@@ -123,3 +123,19 @@ WHERE p.tenant_id = %(tenant_id)s
     AND p.event_time < %(end_time)s
 ORDER BY p.event_time, p.attribute_id, p.ingested_at, p.ctid
 LIMIT %(rows_max)s;
+
+-- Where the tiers stand ---------------------------------------------------------------------------
+
+-- name: flushes_under_way
+-- The clock, then who holds the flush lock. In a statement before primary_positions: see standings.py.
+SELECT c.now, flushes_in_flight() AS flights FROM (SELECT clock_timestamp() AS now OFFSET 0) AS c;
+
+-- name: primary_positions
+-- How far each lane is flushed.
+SELECT f.lane, f.epoch, f.sequence FROM flush_positions AS f ORDER BY f.lane;
+
+-- name: worst_position_state
+-- Where this server stands to positions: lost if one is, else pending if one is, else reached.
+SELECT coalesce(min(s.state), 'reached') AS state
+FROM unnest(%(lanes)s::smallint[], %(epochs)s::bigint[], %(sequences)s::bigint[]) AS w (lane, epoch, sequence)
+CROSS JOIN LATERAL (SELECT position_state(w.lane, w.epoch, w.sequence) AS state) AS s;

@@ -8,11 +8,12 @@ from typing import Any, NamedTuple
 from atlas.type.freshness import Position
 from atlas_common import errors
 from atlas_common.catalog import AttributeDef
-from atlas_common.db import NO_BEAT, Beat, Database, ReadConnection, load_queries
+from atlas_common.db import NO_BEAT, Beat, Database, Isolation, ReadConnection, load_queries
 from atlas_common.values import DataType, Scalar, from_hot_text
 from atlas_query.filters import Match
 from atlas_query.readings import Reading
 from atlas_query.requests import HistoryRange
+from atlas_query.standings import Standing
 
 Q = load_queries("atlas_query")
 
@@ -80,11 +81,56 @@ async def held_positions(connection: ReadConnection) -> Held:
 async def tier_progress(database: Database) -> Progress:
     """How far a server is. Raises ServiceError, psycopg.Error."""
     async with database.transaction(read_only=True) as connection:
-        cursor = await connection.execute(Q["tier_progress"], {})
-        row = await cursor.fetchone()
+        return await _progress(connection)
+
+
+async def _progress(connection: ReadConnection) -> Progress:
+    cursor = await connection.execute(Q["tier_progress"], {})
+    row = await cursor.fetchone()
     if row is None:
         return Progress(NO_BEAT, ())
     return Progress(Beat(row[0], row[1]), _positions(*row[2:]))
+
+
+async def primary_standing(database: Database) -> Standing:
+    """Where the primary stands, asked in the order that standings.py explains.
+
+    Raises ServiceError, psycopg.Error.
+    """
+    async with database.transaction(read_only=True) as connection:  # Each statement looks anew.
+        cursor = await connection.execute(Q["flushes_under_way"], {})
+        row = await cursor.fetchone()
+        assert row is not None
+        cursor = await connection.execute(Q["primary_positions"], {})
+        lanes = await cursor.fetchall()
+    return Standing(
+        clock=row[0],
+        in_flight=row[1],
+        positions=tuple(Position(*lane) for lane in lanes),
+    )
+
+
+async def position_standing(
+    database: Database, positions: Sequence[Position]
+) -> tuple[str, Progress]:
+    """Where a server stands to positions (reached, pending or lost), and how far it is.
+
+    Raises ServiceError, psycopg.Error.
+    """
+    isolation = Isolation.REPEATABLE_READ  # Both answers of one view.
+    async with database.transaction(read_only=True, isolation=isolation) as connection:
+        cursor = await connection.execute(
+            Q["worst_position_state"],
+            {
+                "lanes": [position.lane for position in positions],
+                "epochs": [position.epoch for position in positions],
+                "sequences": [position.sequence for position in positions],
+            },
+        )
+        row = await cursor.fetchone()
+        progress = await _progress(connection)
+    assert row is not None
+    return row[0], progress
 
 
 async def hot_values(
