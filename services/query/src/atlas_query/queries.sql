@@ -108,21 +108,57 @@ ORDER BY e.entity_id
 LIMIT %(page_size)s;
 
 -- name: history
--- The points of one entity in a half-open range of event time, oldest first; of one event time by
--- attribute, then as they came. attribute_ids NULL: all.
-SELECT
-    p.attribute_id,
-    (extract(epoch FROM p.event_time) * 1000000)::bigint AS event_us, p.quality,
-    p.value_bool, p.value_int, p.value_double, p.value_decimal, p.value_text,
-    (extract(epoch FROM p.value_time) * 1000000)::bigint AS value_time_us, p.value_json::text
-FROM entity_values_ts AS p
-WHERE p.tenant_id = %(tenant_id)s
-    AND p.entity_id = %(entity_id)s
-    AND (%(attribute_ids)s::integer[] IS NULL OR p.attribute_id = ANY(%(attribute_ids)s))
-    AND p.event_time >= %(start_time)s
-    AND p.event_time < %(end_time)s
-ORDER BY p.event_time, p.attribute_id, p.ingested_at, p.ctid
+-- A slice of the points of one entity, oldest first; of one event time by attribute, then as they came. Asked for by
+-- attribute, since the index has them in order of time within an attribute only, and a slice at a time: of a long
+-- range in one statement, all is read and sorted before the first row comes. OFFSET 0 keeps the join a look-up.
+SELECT v.attribute_id, v.event_us, v.quality,
+    v.value_bool, v.value_int, v.value_double, v.value_decimal, v.value_text, v.value_time_us, v.value_json
+FROM unnest(%(attribute_ids)s::integer[]) AS a (attribute_id)
+CROSS JOIN LATERAL (
+    SELECT
+        p.attribute_id, p.event_time, p.ingested_at, p.ctid AS place,
+        (extract(epoch FROM p.event_time) * 1000000)::bigint AS event_us, p.quality,
+        p.value_bool, p.value_int, p.value_double, p.value_decimal, p.value_text,
+        (extract(epoch FROM p.value_time) * 1000000)::bigint AS value_time_us, p.value_json::text AS value_json
+    FROM entity_values_ts AS p
+    WHERE p.tenant_id = %(tenant_id)s AND p.entity_id = %(entity_id)s AND p.attribute_id = a.attribute_id
+        AND p.event_time >= %(start_time)s AND p.event_time < %(end_time)s
+    OFFSET 0
+) AS v
+ORDER BY v.event_time, v.attribute_id, v.ingested_at, v.place
 LIMIT %(rows_max)s;
+
+-- Histories in slices -----------------------------------------------------------------------------
+
+-- name: held_attributes
+-- The attributes that an entity has points of, by hopping through the index.
+WITH RECURSIVE held AS (
+    SELECT (
+        SELECT min(p.attribute_id) FROM entity_values_ts AS p
+        WHERE p.tenant_id = %(tenant_id)s AND p.entity_id = %(entity_id)s
+    ) AS attribute_id
+    UNION ALL
+    SELECT (
+        SELECT min(p.attribute_id) FROM entity_values_ts AS p
+        WHERE p.tenant_id = %(tenant_id)s AND p.entity_id = %(entity_id)s AND p.attribute_id > h.attribute_id
+    ) AS attribute_id
+    FROM held AS h
+    WHERE h.attribute_id IS NOT NULL
+)
+SELECT h.attribute_id FROM held AS h WHERE h.attribute_id IS NOT NULL;
+
+-- name: next_event
+-- The first event time of these attributes from start_time on: one index descent for each, and partition.
+SELECT (extract(epoch FROM min(v.event_time)) * 1000000)::bigint AS event_us
+FROM unnest(%(attribute_ids)s::integer[]) AS a (attribute_id)
+CROSS JOIN LATERAL (
+    SELECT p.event_time
+    FROM entity_values_ts AS p
+    WHERE p.tenant_id = %(tenant_id)s AND p.entity_id = %(entity_id)s AND p.attribute_id = a.attribute_id
+        AND p.event_time >= %(start_time)s
+    ORDER BY p.event_time
+    LIMIT 1
+) AS v;
 
 -- Where the tiers stand ---------------------------------------------------------------------------
 

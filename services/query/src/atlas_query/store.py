@@ -1,7 +1,7 @@
 """The query service's reads of Postgres. Every function runs in the snapshot that it is given."""
 
 import json
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -12,7 +12,6 @@ from atlas_common.db import NO_BEAT, Beat, Database, Isolation, ReadConnection, 
 from atlas_common.values import DataType, Scalar, from_hot_text
 from atlas_query.filters import Match
 from atlas_query.readings import Reading
-from atlas_query.requests import HistoryRange
 from atlas_query.standings import Standing
 
 Q = load_queries("atlas_query")
@@ -20,7 +19,6 @@ Q = load_queries("atlas_query")
 READINGS_MAX = 200_000
 """Most readings one unary answer may have; a bound for memory here and on the server."""
 
-CHUNK_ROWS = 1_000
 _VALUE_INDEX = {
     data_type: index
     for index, data_type in enumerate(
@@ -187,32 +185,6 @@ async def find_entities(
         },
     )
     return [(row[0], row[1]) for row in await cursor.fetchall()]
-
-
-async def history(
-    connection: ReadConnection,
-    tenant_id: int,
-    entity_id: int,
-    *,
-    attribute_ids: Sequence[int] | None,
-    wanted: HistoryRange,
-    rows_max: int,
-) -> AsyncGenerator[list[PointRow], None]:
-    """The points of an entity by event time, in chunks; at most `rows_max` of them."""
-    async with connection.cursor(name="history") as cursor:
-        await cursor.execute(
-            Q["history"],
-            {
-                "tenant_id": tenant_id,
-                "entity_id": entity_id,
-                "attribute_ids": attribute_ids,
-                "start_time": wanted.start_time or "-infinity",
-                "end_time": wanted.end_time or "infinity",
-                "rows_max": rows_max,
-            },
-        )
-        while rows := await cursor.fetchmany(CHUNK_ROWS):
-            yield [PointRow._make((entity_id, *row[:3], row[3:])) for row in rows]
 
 
 def hot_reading(row: HotRow, attribute: AttributeDef) -> Reading:
