@@ -25,6 +25,7 @@ from atlas_common.token import TokenSigner
 from atlas_query.admission import Admission
 from atlas_query.analytics import Aggregates
 from atlas_query.config import Config, RouterConfig
+from atlas_query.downsampled import DownsampledHistory
 from atlas_query.endpoint import Endpoint
 from atlas_query.freshness import FreshnessTracker
 from atlas_query.hot import HotCache
@@ -61,10 +62,11 @@ async def main() -> None:
         warehouse = await _warehouse(stack, config)
         servicer = QueryServicer(
             Reads(router, catalog, hot),
-            Aggregates(warehouse, catalog),
-            Tiers(router, hot, warehouse, config.router.status_timeout_seconds),
-            TokenSigner.from_config(config.token),
-            config.rpc.max_message_bytes,
+            downsampled=DownsampledHistory(router, catalog),
+            aggregates=Aggregates(warehouse, catalog),
+            tiers=Tiers(router, hot, warehouse, config.router.status_timeout_seconds),
+            signer=TokenSigner.from_config(config.token),
+            message_bytes_max=config.rpc.max_message_bytes,
         )
         chain = interceptors(
             config.rpc,

@@ -128,7 +128,7 @@ CROSS JOIN LATERAL (
 ORDER BY v.event_time, v.attribute_id, v.ingested_at, v.place
 LIMIT %(rows_max)s;
 
--- Histories in slices -----------------------------------------------------------------------------
+-- Downsampled history ---------------------------------------------------------------------------
 
 -- name: held_attributes
 -- The attributes that an entity has points of, by hopping through the index.
@@ -159,6 +159,89 @@ CROSS JOIN LATERAL (
     ORDER BY p.event_time
     LIMIT 1
 ) AS v;
+
+-- name: bucket_stats
+-- Counts, extremes and sums of buckets, oldest first. The origin is the beginning of a bucket, not after start_time:
+-- date_bin() of some releases is wrong before its origin. avg() is not asked: of doubles beyond 1e154 it raises, since
+-- it keeps squares; their sum would overflow, too, so great ones are scaled down. OFFSET 0 keeps the join a look-up.
+SELECT
+    b.attribute_id,
+    (extract(epoch FROM b.bucket_time) * 1000000)::bigint AS bucket_us,
+    b.points, b.min_int, b.max_int, b.sum_int, b.min_double, b.max_double, b.sum_double,
+    b.min_decimal, b.max_decimal, b.sum_decimal, b.big_double
+FROM (
+    SELECT
+        v.attribute_id, v.bucket_time, count(*) AS points,
+        min(v.value_int) AS min_int, max(v.value_int) AS max_int, sum(v.value_int) AS sum_int,
+        min(v.value_double) AS min_double, max(v.value_double) AS max_double,
+        sum(v.value_double) FILTER (WHERE NOT v.is_big) AS sum_double,
+        min(v.value_decimal) AS min_decimal, max(v.value_decimal) AS max_decimal,
+        sum(v.value_decimal) AS sum_decimal,
+        sum(v.value_double * 5.9604644775390625e-08) FILTER (WHERE v.is_big) AS big_double
+    FROM unnest(%(attribute_ids)s::integer[]) AS a (attribute_id)
+    CROSS JOIN LATERAL (
+        SELECT
+            p.attribute_id, date_bin(%(bucket)s::interval, p.event_time, %(origin)s::timestamptz) AS bucket_time,
+            p.value_int, p.value_double, p.value_decimal,
+            abs(p.value_double) BETWEEN 1e284::float8 AND 1.7976931348623157e308::float8 AS is_big
+        FROM entity_values_ts AS p
+        WHERE p.tenant_id = %(tenant_id)s AND p.entity_id = %(entity_id)s AND p.attribute_id = a.attribute_id
+            AND p.event_time >= %(start_time)s AND p.event_time < %(end_time)s
+        OFFSET 0
+    ) AS v
+    GROUP BY v.attribute_id, v.bucket_time
+    ORDER BY v.bucket_time, v.attribute_id
+    LIMIT %(rows_max)s
+) AS b
+ORDER BY b.bucket_time, b.attribute_id;
+
+-- name: bucket_firsts
+-- The first point of each bucket, in the order of bucket_stats.
+SELECT
+    b.attribute_id, (extract(epoch FROM b.bucket_time) * 1000000)::bigint AS bucket_us, b.quality,
+    b.value_bool, b.value_int, b.value_double, b.value_decimal, b.value_text,
+    (extract(epoch FROM b.value_time) * 1000000)::bigint AS value_time_us, b.value_json::text
+FROM (
+    SELECT DISTINCT ON (v.bucket_time, v.attribute_id) v.*
+    FROM unnest(%(attribute_ids)s::integer[]) AS a (attribute_id)
+    CROSS JOIN LATERAL (
+        SELECT
+            date_bin(%(bucket)s::interval, p.event_time, %(origin)s::timestamptz) AS bucket_time,
+            p.attribute_id, p.event_time, p.ingested_at, p.ctid AS place, p.quality,
+            p.value_bool, p.value_int, p.value_double, p.value_decimal, p.value_text, p.value_time, p.value_json
+        FROM entity_values_ts AS p
+        WHERE p.tenant_id = %(tenant_id)s AND p.entity_id = %(entity_id)s AND p.attribute_id = a.attribute_id
+            AND p.event_time >= %(start_time)s AND p.event_time < %(end_time)s
+        OFFSET 0
+    ) AS v
+    ORDER BY v.bucket_time, v.attribute_id, v.event_time, v.ingested_at, v.place
+    LIMIT %(rows_max)s
+) AS b
+ORDER BY b.bucket_time, b.attribute_id;
+
+-- name: bucket_lasts
+-- The last point of each bucket, in the order of bucket_stats.
+SELECT
+    b.attribute_id, (extract(epoch FROM b.bucket_time) * 1000000)::bigint AS bucket_us, b.quality,
+    b.value_bool, b.value_int, b.value_double, b.value_decimal, b.value_text,
+    (extract(epoch FROM b.value_time) * 1000000)::bigint AS value_time_us, b.value_json::text
+FROM (
+    SELECT DISTINCT ON (v.bucket_time, v.attribute_id) v.*
+    FROM unnest(%(attribute_ids)s::integer[]) AS a (attribute_id)
+    CROSS JOIN LATERAL (
+        SELECT
+            date_bin(%(bucket)s::interval, p.event_time, %(origin)s::timestamptz) AS bucket_time,
+            p.attribute_id, p.event_time, p.ingested_at, p.ctid AS place, p.quality,
+            p.value_bool, p.value_int, p.value_double, p.value_decimal, p.value_text, p.value_time, p.value_json
+        FROM entity_values_ts AS p
+        WHERE p.tenant_id = %(tenant_id)s AND p.entity_id = %(entity_id)s AND p.attribute_id = a.attribute_id
+            AND p.event_time >= %(start_time)s AND p.event_time < %(end_time)s
+        OFFSET 0
+    ) AS v
+    ORDER BY v.bucket_time, v.attribute_id, v.event_time DESC, v.ingested_at DESC, v.place DESC
+    LIMIT %(rows_max)s
+) AS b
+ORDER BY b.bucket_time, b.attribute_id;
 
 -- Where the tiers stand ---------------------------------------------------------------------------
 

@@ -1,6 +1,6 @@
 """The calls: messages in, reads, messages out."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from typing import TypeVar
 
@@ -13,9 +13,10 @@ from atlas_common.rpc import deadline
 from atlas_common.rpc.scope import Context
 from atlas_common.tenant import Tenant, current_tenant
 from atlas_common.token import TokenSigner
-from atlas_query import convert
+from atlas_query import convert, history_convert
 from atlas_query.analytics import Aggregates
 from atlas_query.consistency import wait_seconds
+from atlas_query.downsampled import DownsampledHistory
 from atlas_query.proof import Proof
 from atlas_query.reads import ReadOptions, Reads
 from atlas_query.requests import Page
@@ -33,12 +34,15 @@ class QueryServicer(query_service_pb2_grpc.QueryServiceServicer):
     def __init__(
         self,
         reads: Reads,
+        *,
+        downsampled: DownsampledHistory,
         aggregates: Aggregates,
         tiers: Tiers,
         signer: TokenSigner,
         message_bytes_max: int,
     ) -> None:
         self._reads = reads
+        self._downsampled = downsampled
         self._aggregates = aggregates
         self._tiers = tiers
         self._signer = signer
@@ -112,6 +116,11 @@ class QueryServicer(query_service_pb2_grpc.QueryServiceServicer):
         options = self._options(tenant, request.consistency)
         key = convert.entity_key(request.entity_key, "entity_key")
         wanted = convert.history_range(request)
+        if request.HasField("downsample"):
+            async with aclosing(self._buckets(tenant, key, request, options, context)) as messages:
+                async for message in messages:
+                    yield message
+            return
         mask = await self._reads.mask(tenant, request.attributes, is_all=True)
         is_first = True
         parts = self._reads.get_history(tenant, key, mask, wanted, options)
@@ -129,6 +138,36 @@ class QueryServicer(query_service_pb2_grpc.QueryServiceServicer):
                         message.metadata.CopyFrom(self._metadata(tenant, part.proof))
                     if last is not None and index == len(chunks) - 1:
                         message.next_start_time.CopyFrom(convert.moment_of(last))
+                    yield message
+
+    async def _buckets(
+        self,
+        tenant: Tenant,
+        key: str,
+        request: pb.GetHistoryRequest,
+        options: ReadOptions,
+        context: Context,
+    ) -> AsyncGenerator[pb.GetHistoryResponse, None]:
+        """The same, downsampled."""
+        how = history_convert.downsampling(request.downsample)
+        wanted = convert.history_range(request)
+        mask = await self._reads.mask(tenant, request.attributes, is_all=True)
+        is_first = True
+        parts = self._downsampled.parts(tenant, key, mask, how, wanted=wanted, options=options)
+        async with aclosing(parts):
+            async for part in parts:
+                next_start_us = part.value.next_start_us
+                chunks = list(history_convert.bucket_chunks(part.value.buckets))
+                if not chunks and (is_first or next_start_us is not None):
+                    chunks = [[]]  # The metadata, or where to go on, is an answer in itself.
+                for index, chunk in enumerate(chunks):
+                    message = pb.GetHistoryResponse(buckets=chunk)
+                    if is_first:
+                        is_first = False
+                        context.set_trailing_metadata(convert.trailers(part.proof))
+                        message.metadata.CopyFrom(self._metadata(tenant, part.proof))
+                    if next_start_us is not None and index == len(chunks) - 1:
+                        message.next_start_time.CopyFrom(convert.moment_of(next_start_us))
                     yield message
 
     async def Aggregate(  # noqa: N802
@@ -165,6 +204,31 @@ class QueryServicer(query_service_pb2_grpc.QueryServiceServicer):
         """The tiers this process routes to, and how far each is behind."""
         tiers = await self._tiers.known()
         return pb.ListTiersResponse(tiers=[convert.tier(tier) for tier in tiers])
+
+    async def WatchEntities(  # noqa: N802
+        self,
+        request: pb.WatchEntitiesRequest,  # noqa: ARG002
+        context: Context,  # noqa: ARG002
+    ) -> AsyncIterator[pb.WatchEntitiesResponse]:
+        """Not served yet."""
+        raise errors.unimplemented("INTERNAL", "this is not served yet")
+        yield pb.WatchEntitiesResponse()  # type: ignore[unreachable] # It makes a stream of this.
+
+    async def WaitFor(  # noqa: N802
+        self,
+        request: pb.WaitForRequest,  # noqa: ARG002
+        context: Context,  # noqa: ARG002
+    ) -> pb.WaitForResponse:
+        """Not served yet."""
+        raise errors.unimplemented("INTERNAL", "this is not served yet")
+
+    async def ExplainRoute(  # noqa: N802
+        self,
+        request: pb.ExplainRouteRequest,  # noqa: ARG002
+        context: Context,  # noqa: ARG002
+    ) -> pb.ExplainRouteResponse:
+        """Not served yet."""
+        raise errors.unimplemented("INTERNAL", "this is not served yet")
 
     def _options(self, tenant: Tenant, message: consistency_pb2.Consistency) -> ReadOptions:
         """The read's consistency. First of all checks: a token of another tenant gets nothing."""
