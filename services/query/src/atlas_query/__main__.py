@@ -27,6 +27,7 @@ from atlas_query.analytics import Aggregates
 from atlas_query.config import Config, RouterConfig
 from atlas_query.downsampled import DownsampledHistory
 from atlas_query.endpoint import Endpoint
+from atlas_query.explain import Explainer
 from atlas_query.freshness import FreshnessTracker
 from atlas_query.hot import HotCache
 from atlas_query.polling import PrimaryPoller, ReplicaPoller
@@ -34,8 +35,10 @@ from atlas_query.readiness import any_reachable
 from atlas_query.reads import Reads
 from atlas_query.router import QueryRouter
 from atlas_query.servicer import QueryServicer
+from atlas_query.survey import Survey
 from atlas_query.tenants import FirstAnswer
 from atlas_query.tiers import Tiers
+from atlas_query.waiting import Waits
 from atlas_query.warehouse import Warehouse
 from atlas_query.watched import WatchedDatabase
 
@@ -60,11 +63,14 @@ async def main() -> None:
         catalog = Catalog(databases)
         hot = await _hotcache(stack, config)
         warehouse = await _warehouse(stack, config)
+        survey = Survey(router, tracker, hot, warehouse, config.router.status_timeout_seconds)
         servicer = QueryServicer(
             Reads(router, catalog, hot),
             downsampled=DownsampledHistory(router, catalog),
             aggregates=Aggregates(warehouse, catalog),
             tiers=Tiers(router, hot, warehouse, config.router.status_timeout_seconds),
+            waits=Waits(survey, time.monotonic),
+            explainer=Explainer(survey, config.router.primary_reads_max, time.monotonic),
             signer=TokenSigner.from_config(config.token),
             message_bytes_max=config.rpc.max_message_bytes,
         )

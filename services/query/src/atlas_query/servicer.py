@@ -13,14 +13,16 @@ from atlas_common.rpc import deadline
 from atlas_common.rpc.scope import Context
 from atlas_common.tenant import Tenant, current_tenant
 from atlas_common.token import TokenSigner
-from atlas_query import convert, history_convert
+from atlas_query import convert, history_convert, tier_convert
 from atlas_query.analytics import Aggregates
-from atlas_query.consistency import wait_seconds
+from atlas_query.consistency import wait_seconds, within_deadline
 from atlas_query.downsampled import DownsampledHistory
+from atlas_query.explain import Explainer, ReadKind
 from atlas_query.proof import Proof
 from atlas_query.reads import ReadOptions, Reads
 from atlas_query.requests import Page
 from atlas_query.tiers import Tiers
+from atlas_query.waiting import Waits
 
 _DEADLINE_RESERVE_SECONDS = 0.02
 """Left of the deadline after a wait, to say that it was in vain."""
@@ -38,6 +40,8 @@ class QueryServicer(query_service_pb2_grpc.QueryServiceServicer):
         downsampled: DownsampledHistory,
         aggregates: Aggregates,
         tiers: Tiers,
+        waits: Waits,
+        explainer: Explainer,
         signer: TokenSigner,
         message_bytes_max: int,
     ) -> None:
@@ -45,6 +49,8 @@ class QueryServicer(query_service_pb2_grpc.QueryServiceServicer):
         self._downsampled = downsampled
         self._aggregates = aggregates
         self._tiers = tiers
+        self._waits = waits
+        self._explainer = explainer
         self._signer = signer
         self._message_bytes_max = message_bytes_max
 
@@ -216,19 +222,34 @@ class QueryServicer(query_service_pb2_grpc.QueryServiceServicer):
 
     async def WaitFor(  # noqa: N802
         self,
-        request: pb.WaitForRequest,  # noqa: ARG002
+        request: pb.WaitForRequest,
         context: Context,  # noqa: ARG002
     ) -> pb.WaitForResponse:
-        """Not served yet."""
-        raise errors.unimplemented("INTERNAL", "this is not served yet")
+        """Answers when a tier holds the positions in a freshness token."""
+        tenant = current_tenant()
+        target = tier_convert.target(request)
+        positions = self._signer.open(request.token, tenant.id)
+        seconds = within_deadline(
+            tier_convert.wait_timeout(request), deadline.remaining(), _DEADLINE_RESERVE_SECONDS
+        )
+        waited = await self._waits.wait(target, positions, request.token, seconds)
+        return tier_convert.waited(waited, tenant.id, self._signer)
 
     async def ExplainRoute(  # noqa: N802
         self,
-        request: pb.ExplainRouteRequest,  # noqa: ARG002
+        request: pb.ExplainRouteRequest,
         context: Context,  # noqa: ARG002
     ) -> pb.ExplainRouteResponse:
-        """Not served yet."""
-        raise errors.unimplemented("INTERNAL", "this is not served yet")
+        """What would become of a read now, and why."""
+        tenant = current_tenant()
+        kind = tier_convert.read_kind(request)
+        if kind is ReadKind.AGGREGATE:
+            analytics = convert.warehouse_consistency(request.consistency, tenant.id, self._signer)
+            found = await self._explainer.explain_aggregate(analytics)
+        else:
+            options = self._options(tenant, request.consistency)
+            found = await self._explainer.explain(options.consistency, kind, options.wait_seconds)
+        return tier_convert.explanation(found, tenant.id, self._signer)
 
     def _options(self, tenant: Tenant, message: consistency_pb2.Consistency) -> ReadOptions:
         """The read's consistency. First of all checks: a token of another tenant gets nothing."""
