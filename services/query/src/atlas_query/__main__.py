@@ -40,6 +40,7 @@ from atlas_query.tenants import FirstAnswer
 from atlas_query.tiers import Tiers
 from atlas_query.waiting import Waits
 from atlas_query.warehouse import Warehouse
+from atlas_query.watch.watches import Watches
 from atlas_query.watched import WatchedDatabase
 
 SERVICE = query_service_pb2.DESCRIPTOR.services_by_name["QueryService"].full_name
@@ -64,11 +65,13 @@ async def main() -> None:
         hot = await _hotcache(stack, config)
         warehouse = await _warehouse(stack, config)
         survey = Survey(router, tracker, hot, warehouse, config.router.status_timeout_seconds)
+        watches = Watches(router, catalog, tracker, config.watch)
         servicer = QueryServicer(
             Reads(router, catalog, hot),
             downsampled=DownsampledHistory(router, catalog),
             aggregates=Aggregates(warehouse, catalog),
             tiers=Tiers(router, hot, warehouse, config.router.status_timeout_seconds),
+            watches=watches,
             waits=Waits(survey, time.monotonic),
             explainer=Explainer(survey, config.router.primary_reads_max, time.monotonic),
             signer=TokenSigner.from_config(config.token),
@@ -88,10 +91,12 @@ async def main() -> None:
             config.rpc,
             services=[SERVICE],
             readiness={"postgres": any_reachable(databases)},
+            on_drain=watches.drain,
             background={
                 "primary": PrimaryPoller(
                     primary, PrimaryClockPoller(primary.database, clock), tracker, config.router
                 ).run,
+                "watches": watches.run,
                 **{poller.endpoint.name: poller.run for poller in pollers},
             },
         )

@@ -258,3 +258,63 @@ SELECT f.lane, f.epoch, f.sequence FROM flush_positions AS f ORDER BY f.lane;
 SELECT coalesce(min(s.state), 'reached') AS state
 FROM unnest(%(lanes)s::smallint[], %(epochs)s::bigint[], %(sequences)s::bigint[]) AS w (lane, epoch, sequence)
 CROSS JOIN LATERAL (SELECT position_state(w.lane, w.epoch, w.sequence) AS state) AS s;
+
+-- Watching --------------------------------------------------------------------------------------
+
+-- name: watch_changes
+-- The points that outrank what is known of each attribute of an entity, stamped at the floor or later: one index
+-- descent per pair and partition that the floor leaves. OFFSET 0 keeps the join a look-up.
+SELECT v.entity_id, v.attribute_id, v.event_us, v.stamped_us, v.place, v.quality,
+    v.value_bool, v.value_int, v.value_double, v.value_decimal, v.value_text, v.value_time_us, v.value_json
+FROM unnest(
+    %(entity_ids)s::bigint[], %(attribute_ids)s::integer[],
+    %(event_times)s::timestamptz[], %(stamps)s::timestamptz[], %(places)s::tid[]
+) AS k (entity_id, attribute_id, event_time, stamp, place)
+CROSS JOIN LATERAL (
+    SELECT
+        p.entity_id, p.attribute_id,
+        (extract(epoch FROM p.event_time) * 1000000)::bigint AS event_us,
+        (extract(epoch FROM p.ingested_at) * 1000000)::bigint AS stamped_us, p.ctid::text AS place, p.quality,
+        p.value_bool, p.value_int, p.value_double, p.value_decimal, p.value_text,
+        (extract(epoch FROM p.value_time) * 1000000)::bigint AS value_time_us, p.value_json::text AS value_json
+    FROM entity_values_ts AS p
+    WHERE p.tenant_id = %(tenant_id)s AND p.entity_id = k.entity_id AND p.attribute_id = k.attribute_id
+        AND p.event_time >= k.event_time
+        AND (p.event_time, p.ingested_at, p.ctid) > (k.event_time, k.stamp, k.place)
+        AND p.ingested_at >= %(floor)s
+    OFFSET 0
+) AS v
+LIMIT %(rows_max)s;
+
+-- name: watch_latest
+-- The newest point of each attribute of an entity, as in latest_values, with its rank.
+SELECT v.entity_id, v.attribute_id, v.event_us, v.stamped_us, v.place, v.quality,
+    v.value_bool, v.value_int, v.value_double, v.value_decimal, v.value_text, v.value_time_us, v.value_json
+FROM unnest(%(entity_ids)s::bigint[], %(attribute_ids)s::integer[]) AS k (entity_id, attribute_id)
+CROSS JOIN LATERAL (
+    SELECT
+        p.entity_id, p.attribute_id,
+        (extract(epoch FROM p.event_time) * 1000000)::bigint AS event_us,
+        (extract(epoch FROM p.ingested_at) * 1000000)::bigint AS stamped_us, p.ctid::text AS place, p.quality,
+        p.value_bool, p.value_int, p.value_double, p.value_decimal, p.value_text,
+        (extract(epoch FROM p.value_time) * 1000000)::bigint AS value_time_us, p.value_json::text AS value_json
+    FROM entity_values_ts AS p
+    WHERE p.tenant_id = %(tenant_id)s AND p.entity_id = k.entity_id AND p.attribute_id = k.attribute_id
+    ORDER BY p.event_time DESC, p.ingested_at DESC, p.ctid DESC
+    LIMIT 1
+) AS v;
+
+-- name: watch_ranks_before
+-- The rank of what was the newest point of each, by those that were stamped before the floor.
+SELECT k.entity_id, k.attribute_id, v.event_us, v.stamped_us, v.place
+FROM unnest(%(entity_ids)s::bigint[], %(attribute_ids)s::integer[]) AS k (entity_id, attribute_id)
+CROSS JOIN LATERAL (
+    SELECT
+        (extract(epoch FROM p.event_time) * 1000000)::bigint AS event_us,
+        (extract(epoch FROM p.ingested_at) * 1000000)::bigint AS stamped_us, p.ctid::text AS place
+    FROM entity_values_ts AS p
+    WHERE p.tenant_id = %(tenant_id)s AND p.entity_id = k.entity_id AND p.attribute_id = k.attribute_id
+        AND p.ingested_at < %(floor)s
+    ORDER BY p.event_time DESC, p.ingested_at DESC, p.ctid DESC
+    LIMIT 1
+) AS v;

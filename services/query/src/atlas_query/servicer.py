@@ -23,6 +23,10 @@ from atlas_query.reads import ReadOptions, Reads
 from atlas_query.requests import Page
 from atlas_query.tiers import Tiers
 from atlas_query.waiting import Waits
+from atlas_query.watch import convert as watch_convert
+from atlas_query.watch import metrics as watch_metrics
+from atlas_query.watch.resume import open_token
+from atlas_query.watch.watches import Watches
 
 _DEADLINE_RESERVE_SECONDS = 0.02
 """Left of the deadline after a wait, to say that it was in vain."""
@@ -40,6 +44,7 @@ class QueryServicer(query_service_pb2_grpc.QueryServiceServicer):
         downsampled: DownsampledHistory,
         aggregates: Aggregates,
         tiers: Tiers,
+        watches: Watches,
         waits: Waits,
         explainer: Explainer,
         signer: TokenSigner,
@@ -49,6 +54,7 @@ class QueryServicer(query_service_pb2_grpc.QueryServiceServicer):
         self._downsampled = downsampled
         self._aggregates = aggregates
         self._tiers = tiers
+        self._watches = watches
         self._waits = waits
         self._explainer = explainer
         self._signer = signer
@@ -213,12 +219,30 @@ class QueryServicer(query_service_pb2_grpc.QueryServiceServicer):
 
     async def WatchEntities(  # noqa: N802
         self,
-        request: pb.WatchEntitiesRequest,  # noqa: ARG002
+        request: pb.WatchEntitiesRequest,
         context: Context,  # noqa: ARG002
     ) -> AsyncIterator[pb.WatchEntitiesResponse]:
-        """Not served yet."""
-        raise errors.unimplemented("INTERNAL", "this is not served yet")
-        yield pb.WatchEntitiesResponse()  # type: ignore[unreachable] # It makes a stream of this.
+        """The latest values of entities, then every change of them."""
+        tenant = current_tenant()
+        check_bytes(request, "resume_token")
+        resumption = open_token(self._signer, tenant.id, request.resume_token)
+        for field in ("entity_keys", "attributes"):
+            check_items(request, field)
+        heartbeat = watch_convert.heartbeat_seconds(request)
+        if not request.entity_keys:
+            raise errors.invalid_argument(
+                "INVALID_FIELD", "name at least one entity", field="entity_keys"
+            )
+        keys = convert.entity_keys(request.entity_keys, "entity_keys")
+        is_all = request.scope == pb.ATTRIBUTE_SCOPE_ALL
+        mask = await self._reads.mask(tenant, request.attributes, is_all=is_all)
+        watched = await self._watches.watched(tenant, keys, mask)
+        batches = self._watches.batches(tenant, watched, resumption, heartbeat)
+        async with aclosing(batches):
+            async for batch in batches:
+                watch_metrics.sent(len(batch.changes), batch.left_out)
+                for message in watch_convert.messages(batch, watched, tenant.id, self._signer):
+                    yield message
 
     async def WaitFor(  # noqa: N802
         self,
