@@ -3476,6 +3476,8 @@ GRANT ALL ON FUNCTION atlas.flush_lock() TO atlas_hotcache;
 
 GRANT ALL ON FUNCTION atlas.flush_lock() TO atlas_reconciler;
 
+GRANT ALL ON FUNCTION atlas.flush_lock() TO atlas_query;
+
 GRANT ALL ON FUNCTION atlas.flush_lock() TO atlas_monitor;
 
 REVOKE ALL ON FUNCTION atlas.flushes_in_flight() FROM PUBLIC;
@@ -3483,6 +3485,8 @@ REVOKE ALL ON FUNCTION atlas.flushes_in_flight() FROM PUBLIC;
 GRANT ALL ON FUNCTION atlas.flushes_in_flight() TO atlas_hotcache;
 
 GRANT ALL ON FUNCTION atlas.flushes_in_flight() TO atlas_reconciler;
+
+GRANT ALL ON FUNCTION atlas.flushes_in_flight() TO atlas_query;
 
 GRANT ALL ON FUNCTION atlas.flushes_in_flight() TO atlas_monitor;
 

@@ -38,7 +38,7 @@ RAISED = re.compile(
 @pytest.mark.parametrize("method", METHODS, ids=lambda method: method.full_name)
 def test_what_only_reads_says_so(method: MethodDescriptor) -> None:
     level = method.GetOptions().idempotency_level
-    if re.match(r"Get|List|Find|Aggregate", method.name):
+    if re.match(r"Get|List|Find|Aggregate|Watch|WaitFor|Explain", method.name):
         assert level == MethodOptions.NO_SIDE_EFFECTS
     else:
         assert level != MethodOptions.NO_SIDE_EFFECTS

@@ -302,6 +302,62 @@ def test_tiers_are_listed_with_their_lags(platform: Platform) -> None:
     assert {tier.breaker for tier in listed().values()} == {"CLOSED"}
 
 
+# Waiting for tiers, and explaining routes ---------------------------------------------------------
+
+
+def wait_for(platform: Platform, token: bytes, tier: Any, seconds: float = 20) -> pb.TierState:
+    request = pb.WaitForRequest(token=token, tier=tier)
+    request.wait_timeout.FromTimedelta(timedelta(seconds=seconds))
+    answer = platform.query.WaitFor(request, metadata=as_tenant("acme"), timeout=seconds + 5)
+    (state,) = answer.tiers
+    return state
+
+
+def explained(platform: Platform, kind: Any, **fields: Any) -> pb.ExplainRouteResponse:
+    request = pb.ExplainRouteRequest(kind=kind, **fields)
+    return platform.query.ExplainRoute(request, metadata=as_tenant("acme"), timeout=10)
+
+
+def test_cache_and_warehouse_are_waited_for_and_then_hold_the_write(platform: Platform) -> None:
+    at = datetime.now(UTC)
+    token = platform.write("acme", [point("pump-1", "pressure", at, double_value=7.5)])
+    cache = wait_for(platform, token, consistency_pb2.SOURCE_CACHE)
+    assert (cache.endpoint, cache.position_state) == ("hotcache", pb.POSITION_STATE_REACHED)
+    warehouse = wait_for(platform, token, consistency_pb2.SOURCE_WAREHOUSE)
+    assert (warehouse.endpoint, warehouse.position_state) == (
+        "warehouse",
+        pb.POSITION_STATE_REACHED,
+    )
+    wanted = consistency_pb2.Consistency(on_unmet=consistency_pb2.ON_UNMET_FAIL)
+    wanted.analytics.token = token
+    rows, _, _ = platform.aggregate(
+        "acme",
+        attributes=["pressure"],
+        functions=[pb.AGGREGATE_FUNCTION_MAX],
+        entity_keys=["pump-1"],
+        consistency=wanted,
+    )
+    assert rows[0].results[0] >= 7.5
+
+
+def test_hot_reads_and_aggregates_are_explained_as_they_are_then_taken(platform: Platform) -> None:
+    token = platform.write(
+        "acme", [point("pump-1", "pressure", datetime.now(UTC), double_value=8.5)]
+    )
+    wait_for(platform, token, consistency_pb2.SOURCE_CACHE)
+    platform.get("acme", at_least(token))  # Fills the cache.
+    found = explained(platform, pb.READ_KIND_LATEST_HOT, consistency=at_least(token))
+    proof = platform.get("acme", at_least(token)).metadata
+    assert (found.source, found.endpoint) == (proof.source, "hotcache")
+    assert proof.endpoint in {"hotcache", "near cache"}  # Which keeps what hotcache answered.
+    assert found.endpoint == "hotcache"
+    assert explained(platform, pb.READ_KIND_HISTORY).endpoint != "hotcache"
+    assert explained(platform, pb.READ_KIND_LATEST_HOT, consistency=STRONG).endpoint == "primary"
+    found = explained(platform, pb.READ_KIND_AGGREGATE)
+    assert (found.source, found.endpoint) == (consistency_pb2.SOURCE_WAREHOUSE, "warehouse")
+    assert [each.verdict for each in found.candidates] == ["chosen"]
+
+
 def test_without_the_reconciler_aggregates_are_refused_clearly(platform: Platform) -> None:
     platform.stack.services["cdc-reconciler"].stop()
     with pytest.raises(grpc.RpcError) as raised:

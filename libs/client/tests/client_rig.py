@@ -70,6 +70,10 @@ class Platform:
     pages: list[query_service_pb2.FindEntitiesResponse] = field(default_factory=list)
     history: list[query_service_pb2.GetHistoryResponse] = field(default_factory=list)
     break_history_after: int | None = None
+    watches: list[list[query_service_pb2.WatchEntitiesResponse | Refusal]] = field(
+        default_factory=list
+    )
+    """One list for each stream; a refusal ends it, and so does its end, as if it had broken."""
 
     async def hear(self, request: Any, context: Any) -> None:
         kept = type(request)()
@@ -154,6 +158,44 @@ class Query(query_service_pb2_grpc.QueryServiceServicer):
 
     async def ListTiers(self, request: Any, context: Any) -> Any:
         raise NotImplementedError
+
+    async def WatchEntities(self, request: Any, context: Any) -> AsyncIterator[Any]:
+        await self._platform.hear(request, context)
+        for message in self._platform.watches.pop(0):
+            if isinstance(message, Refusal):
+                await message.abort(context)
+            else:
+                yield message
+        await Refusal(grpc.StatusCode.UNAVAILABLE).abort(context)
+
+    async def WaitFor(self, request: Any, context: Any) -> Any:
+        await self._platform.hear(request, context)
+        state = query_service_pb2.TierState(
+            source=request.tier,
+            endpoint=request.endpoint,
+            available=True,
+            position_state=query_service_pb2.POSITION_STATE_REACHED,
+            token=request.token,
+        )
+        return query_service_pb2.WaitForResponse(
+            tiers=[state], waited=duration_pb2.Duration(seconds=1)
+        )
+
+    async def ExplainRoute(self, request: Any, context: Any) -> Any:
+        await self._platform.hear(request, context)
+        tier = query_service_pb2.TierState(
+            source=consistency_pb2.SOURCE_REPLICA,
+            endpoint="replica-1",
+            available=True,
+            fresh_in=duration_pb2.Duration(seconds=2),
+        )
+        return query_service_pb2.ExplainRouteResponse(
+            action=query_service_pb2.ROUTE_ACTION_WAIT,
+            reason="no replica is fresh enough",
+            on_unmet=consistency_pb2.ON_UNMET_WAIT,
+            when_unmet="wait up to 2.0 s",
+            candidates=[query_service_pb2.RouteCandidate(tier=tier, verdict="lag 4.0 s")],
+        )
 
 
 @asynccontextmanager

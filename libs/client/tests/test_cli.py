@@ -99,9 +99,10 @@ class Finder(query_service_pb2_grpc.QueryServiceServicer):
     async def _unserved(self, request: Any, context: Any) -> Any:
         raise NotImplementedError
 
-    GetEntities = ListTiers = _unserved
+    GetEntities = ListTiers = WaitFor = ExplainRoute = _unserved
     GetHistory: Any = _unserved
     Aggregate: Any = _unserved
+    WatchEntities: Any = _unserved
 
 
 @dataclass

@@ -6,9 +6,11 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from atlas.type.freshness import Position
 from atlas_common.db import Beat, PrimaryClock, PrimarySample
 from atlas_common.testing import FakeClock
 from atlas_query.freshness import FreshnessTracker
+from atlas_query.standings import Standing
 
 T0 = datetime(2026, 3, 1, tzinfo=UTC)
 
@@ -103,3 +105,25 @@ def test_a_lost_replica_counts_as_progress_and_is_no_longer_reachable() -> None:
     world.tracker.lost("r1")
     sighting = world.tracker.sighting("r1")
     assert (sighting.progress, sighting.is_reachable) == (before + 1, False)
+
+
+def test_a_copy_that_catches_up_says_when_it_will_be_fresh_enough() -> None:
+    world = World()
+    wanted = Position(0, 1, 7)
+    for step in range(20):
+        # Five seconds behind at first; it replays two seconds a second.
+        now = T0 + timedelta(seconds=10 + step * 0.2)
+        world.primary_says(now, Beat(100 + step, now))
+        world.tracker.stood(Standing(now, (), (wanted,)))
+        replayed = T0 + timedelta(seconds=5 + step * 0.4)
+        world.tracker.seen("r1", Beat(50 + step, replayed), ())
+        world.tracker.seen("r2", Beat(50, T0 + timedelta(seconds=5)), ())
+        world.monotonic.advance(0.2)
+    # The position was there at 10 s, r1 holds everything before 12.6 s by now.
+    assert world.tracker.fresh_in("r1", [wanted], None) == 0.0
+    assert world.tracker.fresh_in("r1", [Position(0, 1, 8)], None) is None
+    lag = world.tracker.lag_seconds("r1")
+    assert world.tracker.fresh_in("r1", [], 0.4) == pytest.approx(lag - 0.4, abs=0.05)
+    assert world.tracker.fresh_in("r2", [wanted], None) is None
+    world.tracker.lost("r1")
+    assert world.tracker.fresh_in("r1", [], 0.4) is None

@@ -83,7 +83,9 @@ async def _router(stack: AsyncExitStack, job: RouterJob) -> tuple[QueryRouter, s
     )
     router = QueryRouter(primary, replicas, tracker, admission, time.monotonic)
     tasks = await stack.enter_async_context(_Background())
-    tasks.run(PrimaryPoller(primary, PrimaryClockPoller(primary.database, clock), config).run())
+    tasks.run(
+        PrimaryPoller(primary, PrimaryClockPoller(primary.database, clock), tracker, config).run()
+    )
     for replica in replicas:
         tasks.run(ReplicaPoller(replica, tracker, config).run())
         async with asyncio.timeout(_READY_SECONDS_MAX):

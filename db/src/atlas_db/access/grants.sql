@@ -95,6 +95,8 @@ GRANT EXECUTE ON FUNCTION atlas.flushes_in_flight(), atlas.flush_lock(), atlas.p
 
 GRANT EXECUTE ON FUNCTION atlas.beat_heart(interval), atlas.announce_seal(timestamptz),
     atlas.flushes_in_flight(), atlas.flush_lock() TO atlas_reconciler;
+-- Where the primary stands, for tokens of watches: asked by order, see standings.py of query.
+GRANT EXECUTE ON FUNCTION atlas.flushes_in_flight(), atlas.flush_lock() TO atlas_query;
 
 -- Partitions: what runs as atlas_keeper, the job that archives and retires, and who only looks.
 GRANT USAGE ON SCHEMA retired TO atlas_keeper, atlas_maintenance;

@@ -111,6 +111,36 @@ class Caller:
                 if opened is not None:
                     opened.cancel()  # Nothing happens when it is over.
 
+    async def endless(
+        self,
+        method: grpc.aio.UnaryStreamMultiCallable[Request, Response],
+        request: Request,
+        *,
+        silence: float,
+    ) -> AsyncIterator[Response]:
+        """Make a call with a stream that has no end and no deadline; nothing is repeated.
+
+        `silence`: after so many seconds without an answer the other side counts as dead, which
+        raises UNAVAILABLE. Closing the iterator cancels the call. Raises AtlasError.
+        """
+        with self._span(method, None) as metadata:
+            opened = method(request, metadata=metadata)
+            try:
+                while True:
+                    async with asyncio.timeout(silence):
+                        answer = await _read(opened)
+                    if answer is None:
+                        return
+                    yield answer
+            except TimeoutError:
+                raise AtlasError(
+                    grpc.StatusCode.UNAVAILABLE, "", f"nothing came for {silence:.1f} s"
+                ) from None
+            except grpc.aio.AioRpcError as error:
+                raise AtlasError.from_rpc(error) from error
+            finally:
+                opened.cancel()
+
     async def upload(
         self,
         method: grpc.aio.StreamUnaryMultiCallable[Request, Response],

@@ -20,7 +20,7 @@ from atlas.query.v1 import query_service_pb2_grpc as query_grpc
 from atlas.reconciler.v1 import reconciler_service_pb2 as reconciler_pb2
 from atlas.reconciler.v1 import reconciler_service_pb2_grpc as reconciler_grpc
 from atlas.type.v1 import value_pb2
-from atlas_client import convert
+from atlas_client import convert, live
 from atlas_client.call import Caller, open_channel
 from atlas_client.consistency import Consistency
 from atlas_client.endpoints import Endpoints
@@ -32,6 +32,8 @@ from atlas_client.records import (
     AggregateRow,
     ArrowWriteResult,
     Attribute,
+    Bucket,
+    BucketFunction,
     CacheStatus,
     EntitiesResult,
     Entity,
@@ -40,18 +42,23 @@ from atlas_client.records import (
     Point,
     ProducerPosition,
     Reading,
+    ReadKind,
     ReadMetadata,
     ReconcileSummary,
+    RouteExplanation,
+    Source,
     StagingStatus,
     Tenant,
     Tier,
     UnknownAttributes,
     Verification,
+    WaitResult,
     WindowResult,
     WriteResult,
 )
 from atlas_client.streams import ReadStream, Reconciliation
 from atlas_client.values import Value, to_timestamp, to_us
+from atlas_client.watching import Watch
 from atlas_client.where import Where, filter_message
 
 if TYPE_CHECKING:
@@ -464,6 +471,94 @@ class AtlasClient:
                     request.start_time.CopyFrom(answer.next_start_time)
             if request.limit or not more:
                 return
+
+    def history_buckets(
+        self,
+        entity: str,
+        bucket: timedelta,
+        functions: Sequence[BucketFunction],
+        *,
+        attributes: Sequence[str] = (),
+        start: datetime | None = None,
+        end: datetime | None = None,
+        limit: int = 0,
+        consistency: Consistency | None = None,
+        timeout: float | None = None,
+    ) -> ReadStream[Bucket]:
+        """Go through buckets of the points of an entity, oldest first, then by attribute.
+
+        Buckets are aligned to the epoch; those without points are absent. MIN, MAX and AVG are of
+        numeric attributes only. The rest is as in history().
+        """
+        request = live.history_request(entity, bucket, functions, attributes)
+        request.limit = limit
+        if start is not None:
+            request.start_time.CopyFrom(to_timestamp(start))
+        if end is not None:
+            request.end_time.CopyFrom(to_timestamp(end))
+        if consistency is not None:
+            request.consistency.CopyFrom(consistency.to_proto())
+        method = self._query.GetHistory
+        return ReadStream(live.buckets(self._caller, method, request, tuple(functions), timeout))
+
+    def watch(
+        self,
+        entities: Sequence[str],
+        *,
+        attributes: Sequence[str] = (),
+        include_cold: bool = False,
+        resume_token: bytes = b"",
+        heartbeat: timedelta = timedelta(seconds=5),
+        patience: timedelta = timedelta(minutes=1),
+    ) -> Watch:
+        """Watch at most 1,000 entities: their latest values, then every change, without an end.
+
+        Without `attributes`, all that are hot now; with `include_cold`, all. `resume_token`: that
+        of an earlier watch of the same, or any freshness token; begin with what came after. A
+        stream that breaks is opened again where it was, for as long as `patience` if need be.
+        """
+        request = query_pb2.WatchEntitiesRequest(
+            entity_keys=entities, attributes=attributes, resume_token=resume_token
+        )
+        if include_cold:
+            request.scope = query_pb2.ATTRIBUTE_SCOPE_ALL
+        request.heartbeat_interval.FromTimedelta(heartbeat)
+        return Watch(self._caller, self._query.WatchEntities, request, patience.total_seconds())
+
+    async def wait_for(
+        self,
+        token: bytes,
+        tier: Source,
+        *,
+        endpoint: str = "",
+        all_replicas: bool = False,
+        wait_timeout: timedelta | None = None,
+        timeout: float | None = None,
+    ) -> WaitResult:
+        """Return when a tier holds what the token stands for.
+
+        Of replicas: `endpoint` by its name, or all of them, or any one. Raises AtlasError with
+        FRESHNESS_UNMET after `wait_timeout` (2 s unless given), with where the tier stands.
+        """
+        request = live.wait_request(token, tier, endpoint, all_replicas=all_replicas)
+        if wait_timeout is not None:
+            request.wait_timeout.FromTimedelta(wait_timeout)
+        answer = await self._caller.unary(self._query.WaitFor, request, timeout=timeout)
+        return live.wait_result(answer)
+
+    async def explain_route(
+        self,
+        kind: ReadKind = ReadKind.LATEST_HOT,
+        *,
+        consistency: Consistency | None = None,
+        timeout: float | None = None,
+    ) -> RouteExplanation:
+        """Return what would become of such a read now, and why. Nothing is read."""
+        request = query_pb2.ExplainRouteRequest(kind=live.READ_KINDS[kind])
+        if consistency is not None:
+            request.consistency.CopyFrom(consistency.to_proto())
+        answer = await self._caller.unary(self._query.ExplainRoute, request, timeout=timeout)
+        return live.explanation(answer)
 
     def aggregate(
         self,

@@ -31,16 +31,17 @@ FUNCTIONS = {
     records.AggregateFunction.MIN: query_pb2.AGGREGATE_FUNCTION_MIN,
     records.AggregateFunction.MAX: query_pb2.AGGREGATE_FUNCTION_MAX,
 }
+SOURCES = {
+    records.Source.PRIMARY: consistency_pb2.SOURCE_PRIMARY,
+    records.Source.REPLICA: consistency_pb2.SOURCE_REPLICA,
+    records.Source.CACHE: consistency_pb2.SOURCE_CACHE,
+    records.Source.WAREHOUSE: consistency_pb2.SOURCE_WAREHOUSE,
+}
 POLICIES = {
     records.UnknownAttributes.REJECT: catalog_pb2.UNKNOWN_ATTRIBUTE_POLICY_REJECT,
     records.UnknownAttributes.REGISTER: catalog_pb2.UNKNOWN_ATTRIBUTE_POLICY_REGISTER,
 }
-_SOURCES = {
-    consistency_pb2.SOURCE_PRIMARY: records.Source.PRIMARY,
-    consistency_pb2.SOURCE_REPLICA: records.Source.REPLICA,
-    consistency_pb2.SOURCE_CACHE: records.Source.CACHE,
-    consistency_pb2.SOURCE_WAREHOUSE: records.Source.WAREHOUSE,
-}
+_SOURCES = {number: source for source, number in SOURCES.items()}
 _LEVELS = {
     consistency_pb2.CONSISTENCY_LEVEL_STRONG: Level.STRONG,
     consistency_pb2.CONSISTENCY_LEVEL_EVENTUAL: Level.EVENTUAL,
@@ -188,10 +189,15 @@ def aggregate_row(
     )
 
 
+def source(number: consistency_pb2.Source.ValueType) -> records.Source | None:
+    return _SOURCES.get(number)
+
+
 def tier(message: query_pb2.Tier) -> records.Tier:
-    source = _SOURCES.get(message.source)
     lag = span(message, "lag")
-    return records.Tier(source, message.endpoint, message.available, lag, message.breaker)
+    return records.Tier(
+        source(message.source), message.endpoint, message.available, lag, message.breaker
+    )
 
 
 def digest(message: reconciler_pb2.Digest) -> records.Digest:

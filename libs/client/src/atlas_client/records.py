@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-from atlas_client.consistency import Level
+from atlas_client.consistency import Level, OnUnmet
 from atlas_client.values import DataType, ReadValue, Value
 
 
@@ -44,6 +44,44 @@ class AggregateFunction(StrEnum):
     AVG = "avg"
     MIN = "min"
     MAX = "max"
+
+
+class BucketFunction(StrEnum):
+    """What a downsampled history computes of the points in a bucket."""
+
+    MIN = "min"
+    MAX = "max"
+    AVG = "avg"
+    LAST = "last"
+    FIRST = "first"
+    COUNT = "count"
+
+
+class PositionState(StrEnum):
+    """Where a tier stands to a freshness token."""
+
+    REACHED = "reached"
+    PENDING = "pending"
+    LOST = "lost"
+    """A failover lost what the token stands for: it will never be reached."""
+
+
+class ReadKind(StrEnum):
+    """What is read; it decides which tiers come into question."""
+
+    LATEST_HOT = "latest_hot"
+    LATEST_ALL = "latest_all"
+    FIND = "find"
+    HISTORY = "history"
+    AGGREGATE = "aggregate"
+
+
+class RouteAction(StrEnum):
+    """What would become of a read."""
+
+    READ = "read"
+    WAIT = "wait"
+    FAIL = "fail"
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,6 +268,82 @@ class Tier:
     available: bool
     lag: timedelta | None
     breaker: str
+
+
+@dataclass(frozen=True, slots=True)
+class Bucket:
+    """The points of one attribute in one bucket of time; there is at least one."""
+
+    attribute: str
+    time: datetime
+    """The bucket's beginning."""
+    results: Mapping[BucketFunction, ReadValue]
+
+
+@dataclass(frozen=True, slots=True)
+class WatchEvent:
+    """Changes of watched entities; without any it is a sign of life."""
+
+    entities: tuple[EntityState, ...]
+    """Each one's readings in the order in which they arrived, not by name."""
+    snapshot: bool
+    """The readings are the latest values, all of them: forget what you had."""
+    snapshot_reason: str
+    """Why there is a snapshot although a resume_token was given."""
+    resume_token: bytes
+    """Give it to the next watch(); empty while more of the same moment follows."""
+    token: bytes
+    """What all that came holds; for reads that are as fresh."""
+    as_of: datetime | None
+    """Everything committed before has come."""
+    coalesced_count: int
+    """Changes left out because newer ones of the same attributes follow: you read too slowly."""
+
+
+@dataclass(frozen=True, slots=True)
+class TierState:
+    """A tier, and where it stands to a token."""
+
+    source: Source | None
+    endpoint: str
+    available: bool
+    breaker: str
+    lag: timedelta | None
+    position: PositionState | None
+    token: bytes
+    """What it holds; empty where that is not known."""
+    fresh_in: timedelta | None
+    """In how long it will be fresh enough, as it moves now; None: it is, or nobody knows."""
+    reads_running: int
+
+
+@dataclass(frozen=True, slots=True)
+class WaitResult:
+    """The tiers that hold a token's positions, and how long that took."""
+
+    tiers: tuple[TierState, ...]
+    waited: timedelta
+
+
+@dataclass(frozen=True, slots=True)
+class RouteCandidate:
+    """A tier, and what speaks for or against it."""
+
+    tier: TierState
+    verdict: str
+
+
+@dataclass(frozen=True, slots=True)
+class RouteExplanation:
+    """What would become of a read now."""
+
+    action: RouteAction | None
+    source: Source | None
+    endpoint: str
+    reason: str
+    on_unmet: OnUnmet | None
+    when_unmet: str
+    candidates: tuple[RouteCandidate, ...]
 
 
 @dataclass(frozen=True, slots=True)

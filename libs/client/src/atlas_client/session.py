@@ -12,11 +12,15 @@ from atlas_client.records import (
     AggregateFunction,
     AggregateRow,
     ArrowWriteResult,
+    Bucket,
+    BucketFunction,
     EntitiesResult,
     EntityState,
     Point,
     Reading,
     ReadMetadata,
+    Source,
+    WaitResult,
     WriteResult,
 )
 from atlas_client.streams import ReadStream
@@ -127,6 +131,26 @@ class Session:
             timeout=timeout,
         )
         return stream.observed_by(self._see)
+
+    def history_buckets(
+        self,
+        entity: str,
+        bucket: timedelta,
+        functions: Sequence[BucketFunction],
+        *,
+        consistency: Consistency | None = None,
+        **options: Any,
+    ) -> ReadStream[Bucket]:
+        """AtlasClient.history_buckets(), at least as fresh as the session."""
+        wanted = self._demand(consistency)
+        stream = self._client.history_buckets(
+            entity, bucket, functions, consistency=wanted, **options
+        )
+        return stream.observed_by(self._see)
+
+    async def wait_for(self, tier: Source, **options: Any) -> WaitResult:
+        """AtlasClient.wait_for() what the session has seen."""
+        return await self._client.wait_for(self._token, tier, **options)
 
     def aggregate(
         self,

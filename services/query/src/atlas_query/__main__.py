@@ -25,7 +25,9 @@ from atlas_common.token import TokenSigner
 from atlas_query.admission import Admission
 from atlas_query.analytics import Aggregates
 from atlas_query.config import Config, RouterConfig
+from atlas_query.downsampled import DownsampledHistory
 from atlas_query.endpoint import Endpoint
+from atlas_query.explain import Explainer
 from atlas_query.freshness import FreshnessTracker
 from atlas_query.hot import HotCache
 from atlas_query.near import NearCache
@@ -34,9 +36,12 @@ from atlas_query.readiness import any_reachable
 from atlas_query.reads import Reads
 from atlas_query.router import QueryRouter
 from atlas_query.servicer import QueryServicer
+from atlas_query.survey import Survey
 from atlas_query.tenants import FirstAnswer
 from atlas_query.tiers import Tiers
+from atlas_query.waiting import Waits
 from atlas_query.warehouse import Warehouse
+from atlas_query.watch.watches import Watches
 from atlas_query.watched import WatchedDatabase
 
 SERVICE = query_service_pb2.DESCRIPTOR.services_by_name["QueryService"].full_name
@@ -60,13 +65,19 @@ async def main() -> None:
         catalog = Catalog(databases)
         hot = await _hotcache(stack, config)
         warehouse = await _warehouse(stack, config)
+        survey = Survey(router, tracker, hot, warehouse, config.router.status_timeout_seconds)
+        watches = Watches(router, catalog, tracker, config.watch)
         servicer = QueryServicer(
             Reads(router, catalog, hot),
-            Aggregates(warehouse, catalog),
-            Tiers(router, hot, warehouse, config.router.status_timeout_seconds),
             near=NearCache(
                 config.router.near_seconds, query_service_pb2.EntityState.ByteSize, time.monotonic
             ),
+            downsampled=DownsampledHistory(router, catalog),
+            aggregates=Aggregates(warehouse, catalog),
+            tiers=Tiers(router, hot, warehouse, config.router.status_timeout_seconds),
+            watches=watches,
+            waits=Waits(survey, time.monotonic),
+            explainer=Explainer(survey, config.router.primary_reads_max, time.monotonic),
             signer=TokenSigner.from_config(config.token),
             message_bytes_max=config.rpc.max_message_bytes,
         )
@@ -84,10 +95,12 @@ async def main() -> None:
             config.rpc,
             services=[SERVICE],
             readiness={"postgres": any_reachable(databases)},
+            on_drain=watches.drain,
             background={
                 "primary": PrimaryPoller(
-                    primary, PrimaryClockPoller(primary.database, clock), config.router
+                    primary, PrimaryClockPoller(primary.database, clock), tracker, config.router
                 ).run,
+                "watches": watches.run,
                 **{poller.endpoint.name: poller.run for poller in pollers},
             },
         )

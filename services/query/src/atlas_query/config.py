@@ -59,6 +59,45 @@ class RouterConfig(Section):
     )
 
 
+class WatchConfig(Section):
+    """How entities are watched."""
+
+    watchers_max: int = Field(
+        default=256, ge=1, description="WatchEntities streams of this process; more are refused."
+    )
+    pairs_max: int = Field(
+        default=50_000,
+        ge=1,
+        description="Entities times attributes that all of them watch together.",
+    )
+    watch_pairs_max: int = Field(default=10_000, ge=1, description="The same of one stream.")
+    pending_changes_max: int = Field(
+        default=10_000,
+        ge=1,
+        description="Changes that a stream may be behind; then only the latest of each attribute.",
+    )
+    pending_bytes_max: int = Field(
+        default=8 * 2**20, ge=2**16, description="Bytes of changes one stream may be behind."
+    )
+    tick_seconds: float = Field(
+        default=0.1, gt=0, le=10, description="Least time between two looks for changes."
+    )
+    staleness_seconds: float = Field(
+        default=1.0, gt=0, description="How far a replica that is looked at may be behind."
+    )
+    rows_max: int = Field(
+        default=20_000,
+        ge=1_000,
+        description="Changes one look takes in; of more only the latest of each attribute.",
+    )
+
+    @model_validator(mode="after")
+    def _latest_fit(self) -> "WatchConfig":
+        if self.pending_changes_max < self.watch_pairs_max:
+            raise ValueError("pending_changes_max is below watch_pairs_max: the latest must fit")
+        return self
+
+
 class Config(ServiceConfig):
     """Settings of the query service: reads at the consistency the caller asks for."""
 
@@ -76,6 +115,7 @@ class Config(ServiceConfig):
     )
     token: TokenConfig = Field(description="Keys of freshness tokens and page tokens.")
     router: RouterConfig = Field(default_factory=RouterConfig, description="How reads are routed.")
+    watch: WatchConfig = Field(default_factory=WatchConfig, description="How entities are watched.")
 
     @model_validator(mode="after")
     def _names_differ(self) -> "Config":

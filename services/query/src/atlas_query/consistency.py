@@ -117,6 +117,9 @@ def staleness_bound(requirement: Requirement) -> float | None:
 
 def wait_seconds(consistency: Consistency, remaining: float | None, reserve: float) -> float:
     """How long the read may wait: never beyond the call's deadline, less `reserve` to report it."""
-    if remaining is None:
-        return consistency.wait_timeout_seconds
-    return max(0.0, min(consistency.wait_timeout_seconds, remaining - reserve))
+    return within_deadline(consistency.wait_timeout_seconds, remaining, reserve)
+
+
+def within_deadline(seconds: float, remaining: float | None, reserve: float) -> float:
+    """So many seconds, but never beyond the call's deadline, less `reserve` to report it."""
+    return seconds if remaining is None else max(0.0, min(seconds, remaining - reserve))

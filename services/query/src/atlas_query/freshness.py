@@ -1,24 +1,62 @@
-"""How far each replica is, as last seen. Pure but for waking those who wait; told the time."""
+"""How far each server is, as last seen. Pure but for waking those who wait; told the time."""
 
 import asyncio
 import math
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from atlas.type.freshness import Position
 from atlas_common.db import NO_BEAT, Beat, PrimaryClock
+from atlas_query.policy import PRIMARY
+from atlas_query.replay import ReplaySpeed
+from atlas_query.standings import Standing, Standings
 
 
 @dataclass(slots=True)
 class Sighting:
-    """A replica as its poller saw it last."""
+    """A server as its poller saw it last."""
 
     beat: Beat = NO_BEAT
     positions: tuple[Position, ...] = ()
     is_reachable: bool = False
     progress: int = 0
+    replay: ReplaySpeed = field(default_factory=ReplaySpeed)
+
+
+class _Hurry:
+    """Whether somebody waits; pollers sleep less then."""
+
+    def __init__(self) -> None:
+        self._waiting = 0
+        self._event = asyncio.Event()
+
+    @property
+    def is_on(self) -> bool:
+        return self._waiting > 0
+
+    @contextmanager
+    def on(self) -> Iterator[None]:
+        self._waiting += 1
+        self._event.set()
+        try:
+            yield
+        finally:
+            self._waiting -= 1
+            if self._waiting == 0:
+                self._event.clear()
+
+    async def begins(self, seconds: float) -> bool:
+        """Whether it is on, or comes on within so many seconds."""
+        if self.is_on:
+            return True
+        try:
+            async with asyncio.timeout(seconds):
+                await self._event.wait()
+        except TimeoutError:
+            return False
+        return True
 
 
 class FreshnessTracker:
@@ -27,35 +65,44 @@ class FreshnessTracker:
     def __init__(
         self, replicas: Iterable[str], clock: PrimaryClock, monotonic: Callable[[], float]
     ) -> None:
-        self._sightings = {name: Sighting() for name in replicas}
+        self._sightings = {name: Sighting() for name in (PRIMARY, *replicas)}
         self._clock = clock
         self._monotonic = monotonic
         self._moved = asyncio.Event()
-        self._waiting = 0
-        self._hurried = asyncio.Event()
+        self._hurry = _Hurry()
+        self._primary_hurry = _Hurry()
+        self.standings = Standings()
+        """Where the primary has been."""
 
     @property
     def is_awaited(self) -> bool:
         """Whether some read waits for a replica to move: then the pollers hurry."""
-        return self._waiting > 0
+        return self._hurry.is_on
 
-    def sighting(self, replica: str) -> Sighting:
-        """What is known of a replica."""
-        return self._sightings[replica]
+    def sighting(self, name: str) -> Sighting:
+        """What is known of a server."""
+        return self._sightings[name]
 
-    def seen(self, replica: str, beat: Beat, positions: tuple[Position, ...]) -> None:
+    def stood(self, standing: Standing) -> None:
+        """The primary's poller's answer."""
+        self.standings.observe(standing)
+        self.seen(PRIMARY, self._clock.newest_beat or NO_BEAT, standing.positions)
+
+    def seen(self, name: str, beat: Beat, positions: tuple[Position, ...]) -> None:
         """A poller's answer."""
-        sighting = self._sightings[replica]
+        sighting = self._sightings[name]
+        sighting.replay.observe(self._monotonic(), beat.beaten_at)
         if sighting.is_reachable and (sighting.beat, sighting.positions) == (beat, positions):
             return
         sighting.beat, sighting.positions, sighting.is_reachable = beat, positions, True
         self._progressed(sighting)
 
-    def lost(self, replica: str) -> None:
+    def lost(self, name: str) -> None:
         """A poller got no answer."""
-        sighting = self._sightings[replica]
+        sighting = self._sightings[name]
         if sighting.is_reachable:
             sighting.is_reachable = False
+            sighting.replay.forget()
             self._progressed(sighting)
 
     def lag_seconds(self, replica: str) -> float:
@@ -82,9 +129,36 @@ class FreshnessTracker:
         # that beat may be older than a very small bound.
         return min(bound, newest.beaten_at) if self._clock.lag_seconds(newest, now) == 0 else bound
 
-    async def wait_progress(self, seconds: float) -> None:
-        """Return when a replica has moved, at most after so many seconds."""
-        with self._awaited():
+    def fresh_in(
+        self, name: str, positions: Sequence[Position], bound_seconds: float | None
+    ) -> float | None:
+        """In how many seconds a server will hold the positions, and be within the bound.
+
+        By the speed at which it replays now; None: it does not move, or nobody can tell. A position
+        is where the primary was first seen to hold it: it cannot be replayed before it is there.
+        """
+        sighting = self._sightings[name]
+        if not sighting.is_reachable or sighting.beat == NO_BEAT:
+            return None
+        waits: list[float | None] = []
+        if positions:
+            written = self.standings.seen_at(positions)
+            held = sighting.beat.beaten_at
+            waits.append(None if written is None else sighting.replay.until(held, written))
+        if bound_seconds is not None:
+            waits.append(sighting.replay.until_within(self.lag_of(sighting.beat), bound_seconds))
+        known = [wait for wait in waits if wait is not None]
+        return max(known, default=None) if len(known) == len(waits) else None
+
+    async def wait_progress(self, seconds: float, *, of_primary: bool = False) -> None:
+        """Return when a server has moved, at most after so many seconds.
+
+        The replicas' pollers hurry meanwhile, and with `of_primary` the primary's, too.
+        """
+        with ExitStack() as hurried:
+            hurried.enter_context(self._hurry.on())
+            if of_primary:
+                hurried.enter_context(self._primary_hurry.on())
             moved = self._moved
             try:
                 async with asyncio.timeout(seconds):
@@ -92,26 +166,13 @@ class FreshnessTracker:
             except TimeoutError:
                 return
 
-    async def pause(self, seconds: float, waiting_seconds: float) -> None:
+    async def pause(
+        self, seconds: float, waiting_seconds: float, *, of_primary: bool = False
+    ) -> None:
         """A poller's pause: the shorter one as soon as some read waits."""
-        if not self.is_awaited:
-            try:
-                async with asyncio.timeout(seconds):
-                    await self._hurried.wait()
-            except TimeoutError:
-                return
-        await asyncio.sleep(min(seconds, waiting_seconds))
-
-    @contextmanager
-    def _awaited(self) -> Iterator[None]:
-        self._waiting += 1
-        self._hurried.set()
-        try:
-            yield
-        finally:
-            self._waiting -= 1
-            if self._waiting == 0:
-                self._hurried.clear()
+        hurry = self._primary_hurry if of_primary else self._hurry
+        if await hurry.begins(seconds):
+            await asyncio.sleep(min(seconds, waiting_seconds))
 
     def _progressed(self, sighting: Sighting) -> None:
         sighting.progress += 1

@@ -79,6 +79,20 @@ class HotCache:
             self.breaker.cancelled(permit)  # Of no effect where an outcome was reported.
         return _answer(response, consistency, bound)
 
+    async def shortfall(self, consistency: Consistency, timeout_seconds: float) -> str | None:
+        """Why cached values are not fresh enough now, for people; "" if they are. None: no answer.
+
+        Asked by a read of no entity: it is judged like any other, and reads nothing.
+        """
+        bound = staleness_bound(consistency.requirement)
+        staleness = _ANY_STALENESS_SECONDS if bound is None else bound
+        request = convert.hot_request((), (), staleness, consistency.token)
+        try:
+            response = await self._stub.GetEntities(request, timeout=timeout_seconds)
+        except grpc.aio.AioRpcError:
+            return None
+        return response.bypass_reason
+
     async def lag_seconds(self, timeout_seconds: float) -> float | None:
         """How far invalidation is behind; infinite if hotcache does not know. None: no answer."""
         try:

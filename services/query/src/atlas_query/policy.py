@@ -57,6 +57,11 @@ class Wait:
     seconds: float
 
 
+def asks_cache(consistency: Consistency, *, is_hot_only: bool) -> bool:
+    """Whether the cache is asked before any server: it has hot attributes, and is never strong."""
+    return is_hot_only and not isinstance(consistency.requirement, Strong)
+
+
 class Refusal(Enum):
     """Why there is nothing left to do."""
 

@@ -10,8 +10,9 @@ from atlas_common.catalog import AttributeDef, Catalog
 from atlas_common.db import BehindError, ReadConnection
 from atlas_common.tenant import Tenant
 from atlas_common.values import us_to_datetime
-from atlas_query import metrics, store
-from atlas_query.consistency import Consistency, Strong
+from atlas_query import metrics, point_store, store
+from atlas_query.consistency import Consistency
+from atlas_query.definitions import definitions
 from atlas_query.endpoint import Serving
 from atlas_query.filters import (
     attribute_names,
@@ -21,6 +22,7 @@ from atlas_query.filters import (
 )
 from atlas_query.history import GroupTooLargeError, HistoryCut
 from atlas_query.hot import HotCache
+from atlas_query.policy import asks_cache
 from atlas_query.readings import EntityReadings, Mask, Reading, by_entity
 from atlas_query.requests import HistoryRange, Page
 from atlas_query.router import Answer, QueryRouter
@@ -141,7 +143,7 @@ class Reads:
             serving: Serving,
         ) -> AsyncGenerator[tuple[list[PointRow], int | None], None]:
             cut = HistoryCut[PointRow](wanted.limit)
-            chunks = store.history(
+            chunks = point_store.history(
                 serving.connection,
                 tenant.id,
                 ids[key],
@@ -189,7 +191,7 @@ class Reads:
     ) -> Answer[Mapping[int, list[Reading]]]:
         why_not_cached = ""
         consistency = options.consistency
-        if self._hot and mask.is_hot_only and not isinstance(consistency.requirement, Strong):
+        if self._hot and asks_cache(consistency, is_hot_only=mask.is_hot_only):
             hot = await self._hot.get_entities(entity_ids, mask.names, consistency)
             if not isinstance(hot, str):
                 metrics.served(hot.proof)
@@ -218,19 +220,8 @@ class Reads:
     async def _definitions(
         self, tenant: Tenant, rows: Iterable[HotRow | PointRow]
     ) -> Mapping[int, AttributeDef]:
-        """Definitions by id of all attributes in the rows: one made a moment ago is looked up."""
-        ids = {row.attribute_id for row in rows}
-        table = await self._catalog.attributes(tenant)
-        if not ids <= table.by_id.keys():
-            self._catalog.drop_attributes(tenant)
-            table = await self._catalog.attributes(tenant)
-        if not ids <= table.by_id.keys():
-            raise errors.unavailable(
-                "DEPENDENCY_UNAVAILABLE",
-                "the catalog does not know yet what the data name: ask again",
-                retry_after=0.5,
-            )
-        return table.by_id
+        """Definitions by id of all attributes in the rows."""
+        return await definitions(self._catalog, tenant, {row.attribute_id for row in rows})
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanage
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from atlas.type.freshness import Position
 from atlas_common import errors
 from atlas_common.breaker import BreakerState
 from atlas_common.db import Freshness
@@ -28,9 +29,9 @@ from atlas_query.policy import (
     ReplicaState,
     Route,
     Wait,
-    lag_text,
 )
 from atlas_query.proof import Proof, budget_warnings
+from atlas_query.tier import Tier, TierStanding
 
 T = TypeVar("T")
 RETRY_AFTER_SECONDS = 0.2
@@ -141,6 +142,15 @@ class QueryRouter:
         """The replicas as they are known now."""
         return [self._state(replica) for replica in self._replicas.values()]
 
+    @property
+    def replica_names(self) -> list[str]:
+        """The replicas, in the order of the configuration."""
+        return list(self._replicas)
+
+    def endpoint(self, name: str) -> Endpoint:
+        """A server by its name. Raises KeyError."""
+        return self._primary if name == PRIMARY else self._replicas[name]
+
     def primary_state(self) -> tuple[ReplicaState, BreakerState]:
         """The primary as it is known now: never behind, perhaps away."""
         known = self._primary.breaker.state
@@ -212,24 +222,39 @@ class QueryRouter:
         self, consistency: Consistency, step: Refuse, last: MissedError | None
     ) -> ServiceError:
         if step.refusal is Refusal.LAST_MISS and last is not None:
+            if last.miss is Miss.BEHIND:
+                last.error.metadata.update(self.outlook(consistency))
             return last.error
         metrics.unmet(consistency.level)
-        states = {state.name: self._state_text(state) for state in self.replica_states()}
-        return errors.unavailable(
+        error = errors.unavailable(
             "FRESHNESS_UNMET",
             f"{step.summary}, and on_unmet is {consistency.on_unmet.name}",
             field="consistency",
             retry_after=RETRY_AFTER_SECONDS,
-            **states,
         )
+        error.metadata.update(self.outlook(consistency))
+        return error
 
-    def _state_text(self, state: ReplicaState) -> str:
-        """For ErrorInfo: how far a replica is, by time and by lane."""
-        held = ", ".join(
-            f"{p.lane}:{p.epoch}:{p.sequence}" for p in self._tracker.sighting(state.name).positions
+    def outlook(self, consistency: Consistency) -> dict[str, str]:
+        """For ErrorInfo: by name, how far each server is, and when it will be fresh enough."""
+        bound = staleness_bound(consistency.requirement)
+        primary, _ = self.primary_state()
+        return {
+            state.name: self._standing(state, consistency.positions, bound).told()
+            for state in (primary, *self.replica_states())
+        }
+
+    def _standing(
+        self, state: ReplicaState, positions: tuple[Position, ...], bound: float | None
+    ) -> TierStanding:
+        source = Source.PRIMARY if state.name == PRIMARY else Source.REPLICA
+        breaker = self.endpoint(state.name).breaker.state.name
+        return TierStanding(
+            Tier(source, state.name, state.is_available, state.lag_seconds, breaker),
+            None,
+            self._tracker.sighting(state.name).positions,
+            fresh_in_seconds=self._tracker.fresh_in(state.name, positions, bound),
         )
-        away = "" if state.is_available else ", away"
-        return f"{lag_text(state.lag_seconds)}{away}, at {held or 'no position'}"
 
 
 def _unprovable() -> ServiceError:

@@ -1,7 +1,7 @@
 """The calls: messages in, reads, messages out."""
 
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
 from typing import TypeVar
 
@@ -14,15 +14,22 @@ from atlas_common.rpc import deadline
 from atlas_common.rpc.scope import Context
 from atlas_common.tenant import Tenant, current_tenant
 from atlas_common.token import TokenSigner
-from atlas_query import convert, hot, metrics
+from atlas_query import convert, history_convert, hot, metrics, tier_convert
 from atlas_query.analytics import Aggregates
-from atlas_query.consistency import wait_seconds
+from atlas_query.consistency import wait_seconds, within_deadline
 from atlas_query.convert_filter import filter_tree
+from atlas_query.downsampled import DownsampledHistory
+from atlas_query.explain import Explainer, ReadKind
 from atlas_query.near import NearCache
 from atlas_query.proof import Proof
 from atlas_query.reads import ReadOptions, Reads
 from atlas_query.requests import Page
 from atlas_query.tiers import Tiers
+from atlas_query.waiting import Waits
+from atlas_query.watch import convert as watch_convert
+from atlas_query.watch import metrics as watch_metrics
+from atlas_query.watch.resume import open_token
+from atlas_query.watch.watches import Watches
 
 _DEADLINE_RESERVE_SECONDS = 0.02
 """Left of the deadline after a wait, to say that it was in vain."""
@@ -36,17 +43,25 @@ class QueryServicer(query_service_pb2_grpc.QueryServiceServicer):
     def __init__(
         self,
         reads: Reads,
+        *,
+        downsampled: DownsampledHistory,
         aggregates: Aggregates,
         tiers: Tiers,
-        *,
         near: "NearCache[pb.EntityState]",
+        watches: Watches,
+        waits: Waits,
+        explainer: Explainer,
         signer: TokenSigner,
         message_bytes_max: int,
     ) -> None:
         self._reads = reads
         self._near = near
+        self._downsampled = downsampled
         self._aggregates = aggregates
         self._tiers = tiers
+        self._watches = watches
+        self._waits = waits
+        self._explainer = explainer
         self._signer = signer
         self._message_bytes_max = message_bytes_max
 
@@ -122,6 +137,11 @@ class QueryServicer(query_service_pb2_grpc.QueryServiceServicer):
         options = self._options(tenant, request.consistency)
         key = convert.entity_key(request.entity_key, "entity_key")
         wanted = convert.history_range(request)
+        if request.HasField("downsample"):
+            async with aclosing(self._buckets(tenant, key, request, options, context)) as messages:
+                async for message in messages:
+                    yield message
+            return
         mask = await self._reads.mask(tenant, request.attributes, is_all=True)
         is_first = True
         parts = self._reads.get_history(tenant, key, mask, wanted, options)
@@ -139,6 +159,36 @@ class QueryServicer(query_service_pb2_grpc.QueryServiceServicer):
                         message.metadata.CopyFrom(self._metadata(tenant, part.proof))
                     if last is not None and index == len(chunks) - 1:
                         message.next_start_time.CopyFrom(convert.moment_of(last))
+                    yield message
+
+    async def _buckets(
+        self,
+        tenant: Tenant,
+        key: str,
+        request: pb.GetHistoryRequest,
+        options: ReadOptions,
+        context: Context,
+    ) -> AsyncGenerator[pb.GetHistoryResponse, None]:
+        """The same, downsampled."""
+        how = history_convert.downsampling(request.downsample)
+        wanted = convert.history_range(request)
+        mask = await self._reads.mask(tenant, request.attributes, is_all=True)
+        is_first = True
+        parts = self._downsampled.parts(tenant, key, mask, how, wanted=wanted, options=options)
+        async with aclosing(parts):
+            async for part in parts:
+                next_start_us = part.value.next_start_us
+                chunks = list(history_convert.bucket_chunks(part.value.buckets))
+                if not chunks and (is_first or next_start_us is not None):
+                    chunks = [[]]  # The metadata, or where to go on, is an answer in itself.
+                for index, chunk in enumerate(chunks):
+                    message = pb.GetHistoryResponse(buckets=chunk)
+                    if is_first:
+                        is_first = False
+                        context.set_trailing_metadata(convert.trailers(part.proof))
+                        message.metadata.CopyFrom(self._metadata(tenant, part.proof))
+                    if next_start_us is not None and index == len(chunks) - 1:
+                        message.next_start_time.CopyFrom(convert.moment_of(next_start_us))
                     yield message
 
     async def Aggregate(  # noqa: N802
@@ -191,6 +241,64 @@ class QueryServicer(query_service_pb2_grpc.QueryServiceServicer):
             metadata=self._metadata(tenant, proof),
         )
         return self._fitting(response, "entity_keys")
+
+    async def WatchEntities(  # noqa: N802
+        self,
+        request: pb.WatchEntitiesRequest,
+        context: Context,  # noqa: ARG002
+    ) -> AsyncIterator[pb.WatchEntitiesResponse]:
+        """The latest values of entities, then every change of them."""
+        tenant = current_tenant()
+        check_bytes(request, "resume_token")
+        resumption = open_token(self._signer, tenant.id, request.resume_token)
+        for field in ("entity_keys", "attributes"):
+            check_items(request, field)
+        heartbeat = watch_convert.heartbeat_seconds(request)
+        if not request.entity_keys:
+            raise errors.invalid_argument(
+                "INVALID_FIELD", "name at least one entity", field="entity_keys"
+            )
+        keys = convert.entity_keys(request.entity_keys, "entity_keys")
+        is_all = request.scope == pb.ATTRIBUTE_SCOPE_ALL
+        mask = await self._reads.mask(tenant, request.attributes, is_all=is_all)
+        watched = await self._watches.watched(tenant, keys, mask)
+        batches = self._watches.batches(tenant, watched, resumption, heartbeat)
+        async with aclosing(batches):
+            async for batch in batches:
+                watch_metrics.sent(len(batch.changes), batch.left_out)
+                for message in watch_convert.messages(batch, watched, tenant.id, self._signer):
+                    yield message
+
+    async def WaitFor(  # noqa: N802
+        self,
+        request: pb.WaitForRequest,
+        context: Context,  # noqa: ARG002
+    ) -> pb.WaitForResponse:
+        """Answers when a tier holds the positions in a freshness token."""
+        tenant = current_tenant()
+        target = tier_convert.target(request)
+        positions = self._signer.open(request.token, tenant.id)
+        seconds = within_deadline(
+            tier_convert.wait_timeout(request), deadline.remaining(), _DEADLINE_RESERVE_SECONDS
+        )
+        waited = await self._waits.wait(target, positions, request.token, seconds)
+        return tier_convert.waited(waited, tenant.id, self._signer)
+
+    async def ExplainRoute(  # noqa: N802
+        self,
+        request: pb.ExplainRouteRequest,
+        context: Context,  # noqa: ARG002
+    ) -> pb.ExplainRouteResponse:
+        """What would become of a read now, and why."""
+        tenant = current_tenant()
+        kind = tier_convert.read_kind(request)
+        if kind is ReadKind.AGGREGATE:
+            analytics = convert.warehouse_consistency(request.consistency, tenant.id, self._signer)
+            found = await self._explainer.explain_aggregate(analytics)
+        else:
+            options = self._options(tenant, request.consistency)
+            found = await self._explainer.explain(options.consistency, kind, options.wait_seconds)
+        return tier_convert.explanation(found, tenant.id, self._signer)
 
     def _options(self, tenant: Tenant, message: consistency_pb2.Consistency) -> ReadOptions:
         """The read's consistency. First of all checks: a token of another tenant gets nothing."""

@@ -1,25 +1,24 @@
 """The query service's reads of Postgres. Every function runs in the snapshot that it is given."""
 
 import json
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
 from atlas.type.freshness import Position
 from atlas_common import errors
 from atlas_common.catalog import AttributeDef
-from atlas_common.db import NO_BEAT, Beat, Database, ReadConnection, load_queries
+from atlas_common.db import NO_BEAT, Beat, Database, Isolation, ReadConnection, load_queries
 from atlas_common.values import DataType, Scalar, from_hot_text
 from atlas_query.filters import Match
 from atlas_query.readings import Reading
-from atlas_query.requests import HistoryRange
+from atlas_query.standings import Standing
 
 Q = load_queries("atlas_query")
 
 READINGS_MAX = 200_000
 """Most readings one unary answer may have; a bound for memory here and on the server."""
 
-CHUNK_ROWS = 1_000
 _VALUE_INDEX = {
     data_type: index
     for index, data_type in enumerate(
@@ -94,11 +93,56 @@ async def held_positions(connection: ReadConnection) -> Held:
 async def tier_progress(database: Database) -> Progress:
     """How far a server is. Raises ServiceError, psycopg.Error."""
     async with database.transaction(read_only=True) as connection:
-        cursor = await connection.execute(Q["tier_progress"], {})
-        row = await cursor.fetchone()
+        return await _progress(connection)
+
+
+async def _progress(connection: ReadConnection) -> Progress:
+    cursor = await connection.execute(Q["tier_progress"], {})
+    row = await cursor.fetchone()
     if row is None:
         return Progress(NO_BEAT, ())
     return Progress(Beat(row[0], row[1]), _positions(*row[2:]))
+
+
+async def primary_standing(database: Database) -> Standing:
+    """Where the primary stands, asked in the order that standings.py explains.
+
+    Raises ServiceError, psycopg.Error.
+    """
+    async with database.transaction(read_only=True) as connection:  # Each statement looks anew.
+        cursor = await connection.execute(Q["flushes_under_way"], {})
+        row = await cursor.fetchone()
+        assert row is not None
+        cursor = await connection.execute(Q["primary_positions"], {})
+        lanes = await cursor.fetchall()
+    return Standing(
+        clock=row[0],
+        in_flight=row[1],
+        positions=tuple(Position(*lane) for lane in lanes),
+    )
+
+
+async def position_standing(
+    database: Database, positions: Sequence[Position]
+) -> tuple[str, Progress]:
+    """Where a server stands to positions (reached, pending or lost), and how far it is.
+
+    Raises ServiceError, psycopg.Error.
+    """
+    isolation = Isolation.REPEATABLE_READ  # Both answers of one view.
+    async with database.transaction(read_only=True, isolation=isolation) as connection:
+        cursor = await connection.execute(
+            Q["worst_position_state"],
+            {
+                "lanes": [position.lane for position in positions],
+                "epochs": [position.epoch for position in positions],
+                "sequences": [position.sequence for position in positions],
+            },
+        )
+        row = await cursor.fetchone()
+        progress = await _progress(connection)
+    assert row is not None
+    return row[0], progress
 
 
 async def hot_values(
@@ -173,32 +217,6 @@ async def find_entities(
         sorted((entity_id, key) for entity_id, key in rows if entity_id is not None),
         frozenset(int(key) for entity_id, key in rows if entity_id is None),
     )
-
-
-async def history(
-    connection: ReadConnection,
-    tenant_id: int,
-    entity_id: int,
-    *,
-    attribute_ids: Sequence[int] | None,
-    wanted: HistoryRange,
-    rows_max: int,
-) -> AsyncGenerator[list[PointRow], None]:
-    """The points of an entity by event time, in chunks; at most `rows_max` of them."""
-    async with connection.cursor(name="history") as cursor:
-        await cursor.execute(
-            Q["history"],
-            {
-                "tenant_id": tenant_id,
-                "entity_id": entity_id,
-                "attribute_ids": attribute_ids,
-                "start_time": wanted.start_time or "-infinity",
-                "end_time": wanted.end_time or "infinity",
-                "rows_max": rows_max,
-            },
-        )
-        while rows := await cursor.fetchmany(CHUNK_ROWS):
-            yield [PointRow._make((entity_id, *row[:3], row[3:])) for row in rows]
 
 
 def hot_reading(row: HotRow, attribute: AttributeDef) -> Reading:

@@ -1,6 +1,7 @@
 """Aggregates, from the warehouse that the cdc-reconciler service owns."""
 
 from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from typing import TYPE_CHECKING
 
 import grpc
@@ -10,13 +11,14 @@ from atlas.reconciler.v1 import reconciler_service_pb2 as warehouse_pb
 from atlas_common import errors
 from atlas_common.breaker import Breaker
 from atlas_query import convert
-from atlas_query.aggregates import AggregateQuery, WarehousePart
+from atlas_query.aggregates import AggregateQuery, Function, WarehousePart, WarehouseProof
 from atlas_query.consistency import WarehouseConsistency
 
 if TYPE_CHECKING:  # This class exists for type checkers alone.
     from atlas.reconciler.v1.reconciler_service_pb2_grpc import ReconcilerServiceAsyncStub
 
 ENDPOINT = "warehouse"
+_NO_ATTRIBUTE = 0  # Ids begin at 1.
 _FAILURES = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.INTERNAL})
 _ANSWERS = frozenset({"FRESHNESS_UNMET", "OVERLOADED"})  # UNAVAILABLE, but by one who answers.
 
@@ -57,6 +59,19 @@ class Warehouse:
         finally:
             self.breaker.cancelled(permit)  # Of no effect where an outcome was reported.
             call.cancel()  # The caller may have gone: the warehouse need not go on for nobody.
+
+    async def wait(self, wanted: WarehouseConsistency) -> WarehouseProof:
+        """What the warehouse is, once it is as fresh as wanted. Raises as `aggregate`.
+
+        Asked by an aggregate of an attribute that nobody has, in no time: it waits like any other.
+        """
+        query = AggregateQuery((Function.COUNT,), 0, 0, 0, group_by_entity=False)
+        parts = self.aggregate(query, (), (_NO_ATTRIBUTE,), wanted)
+        async with aclosing(parts):
+            async for part in parts:
+                if part.proof is not None:
+                    return part.proof
+        raise _away("it answered without a proof", 1.0)
 
     async def lag_seconds(self, timeout_seconds: float) -> float | None:
         """How far the warehouse is behind; infinite if that is not known. None: no answer."""

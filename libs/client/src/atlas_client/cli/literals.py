@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+import re
 from collections.abc import Sequence
 from datetime import timedelta
 from enum import StrEnum
@@ -15,6 +16,16 @@ from atlas_client.importing.cells import TimeUnit, cell_type, parse_time, parser
 from atlas_client.importing.errors import CellError
 from atlas_client.values import DataType, Value
 from atlas_client.where import Where, all_of
+
+_SPAN = re.compile(r"(\d+(?:\.\d+)?)\s*(us|ms|s|m|h|d)?")
+_UNITS = {
+    "us": timedelta(microseconds=1),
+    "ms": timedelta(milliseconds=1),
+    "s": timedelta(seconds=1),
+    "m": timedelta(minutes=1),
+    "h": timedelta(hours=1),
+    "d": timedelta(days=1),
+}
 
 
 class ReadLevel(StrEnum):
@@ -76,7 +87,7 @@ async def where(
 def consistency(
     level: ReadLevel | None, token: str | None, max_staleness: float | None
 ) -> Consistency | None:
-    """Put the options together. Raises typer.BadParameter."""
+    """Put the options together; None: the platform's default. Raises typer.BadParameter."""
     raw = decode_token(token)
     if level is ReadLevel.STRONG:
         return strong()
@@ -94,6 +105,17 @@ def decode_token(token: str | None) -> bytes:
         return base64.b64decode(token or "", validate=True)
     except binascii.Error as error:
         raise typer.BadParameter("--token: not as `atlas write --json` prints it") from error
+
+
+def span(text: str) -> timedelta:
+    """Read a length of time, for example 500ms, 30s, 1m, 2h or 1d; a bare number is seconds.
+
+    Raises typer.BadParameter.
+    """
+    found = _SPAN.fullmatch(text.strip())
+    if found is None:
+        raise typer.BadParameter(f"{text!r} is no length of time: write 500ms, 30s, 1m, 2h or 1d")
+    return float(found[1]) * _UNITS[found[2] or "s"]
 
 
 def time_us(text: str) -> int:

@@ -10,7 +10,14 @@ from atlas_client.cli.connection import Context, connected
 from atlas_client.cli.literals import ReadLevel
 from atlas_client.cli.output import note, print_json, print_table, shown
 from atlas_client.consistency import analytics
-from atlas_client.records import AggregateFunction, EntityState, ReadMetadata
+from atlas_client.records import (
+    AggregateFunction,
+    Bucket,
+    BucketFunction,
+    EntityState,
+    ReadMetadata,
+)
+from atlas_client.streams import ReadStream
 from atlas_client.values import from_us
 
 app = typer.Typer()
@@ -130,15 +137,38 @@ async def history(
     start: StartOption = None,
     end: EndOption = None,
     limit: Annotated[int, typer.Option("--limit", min=0, help="0 is no limit.")] = 1000,
+    bucket: Annotated[
+        str | None, typer.Option("--bucket", help="Buckets so wide, for example 1m, not points.")
+    ] = None,
+    functions: Annotated[
+        str | None,
+        typer.Option("--functions", help="Of buckets: min, max, avg, last, first, count."),
+    ] = None,
     level: ConsistencyOption = None,
     token: TokenOption = None,
     max_staleness: StalenessOption = None,
 ) -> int:
-    """Show the points of an entity, oldest first. With --json, one object per line.
+    """Show the points of an entity, or buckets of them, oldest first. With --json, one per line.
 
     Example: atlas history pump-1 -a rpm --start 2024-01-01T00:00 --tenant acme
+
+    Example: atlas history pump-1 -a rpm --bucket 1m --functions avg,max --tenant acme
     """
-    stream = context.client.history(
+    if bucket is not None:
+        stream = context.client.history_buckets(
+            entity,
+            literals.span(bucket),
+            wanted := _functions(functions),
+            attributes=attributes or (),
+            start=_moment(start),
+            end=_moment(end),
+            limit=limit,
+            consistency=literals.consistency(level, token, max_staleness),
+        )
+        return await _show_buckets(context, stream, wanted)
+    if functions is not None:
+        raise typer.BadParameter("--functions are of buckets: say how wide with --bucket")
+    points = context.client.history(
         entity,
         attributes=attributes or (),
         start=_moment(start),
@@ -147,12 +177,12 @@ async def history(
         consistency=literals.consistency(level, token, max_staleness),
     )
     if context.as_json:
-        async for reading in stream:
+        async for reading in points:
             print_json(reading)
         return exits.OK
-    rows = [(each.time, each.attribute, each.value, each.quality) async for each in stream]
+    rows = [(each.time, each.attribute, each.value, each.quality) async for each in points]
     print_table(("time", "attribute", "value", "quality"), rows)
-    _show_source(stream.metadata)
+    _show_source(points.metadata)
     return exits.OK
 
 
@@ -204,6 +234,31 @@ async def aggregate(
             for row in rows
         ],
     )
+    _show_source(stream.metadata)
+    return exits.OK
+
+
+def _functions(text: str | None) -> list[BucketFunction]:
+    """Read "avg,max". Raises typer.BadParameter."""
+    try:
+        return [BucketFunction(name.strip()) for name in (text or "avg").split(",")]
+    except ValueError:
+        names = ", ".join(BucketFunction)
+        raise typer.BadParameter(f"--functions {text!r}: choose among {names}") from None
+
+
+async def _show_buckets(
+    context: Context, stream: ReadStream[Bucket], functions: list[BucketFunction]
+) -> int:
+    if context.as_json:
+        async for each in stream:
+            print_json(each)
+        return exits.OK
+    rows = [
+        (each.time, each.attribute, *(each.results[function] for function in functions))
+        async for each in stream
+    ]
+    print_table(("time", "attribute", *functions), rows)
     _show_source(stream.metadata)
     return exits.OK
 

@@ -6,7 +6,16 @@ from importlib.metadata import EntryPoint, entry_points
 import stamina.instrumentation
 import typer
 
-from atlas_client.cli import exits, producing, projecting, reading, state, writing
+from atlas_client.cli import (
+    exits,
+    freshness,
+    producing,
+    projecting,
+    reading,
+    state,
+    watching,
+    writing,
+)
 from atlas_client.cli.output import note
 
 PLUGIN_GROUP = "atlas.commands"
@@ -32,7 +41,15 @@ def build() -> typer.Typer:
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"]},
     )
-    for own in (writing.app, producing.app, reading.app, projecting.app, state.app):
+    for own in (
+        writing.app,
+        producing.app,
+        reading.app,
+        watching.app,
+        freshness.app,
+        projecting.app,
+        state.app,
+    ):
         _adopt(app, own)
     for entry_point in sorted(entry_points(group=PLUGIN_GROUP), key=lambda each: each.name):
         plugin = load_plugin(entry_point)

@@ -45,6 +45,42 @@ ATTRIBUTE_SCOPE_ALL: AttributeScope.ValueType  # 2
 """Hot and cold."""
 Global___AttributeScope: _TypeAlias = AttributeScope  # noqa: Y015
 
+class _BucketFunction:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _BucketFunctionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_BucketFunction.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    BUCKET_FUNCTION_UNSPECIFIED: _BucketFunction.ValueType  # 0
+    BUCKET_FUNCTION_MIN: _BucketFunction.ValueType  # 1
+    """MIN, MAX and AVG are of INT, DOUBLE and DECIMAL attributes. NaN counts as greater than all numbers.
+    MIN and MAX are of the attribute's type, AVG is a double.
+    """
+    BUCKET_FUNCTION_MAX: _BucketFunction.ValueType  # 2
+    BUCKET_FUNCTION_AVG: _BucketFunction.ValueType  # 3
+    BUCKET_FUNCTION_LAST: _BucketFunction.ValueType  # 4
+    """The value with the greatest, or the least, event time; of equal ones the last, or the first, to arrive."""
+    BUCKET_FUNCTION_FIRST: _BucketFunction.ValueType  # 5
+    BUCKET_FUNCTION_COUNT: _BucketFunction.ValueType  # 6
+    """An int."""
+
+class BucketFunction(_BucketFunction, metaclass=_BucketFunctionEnumTypeWrapper):
+    """What to compute of the points of an attribute in a bucket."""
+
+BUCKET_FUNCTION_UNSPECIFIED: BucketFunction.ValueType  # 0
+BUCKET_FUNCTION_MIN: BucketFunction.ValueType  # 1
+"""MIN, MAX and AVG are of INT, DOUBLE and DECIMAL attributes. NaN counts as greater than all numbers.
+MIN and MAX are of the attribute's type, AVG is a double.
+"""
+BUCKET_FUNCTION_MAX: BucketFunction.ValueType  # 2
+BUCKET_FUNCTION_AVG: BucketFunction.ValueType  # 3
+BUCKET_FUNCTION_LAST: BucketFunction.ValueType  # 4
+"""The value with the greatest, or the least, event time; of equal ones the last, or the first, to arrive."""
+BUCKET_FUNCTION_FIRST: BucketFunction.ValueType  # 5
+BUCKET_FUNCTION_COUNT: BucketFunction.ValueType  # 6
+"""An int."""
+Global___BucketFunction: _TypeAlias = BucketFunction  # noqa: Y015
+
 class _AggregateFunction:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -69,6 +105,80 @@ AGGREGATE_FUNCTION_AVG: AggregateFunction.ValueType  # 3
 AGGREGATE_FUNCTION_MIN: AggregateFunction.ValueType  # 4
 AGGREGATE_FUNCTION_MAX: AggregateFunction.ValueType  # 5
 Global___AggregateFunction: _TypeAlias = AggregateFunction  # noqa: Y015
+
+class _PositionState:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _PositionStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_PositionState.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    POSITION_STATE_UNSPECIFIED: _PositionState.ValueType  # 0
+    """No token, or the copy does not answer."""
+    POSITION_STATE_REACHED: _PositionState.ValueType  # 1
+    POSITION_STATE_PENDING: _PositionState.ValueType  # 2
+    POSITION_STATE_LOST: _PositionState.ValueType  # 3
+    """A failover lost what the token stands for: it will never be reached."""
+
+class PositionState(_PositionState, metaclass=_PositionStateEnumTypeWrapper):
+    """Where a copy stands to a freshness token."""
+
+POSITION_STATE_UNSPECIFIED: PositionState.ValueType  # 0
+"""No token, or the copy does not answer."""
+POSITION_STATE_REACHED: PositionState.ValueType  # 1
+POSITION_STATE_PENDING: PositionState.ValueType  # 2
+POSITION_STATE_LOST: PositionState.ValueType  # 3
+"""A failover lost what the token stands for: it will never be reached."""
+Global___PositionState: _TypeAlias = PositionState  # noqa: Y015
+
+class _ReadKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ReadKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ReadKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    READ_KIND_UNSPECIFIED: _ReadKind.ValueType  # 0
+    """LATEST_HOT."""
+    READ_KIND_LATEST_HOT: _ReadKind.ValueType  # 1
+    """GetEntities of hot attributes only."""
+    READ_KIND_LATEST_ALL: _ReadKind.ValueType  # 2
+    """GetEntities with a cold attribute."""
+    READ_KIND_FIND: _ReadKind.ValueType  # 3
+    READ_KIND_HISTORY: _ReadKind.ValueType  # 4
+    READ_KIND_AGGREGATE: _ReadKind.ValueType  # 5
+
+class ReadKind(_ReadKind, metaclass=_ReadKindEnumTypeWrapper): ...
+
+READ_KIND_UNSPECIFIED: ReadKind.ValueType  # 0
+"""LATEST_HOT."""
+READ_KIND_LATEST_HOT: ReadKind.ValueType  # 1
+"""GetEntities of hot attributes only."""
+READ_KIND_LATEST_ALL: ReadKind.ValueType  # 2
+"""GetEntities with a cold attribute."""
+READ_KIND_FIND: ReadKind.ValueType  # 3
+READ_KIND_HISTORY: ReadKind.ValueType  # 4
+READ_KIND_AGGREGATE: ReadKind.ValueType  # 5
+Global___ReadKind: _TypeAlias = ReadKind  # noqa: Y015
+
+class _RouteAction:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _RouteActionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RouteAction.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    ROUTE_ACTION_UNSPECIFIED: _RouteAction.ValueType  # 0
+    ROUTE_ACTION_READ: _RouteAction.ValueType  # 1
+    ROUTE_ACTION_WAIT: _RouteAction.ValueType  # 2
+    """Wait for a tier to become fresh enough, then fail."""
+    ROUTE_ACTION_FAIL: _RouteAction.ValueType  # 3
+
+class RouteAction(_RouteAction, metaclass=_RouteActionEnumTypeWrapper): ...
+
+ROUTE_ACTION_UNSPECIFIED: RouteAction.ValueType  # 0
+ROUTE_ACTION_READ: RouteAction.ValueType  # 1
+ROUTE_ACTION_WAIT: RouteAction.ValueType  # 2
+"""Wait for a tier to become fresh enough, then fail."""
+ROUTE_ACTION_FAIL: RouteAction.ValueType  # 3
+Global___RouteAction: _TypeAlias = RouteAction  # noqa: Y015
 
 @_typing.final
 class Reading(_message.Message):
@@ -484,9 +594,10 @@ class GetHistoryRequest(_message.Message):
     END_TIME_FIELD_NUMBER: _builtins.int
     LIMIT_FIELD_NUMBER: _builtins.int
     CONSISTENCY_FIELD_NUMBER: _builtins.int
+    DOWNSAMPLE_FIELD_NUMBER: _builtins.int
     entity_key: _builtins.str
     limit: _builtins.int
-    """Stop after so many readings; 0: 100,000, the most one call gives."""
+    """Stop after so many readings (or buckets); 0: 100,000, the most one call gives."""
     @_builtins.property
     def attributes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Empty: all attributes."""
@@ -499,6 +610,10 @@ class GetHistoryRequest(_message.Message):
     def end_time(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
     def consistency(self) -> _consistency_pb2.Consistency: ...
+    @_builtins.property
+    def downsample(self) -> Global___Downsample:
+        """Set: buckets instead of readings."""
+
     def __init__(
         self,
         *,
@@ -508,14 +623,76 @@ class GetHistoryRequest(_message.Message):
         end_time: _timestamp_pb2.Timestamp | None = ...,
         limit: _builtins.int = ...,
         consistency: _consistency_pb2.Consistency | None = ...,
+        downsample: Global___Downsample | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["consistency", b"consistency", "end_time", b"end_time", "start_time", b"start_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["consistency", b"consistency", "downsample", b"downsample", "end_time", b"end_time", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attributes", b"attributes", "consistency", b"consistency", "end_time", b"end_time", "entity_key", b"entity_key", "limit", b"limit", "start_time", b"start_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attributes", b"attributes", "consistency", b"consistency", "downsample", b"downsample", "end_time", b"end_time", "entity_key", b"entity_key", "limit", b"limit", "start_time", b"start_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetHistoryRequest: _TypeAlias = GetHistoryRequest  # noqa: Y015
+
+@_typing.final
+class Downsample(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BUCKET_FIELD_NUMBER: _builtins.int
+    FUNCTIONS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def bucket(self) -> _duration_pb2.Duration:
+        """Width of the buckets, 1 microsecond to 100 years. They are aligned to the epoch; the first and the last
+        one hold only what lies within start_time and end_time.
+        """
+
+    @_builtins.property
+    def functions(self) -> _containers.RepeatedScalarFieldContainer[Global___BucketFunction.ValueType]:
+        """At least one."""
+
+    def __init__(
+        self,
+        *,
+        bucket: _duration_pb2.Duration | None = ...,
+        functions: _abc.Iterable[Global___BucketFunction.ValueType] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["bucket", b"bucket"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bucket", b"bucket", "functions", b"functions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Downsample: _TypeAlias = Downsample  # noqa: Y015
+
+@_typing.final
+class Bucket(_message.Message):
+    """The points of one attribute in one bucket of event time. There is at least one."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ATTRIBUTE_FIELD_NUMBER: _builtins.int
+    BUCKET_TIME_US_FIELD_NUMBER: _builtins.int
+    RESULTS_FIELD_NUMBER: _builtins.int
+    attribute: _builtins.str
+    bucket_time_us: _builtins.int
+    """The bucket's beginning."""
+    @_builtins.property
+    def results(self) -> _containers.RepeatedCompositeFieldContainer[_value_pb2.Value]:
+        """One per function asked, in its order."""
+
+    def __init__(
+        self,
+        *,
+        attribute: _builtins.str = ...,
+        bucket_time_us: _builtins.int = ...,
+        results: _abc.Iterable[_value_pb2.Value] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attribute", b"attribute", "bucket_time_us", b"bucket_time_us", "results", b"results"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Bucket: _TypeAlias = Bucket  # noqa: Y015
 
 @_typing.final
 class GetHistoryResponse(_message.Message):
@@ -524,6 +701,7 @@ class GetHistoryResponse(_message.Message):
     READINGS_FIELD_NUMBER: _builtins.int
     METADATA_FIELD_NUMBER: _builtins.int
     NEXT_START_TIME_FIELD_NUMBER: _builtins.int
+    BUCKETS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def readings(self) -> _containers.RepeatedCompositeFieldContainer[Global___Reading]:
         """At most 1,000 a message."""
@@ -536,16 +714,21 @@ class GetHistoryResponse(_message.Message):
     def next_start_time(self) -> _timestamp_pb2.Timestamp:
         """In the last message, when the limit was reached: ask again from here."""
 
+    @_builtins.property
+    def buckets(self) -> _containers.RepeatedCompositeFieldContainer[Global___Bucket]:
+        """With downsample: at most 1,000 a message, by time, then by attribute. Buckets without points are absent."""
+
     def __init__(
         self,
         *,
         readings: _abc.Iterable[Global___Reading] | None = ...,
         metadata: _consistency_pb2.ReadMetadata | None = ...,
         next_start_time: _timestamp_pb2.Timestamp | None = ...,
+        buckets: _abc.Iterable[Global___Bucket] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["metadata", b"metadata", "next_start_time", b"next_start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["metadata", b"metadata", "next_start_time", b"next_start_time", "readings", b"readings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["buckets", b"buckets", "metadata", b"metadata", "next_start_time", b"next_start_time", "readings", b"readings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -742,3 +925,302 @@ class ListTiersResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListTiersResponse: _TypeAlias = ListTiersResponse  # noqa: Y015
+
+@_typing.final
+class WatchEntitiesRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENTITY_KEYS_FIELD_NUMBER: _builtins.int
+    ATTRIBUTES_FIELD_NUMBER: _builtins.int
+    SCOPE_FIELD_NUMBER: _builtins.int
+    RESUME_TOKEN_FIELD_NUMBER: _builtins.int
+    HEARTBEAT_INTERVAL_FIELD_NUMBER: _builtins.int
+    scope: Global___AttributeScope.ValueType
+    resume_token: _builtins.bytes
+    """The last resume_token of an earlier watch of the same, or any freshness token: begin with what came
+    after. Unset: begin with a snapshot.
+    """
+    @_builtins.property
+    def entity_keys(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """All must exist."""
+
+    @_builtins.property
+    def attributes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Names, hot or cold. Empty: as scope says, as of now."""
+
+    @_builtins.property
+    def heartbeat_interval(self) -> _duration_pb2.Duration:
+        """Say so when nothing has changed for so long. Unset: 5 s; 0.1 s to 1 min."""
+
+    def __init__(
+        self,
+        *,
+        entity_keys: _abc.Iterable[_builtins.str] | None = ...,
+        attributes: _abc.Iterable[_builtins.str] | None = ...,
+        scope: Global___AttributeScope.ValueType = ...,
+        resume_token: _builtins.bytes = ...,
+        heartbeat_interval: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["heartbeat_interval", b"heartbeat_interval"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attributes", b"attributes", "entity_keys", b"entity_keys", "heartbeat_interval", b"heartbeat_interval", "resume_token", b"resume_token", "scope", b"scope"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchEntitiesRequest: _TypeAlias = WatchEntitiesRequest  # noqa: Y015
+
+@_typing.final
+class WatchEntitiesResponse(_message.Message):
+    """Changes between two moments. A change is a point that became the newest of its attribute."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENTITIES_FIELD_NUMBER: _builtins.int
+    SNAPSHOT_FIELD_NUMBER: _builtins.int
+    SNAPSHOT_REASON_FIELD_NUMBER: _builtins.int
+    RESUME_TOKEN_FIELD_NUMBER: _builtins.int
+    TOKEN_FIELD_NUMBER: _builtins.int
+    AS_OF_FIELD_NUMBER: _builtins.int
+    COALESCED_COUNT_FIELD_NUMBER: _builtins.int
+    snapshot: _builtins.bool
+    """The readings are the latest values, all of them: forget what you had."""
+    snapshot_reason: _builtins.str
+    """Why there is a snapshot although a resume_token was given; in the snapshot's first message."""
+    resume_token: _builtins.bytes
+    """In the last message of a moment: give it to the next watch. Until it comes, more of the same moment follows."""
+    token: _builtins.bytes
+    """Goes with resume_token: the positions that all that was sent holds, for reads that are as fresh."""
+    coalesced_count: _builtins.int
+    """Changes left out since the message before, because newer ones of the same attributes follow: the reader
+    is too slow to be sent all.
+    """
+    @_builtins.property
+    def entities(self) -> _containers.RepeatedCompositeFieldContainer[Global___EntityState]:
+        """Each entity's readings in the order in which they arrived; at most 1,000 a message."""
+
+    @_builtins.property
+    def as_of(self) -> _timestamp_pb2.Timestamp:
+        """Goes with resume_token: everything committed before this moment of the primary's clock was sent."""
+
+    def __init__(
+        self,
+        *,
+        entities: _abc.Iterable[Global___EntityState] | None = ...,
+        snapshot: _builtins.bool = ...,
+        snapshot_reason: _builtins.str = ...,
+        resume_token: _builtins.bytes = ...,
+        token: _builtins.bytes = ...,
+        as_of: _timestamp_pb2.Timestamp | None = ...,
+        coalesced_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["as_of", b"as_of"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["as_of", b"as_of", "coalesced_count", b"coalesced_count", "entities", b"entities", "resume_token", b"resume_token", "snapshot", b"snapshot", "snapshot_reason", b"snapshot_reason", "token", b"token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchEntitiesResponse: _TypeAlias = WatchEntitiesResponse  # noqa: Y015
+
+@_typing.final
+class TierState(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SOURCE_FIELD_NUMBER: _builtins.int
+    ENDPOINT_FIELD_NUMBER: _builtins.int
+    AVAILABLE_FIELD_NUMBER: _builtins.int
+    BREAKER_FIELD_NUMBER: _builtins.int
+    LAG_FIELD_NUMBER: _builtins.int
+    POSITION_STATE_FIELD_NUMBER: _builtins.int
+    TOKEN_FIELD_NUMBER: _builtins.int
+    FRESH_IN_FIELD_NUMBER: _builtins.int
+    READS_RUNNING_FIELD_NUMBER: _builtins.int
+    source: _consistency_pb2.Source.ValueType
+    endpoint: _builtins.str
+    available: _builtins.bool
+    breaker: _builtins.str
+    """CLOSED, OPEN or HALF_OPEN."""
+    position_state: Global___PositionState.ValueType
+    token: _builtins.bytes
+    """What it holds, as a freshness token; empty where that is not known."""
+    reads_running: _builtins.int
+    @_builtins.property
+    def lag(self) -> _duration_pb2.Duration:
+        """Unset: unknown."""
+
+    @_builtins.property
+    def fresh_in(self) -> _duration_pb2.Duration:
+        """In how long it will be as fresh as asked, by the speed at which it moves now. Unset: it is, it does not
+        move, or nothing is known.
+        """
+
+    def __init__(
+        self,
+        *,
+        source: _consistency_pb2.Source.ValueType = ...,
+        endpoint: _builtins.str = ...,
+        available: _builtins.bool = ...,
+        breaker: _builtins.str = ...,
+        lag: _duration_pb2.Duration | None = ...,
+        position_state: Global___PositionState.ValueType = ...,
+        token: _builtins.bytes = ...,
+        fresh_in: _duration_pb2.Duration | None = ...,
+        reads_running: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["fresh_in", b"fresh_in", "lag", b"lag"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["available", b"available", "breaker", b"breaker", "endpoint", b"endpoint", "fresh_in", b"fresh_in", "lag", b"lag", "position_state", b"position_state", "reads_running", b"reads_running", "source", b"source", "token", b"token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TierState: _TypeAlias = TierState  # noqa: Y015
+
+@_typing.final
+class WaitForRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOKEN_FIELD_NUMBER: _builtins.int
+    TIER_FIELD_NUMBER: _builtins.int
+    ENDPOINT_FIELD_NUMBER: _builtins.int
+    ALL_REPLICAS_FIELD_NUMBER: _builtins.int
+    WAIT_TIMEOUT_FIELD_NUMBER: _builtins.int
+    token: _builtins.bytes
+    tier: _consistency_pb2.Source.ValueType
+    """REPLICA: any one, or as the next two fields say."""
+    endpoint: _builtins.str
+    """One replica by its name, for example "replica-1"."""
+    all_replicas: _builtins.bool
+    """Every replica that answers now."""
+    @_builtins.property
+    def wait_timeout(self) -> _duration_pb2.Duration:
+        """Unset: 2 s; never beyond the call's deadline. Then the call fails with FRESHNESS_UNMET."""
+
+    def __init__(
+        self,
+        *,
+        token: _builtins.bytes = ...,
+        tier: _consistency_pb2.Source.ValueType = ...,
+        endpoint: _builtins.str = ...,
+        all_replicas: _builtins.bool = ...,
+        wait_timeout: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["wait_timeout", b"wait_timeout"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["all_replicas", b"all_replicas", "endpoint", b"endpoint", "tier", b"tier", "token", b"token", "wait_timeout", b"wait_timeout"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WaitForRequest: _TypeAlias = WaitForRequest  # noqa: Y015
+
+@_typing.final
+class WaitForResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TIERS_FIELD_NUMBER: _builtins.int
+    WAITED_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def tiers(self) -> _containers.RepeatedCompositeFieldContainer[Global___TierState]:
+        """Those that hold the token's positions now."""
+
+    @_builtins.property
+    def waited(self) -> _duration_pb2.Duration: ...
+    def __init__(
+        self,
+        *,
+        tiers: _abc.Iterable[Global___TierState] | None = ...,
+        waited: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["waited", b"waited"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["tiers", b"tiers", "waited", b"waited"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WaitForResponse: _TypeAlias = WaitForResponse  # noqa: Y015
+
+@_typing.final
+class ExplainRouteRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONSISTENCY_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    kind: Global___ReadKind.ValueType
+    @_builtins.property
+    def consistency(self) -> _consistency_pb2.Consistency: ...
+    def __init__(
+        self,
+        *,
+        consistency: _consistency_pb2.Consistency | None = ...,
+        kind: Global___ReadKind.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["consistency", b"consistency"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["consistency", b"consistency", "kind", b"kind"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExplainRouteRequest: _TypeAlias = ExplainRouteRequest  # noqa: Y015
+
+@_typing.final
+class RouteCandidate(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TIER_FIELD_NUMBER: _builtins.int
+    VERDICT_FIELD_NUMBER: _builtins.int
+    verdict: _builtins.str
+    """For people: "chosen", "lag 4.2 s is over 3.0 s", "not for this kind of read"."""
+    @_builtins.property
+    def tier(self) -> Global___TierState: ...
+    def __init__(
+        self,
+        *,
+        tier: Global___TierState | None = ...,
+        verdict: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["tier", b"tier"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["tier", b"tier", "verdict", b"verdict"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RouteCandidate: _TypeAlias = RouteCandidate  # noqa: Y015
+
+@_typing.final
+class ExplainRouteResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACTION_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
+    ENDPOINT_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    ON_UNMET_FIELD_NUMBER: _builtins.int
+    WHEN_UNMET_FIELD_NUMBER: _builtins.int
+    CANDIDATES_FIELD_NUMBER: _builtins.int
+    action: Global___RouteAction.ValueType
+    source: _consistency_pb2.Source.ValueType
+    """Of what would be read; unset unless action is READ."""
+    endpoint: _builtins.str
+    reason: _builtins.str
+    """As route_reason in the answer."""
+    on_unmet: _consistency_pb2.OnUnmet.ValueType
+    """What on_unmet says, the default filled in, and what it would do when no tier is fresh enough."""
+    when_unmet: _builtins.str
+    @_builtins.property
+    def candidates(self) -> _containers.RepeatedCompositeFieldContainer[Global___RouteCandidate]: ...
+    def __init__(
+        self,
+        *,
+        action: Global___RouteAction.ValueType = ...,
+        source: _consistency_pb2.Source.ValueType = ...,
+        endpoint: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        on_unmet: _consistency_pb2.OnUnmet.ValueType = ...,
+        when_unmet: _builtins.str = ...,
+        candidates: _abc.Iterable[Global___RouteCandidate] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "candidates", b"candidates", "endpoint", b"endpoint", "on_unmet", b"on_unmet", "reason", b"reason", "source", b"source", "when_unmet", b"when_unmet"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExplainRouteResponse: _TypeAlias = ExplainRouteResponse  # noqa: Y015

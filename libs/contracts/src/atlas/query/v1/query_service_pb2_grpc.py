@@ -60,6 +60,21 @@ class QueryServiceStub:
                 request_serializer=atlas_dot_query_dot_v1_dot_query__service__pb2.ListTiersRequest.SerializeToString,
                 response_deserializer=atlas_dot_query_dot_v1_dot_query__service__pb2.ListTiersResponse.FromString,
                 _registered_method=True)
+        self.WatchEntities = channel.unary_stream(
+                '/atlas.query.v1.QueryService/WatchEntities',
+                request_serializer=atlas_dot_query_dot_v1_dot_query__service__pb2.WatchEntitiesRequest.SerializeToString,
+                response_deserializer=atlas_dot_query_dot_v1_dot_query__service__pb2.WatchEntitiesResponse.FromString,
+                _registered_method=True)
+        self.WaitFor = channel.unary_unary(
+                '/atlas.query.v1.QueryService/WaitFor',
+                request_serializer=atlas_dot_query_dot_v1_dot_query__service__pb2.WaitForRequest.SerializeToString,
+                response_deserializer=atlas_dot_query_dot_v1_dot_query__service__pb2.WaitForResponse.FromString,
+                _registered_method=True)
+        self.ExplainRoute = channel.unary_unary(
+                '/atlas.query.v1.QueryService/ExplainRoute',
+                request_serializer=atlas_dot_query_dot_v1_dot_query__service__pb2.ExplainRouteRequest.SerializeToString,
+                response_deserializer=atlas_dot_query_dot_v1_dot_query__service__pb2.ExplainRouteResponse.FromString,
+                _registered_method=True)
 
 
 class QueryServiceServicer:
@@ -82,7 +97,7 @@ class QueryServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetHistory(self, request, context):
-        """The points of one entity in a range of event time, oldest first.
+        """The points of one entity in a range of event time, oldest first; or what buckets of them amount to.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -97,6 +112,28 @@ class QueryServiceServicer:
 
     def ListTiers(self, request, context):
         """The tiers this process routes to, and how far each is behind. Needs no tenant.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WatchEntities(self, request, context):
+        """The latest values of entities, then every change of them, until the caller hangs up.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WaitFor(self, request, context):
+        """Answers when a tier holds the positions in a freshness token.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ExplainRoute(self, request, context):
+        """What would become of a read now, and why. Reads no data. A read of hot values that says "hotcache"
+        here may get what hotcache answered a moment ago: the read then says "near cache".
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -129,6 +166,21 @@ def add_QueryServiceServicer_to_server(servicer, server):
                     servicer.ListTiers,
                     request_deserializer=atlas_dot_query_dot_v1_dot_query__service__pb2.ListTiersRequest.FromString,
                     response_serializer=atlas_dot_query_dot_v1_dot_query__service__pb2.ListTiersResponse.SerializeToString,
+            ),
+            'WatchEntities': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchEntities,
+                    request_deserializer=atlas_dot_query_dot_v1_dot_query__service__pb2.WatchEntitiesRequest.FromString,
+                    response_serializer=atlas_dot_query_dot_v1_dot_query__service__pb2.WatchEntitiesResponse.SerializeToString,
+            ),
+            'WaitFor': grpc.unary_unary_rpc_method_handler(
+                    servicer.WaitFor,
+                    request_deserializer=atlas_dot_query_dot_v1_dot_query__service__pb2.WaitForRequest.FromString,
+                    response_serializer=atlas_dot_query_dot_v1_dot_query__service__pb2.WaitForResponse.SerializeToString,
+            ),
+            'ExplainRoute': grpc.unary_unary_rpc_method_handler(
+                    servicer.ExplainRoute,
+                    request_deserializer=atlas_dot_query_dot_v1_dot_query__service__pb2.ExplainRouteRequest.FromString,
+                    response_serializer=atlas_dot_query_dot_v1_dot_query__service__pb2.ExplainRouteResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -267,6 +319,87 @@ class QueryService:
             '/atlas.query.v1.QueryService/ListTiers',
             atlas_dot_query_dot_v1_dot_query__service__pb2.ListTiersRequest.SerializeToString,
             atlas_dot_query_dot_v1_dot_query__service__pb2.ListTiersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchEntities(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/atlas.query.v1.QueryService/WatchEntities',
+            atlas_dot_query_dot_v1_dot_query__service__pb2.WatchEntitiesRequest.SerializeToString,
+            atlas_dot_query_dot_v1_dot_query__service__pb2.WatchEntitiesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WaitFor(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/atlas.query.v1.QueryService/WaitFor',
+            atlas_dot_query_dot_v1_dot_query__service__pb2.WaitForRequest.SerializeToString,
+            atlas_dot_query_dot_v1_dot_query__service__pb2.WaitForResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExplainRoute(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/atlas.query.v1.QueryService/ExplainRoute',
+            atlas_dot_query_dot_v1_dot_query__service__pb2.ExplainRouteRequest.SerializeToString,
+            atlas_dot_query_dot_v1_dot_query__service__pb2.ExplainRouteResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -40,11 +40,19 @@ class QueryServiceStub:
     filter matches them.
     """
     GetHistory: _grpc.UnaryStreamMultiCallable[_query_service_pb2.GetHistoryRequest, _query_service_pb2.GetHistoryResponse]
-    """The points of one entity in a range of event time, oldest first."""
+    """The points of one entity in a range of event time, oldest first; or what buckets of them amount to."""
     Aggregate: _grpc.UnaryStreamMultiCallable[_query_service_pb2.AggregateRequest, _query_service_pb2.AggregateResponse]
     """Aggregates over the warehouse."""
     ListTiers: _grpc.UnaryUnaryMultiCallable[_query_service_pb2.ListTiersRequest, _query_service_pb2.ListTiersResponse]
     """The tiers this process routes to, and how far each is behind. Needs no tenant."""
+    WatchEntities: _grpc.UnaryStreamMultiCallable[_query_service_pb2.WatchEntitiesRequest, _query_service_pb2.WatchEntitiesResponse]
+    """The latest values of entities, then every change of them, until the caller hangs up."""
+    WaitFor: _grpc.UnaryUnaryMultiCallable[_query_service_pb2.WaitForRequest, _query_service_pb2.WaitForResponse]
+    """Answers when a tier holds the positions in a freshness token."""
+    ExplainRoute: _grpc.UnaryUnaryMultiCallable[_query_service_pb2.ExplainRouteRequest, _query_service_pb2.ExplainRouteResponse]
+    """What would become of a read now, and why. Reads no data. A read of hot values that says "hotcache"
+    here may get what hotcache answered a moment ago: the read then says "near cache".
+    """
 
 @_typing.type_check_only
 class QueryServiceAsyncStub(QueryServiceStub):
@@ -58,11 +66,19 @@ class QueryServiceAsyncStub(QueryServiceStub):
     filter matches them.
     """
     GetHistory: _aio.UnaryStreamMultiCallable[_query_service_pb2.GetHistoryRequest, _query_service_pb2.GetHistoryResponse]  # type: ignore[assignment]
-    """The points of one entity in a range of event time, oldest first."""
+    """The points of one entity in a range of event time, oldest first; or what buckets of them amount to."""
     Aggregate: _aio.UnaryStreamMultiCallable[_query_service_pb2.AggregateRequest, _query_service_pb2.AggregateResponse]  # type: ignore[assignment]
     """Aggregates over the warehouse."""
     ListTiers: _aio.UnaryUnaryMultiCallable[_query_service_pb2.ListTiersRequest, _query_service_pb2.ListTiersResponse]  # type: ignore[assignment]
     """The tiers this process routes to, and how far each is behind. Needs no tenant."""
+    WatchEntities: _aio.UnaryStreamMultiCallable[_query_service_pb2.WatchEntitiesRequest, _query_service_pb2.WatchEntitiesResponse]  # type: ignore[assignment]
+    """The latest values of entities, then every change of them, until the caller hangs up."""
+    WaitFor: _aio.UnaryUnaryMultiCallable[_query_service_pb2.WaitForRequest, _query_service_pb2.WaitForResponse]  # type: ignore[assignment]
+    """Answers when a tier holds the positions in a freshness token."""
+    ExplainRoute: _aio.UnaryUnaryMultiCallable[_query_service_pb2.ExplainRouteRequest, _query_service_pb2.ExplainRouteResponse]  # type: ignore[assignment]
+    """What would become of a read now, and why. Reads no data. A read of hot values that says "hotcache"
+    here may get what hotcache answered a moment ago: the read then says "near cache".
+    """
 
 class QueryServiceServicer(metaclass=_abc_1.ABCMeta):
     """Answers reads at the freshness the caller asks for, and says what it served."""
@@ -91,7 +107,7 @@ class QueryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _query_service_pb2.GetHistoryRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_query_service_pb2.GetHistoryResponse], _abc.AsyncIterator[_query_service_pb2.GetHistoryResponse]]:
-        """The points of one entity in a range of event time, oldest first."""
+        """The points of one entity in a range of event time, oldest first; or what buckets of them amount to."""
 
     @_abc_1.abstractmethod
     def Aggregate(
@@ -108,5 +124,31 @@ class QueryServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_query_service_pb2.ListTiersResponse, _abc.Awaitable[_query_service_pb2.ListTiersResponse]]:
         """The tiers this process routes to, and how far each is behind. Needs no tenant."""
+
+    @_abc_1.abstractmethod
+    def WatchEntities(
+        self,
+        request: _query_service_pb2.WatchEntitiesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_query_service_pb2.WatchEntitiesResponse], _abc.AsyncIterator[_query_service_pb2.WatchEntitiesResponse]]:
+        """The latest values of entities, then every change of them, until the caller hangs up."""
+
+    @_abc_1.abstractmethod
+    def WaitFor(
+        self,
+        request: _query_service_pb2.WaitForRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_query_service_pb2.WaitForResponse, _abc.Awaitable[_query_service_pb2.WaitForResponse]]:
+        """Answers when a tier holds the positions in a freshness token."""
+
+    @_abc_1.abstractmethod
+    def ExplainRoute(
+        self,
+        request: _query_service_pb2.ExplainRouteRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_query_service_pb2.ExplainRouteResponse, _abc.Awaitable[_query_service_pb2.ExplainRouteResponse]]:
+        """What would become of a read now, and why. Reads no data. A read of hot values that says "hotcache"
+        here may get what hotcache answered a moment ago: the read then says "near cache".
+        """
 
 def add_QueryServiceServicer_to_server(servicer: QueryServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

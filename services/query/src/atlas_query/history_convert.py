@@ -1,0 +1,67 @@
+"""Between the messages of a downsampled history and the domain."""
+
+from collections.abc import Iterator, Sequence
+
+from atlas.query.v1 import query_service_pb2 as pb
+from atlas_common import errors
+from atlas_common.limits import check_items
+from atlas_common.values import to_proto
+from atlas_query.buckets import BucketFunction, BucketReading, Downsampling
+from atlas_query.convert import MESSAGE_BYTES_MAX, MESSAGE_READINGS_MAX
+
+BUCKET_US_MAX = 100 * 366 * 86_400 * 1_000_000
+
+_FUNCTIONS = {
+    pb.BUCKET_FUNCTION_MIN: BucketFunction.MIN,
+    pb.BUCKET_FUNCTION_MAX: BucketFunction.MAX,
+    pb.BUCKET_FUNCTION_AVG: BucketFunction.AVG,
+    pb.BUCKET_FUNCTION_LAST: BucketFunction.LAST,
+    pb.BUCKET_FUNCTION_FIRST: BucketFunction.FIRST,
+    pb.BUCKET_FUNCTION_COUNT: BucketFunction.COUNT,
+}
+
+
+def downsampling(message: pb.Downsample) -> Downsampling:
+    """What to compute of which buckets. Raises INVALID_ARGUMENT: INVALID_FIELD, BATCH_TOO_LARGE."""
+    check_items(message, "functions")
+    if not message.functions:
+        raise _invalid("downsample.functions", "name at least one function")
+    for index, function in enumerate(message.functions):
+        if function not in _FUNCTIONS:
+            raise _invalid(f"downsample.functions[{index}]", f"there is no function {function}")
+    bucket_us = message.bucket.seconds * 1_000_000 + message.bucket.nanos // 1_000
+    if not 0 < bucket_us <= BUCKET_US_MAX:
+        raise _invalid(
+            "downsample.bucket", "a bucket is 1 microsecond to 100 years wide: give its width"
+        )
+    functions = tuple(_FUNCTIONS[function] for function in message.functions)
+    return Downsampling(bucket_us, functions)
+
+
+def bucket_chunks(items: Sequence[BucketReading]) -> Iterator[list[pb.Bucket]]:
+    """The buckets in lists that fit into one message each: by number and by size."""
+    chunk: list[pb.Bucket] = []
+    size = 0
+    for message in map(_bucket, items):
+        message_size = message.ByteSize()
+        if chunk and (
+            len(chunk) >= MESSAGE_READINGS_MAX or size + message_size > MESSAGE_BYTES_MAX
+        ):
+            yield chunk
+            chunk, size = [], 0
+        chunk.append(message)
+        size += message_size
+    if chunk:
+        yield chunk
+
+
+def _bucket(item: BucketReading) -> pb.Bucket:
+    return pb.Bucket(
+        attribute=item.attribute,
+        bucket_time_us=item.bucket_us,
+        results=[to_proto(*result) for result in item.results],
+    )
+
+
+def _invalid(field: str, message: str) -> errors.ServiceError:
+    return errors.invalid_argument("INVALID_FIELD", message, field=field)

@@ -1,0 +1,1 @@
+"""WatchEntities: the latest values of entities, then every change of them."""
