@@ -5,9 +5,10 @@ CREATE OR REPLACE FUNCTION beat_heart(min_interval interval) RETURNS boolean
 LANGUAGE sql SECURITY DEFINER SET search_path = atlas, pg_temp AS $$
     WITH beat AS (
         UPDATE replication_heartbeat
-        -- Never back, even if the clock steps: lag is a difference of beats.
-        SET beat_id = beat_id + 1, beaten_at = greatest(beaten_at + interval '1 microsecond', clock_timestamp())
-        WHERE id = 1 AND beaten_at <= clock_timestamp() - min_interval
+        -- A clock that was set back is followed: a heart that waited until it is as late again as it was would
+        -- be still, perhaps for an hour. Who measures lag distrusts the stamps of before (PrimaryClock).
+        SET beat_id = beat_id + 1, beaten_at = clock_timestamp()
+        WHERE id = 1 AND (beaten_at <= clock_timestamp() - min_interval OR beaten_at > clock_timestamp())
         RETURNING 1
     )
     SELECT EXISTS (SELECT FROM beat)

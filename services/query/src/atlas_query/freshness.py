@@ -109,14 +109,15 @@ class FreshnessTracker:
         """How far a replica can be behind by what was seen of it last; infinite if unknown."""
         return self.lag_of(self._sightings[replica].beat)
 
-    def lag_of(self, beat: Beat) -> float:
-        """How far a copy that holds this heartbeat can be behind."""
-        return self._clock.lag_seconds(beat, self._monotonic())
+    def lag_of(self, beat: Beat, at: float | None = None) -> float:
+        """How far a copy that holds this heartbeat can be behind; `at`: monotonic, None: now."""
+        return self._clock.lag_seconds(beat, self._monotonic() if at is None else at)
 
     def not_before(self, max_staleness_seconds: float) -> datetime | None:
         """The oldest heartbeat that a copy of at most this staleness can have as its newest.
 
-        None when that cannot be told: no copy can be proven fresh then.
+        None when that cannot be told: no copy can be proven fresh then. Hearts beat five times a
+        second: no copy can be proven to be within much less than that, and none is called so.
         """
         now = self._monotonic()
         primary_now, newest = self._clock.primary_now(now), self._clock.newest_beat
@@ -124,10 +125,7 @@ class FreshnessTracker:
             return None
         if math.isinf(self._clock.lag_seconds(newest, now)):
             return None
-        bound = primary_now - timedelta(seconds=max_staleness_seconds)
-        # Hearts beat five times a second: a copy that has the newest beat is not behind, although
-        # that beat may be older than a very small bound.
-        return min(bound, newest.beaten_at) if self._clock.lag_seconds(newest, now) == 0 else bound
+        return primary_now - timedelta(seconds=max_staleness_seconds)
 
     def fresh_in(
         self, name: str, positions: Sequence[Position], bound_seconds: float | None

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from atlas.type.freshness import Position
-from atlas_common import errors
+from atlas_common import errors, sqlstate
 from atlas_common.breaker import BreakerState
-from atlas_common.db import Freshness
+from atlas_common.db import BehindError, Freshness
 from atlas_common.errors import ServiceError
 from atlas_common.tenant import Tenant
 from atlas_query import metrics
@@ -106,9 +106,10 @@ class QueryRouter:
                     raise self._refused(consistency, step, last)
                 case Read():
                     is_begun = False
+                    began = self._monotonic()
                     try:
                         async with self._conn(tenant, consistency, step) as serving:
-                            proof = self._proof(consistency, step, serving)
+                            proof = self._proof(consistency, step, serving, began)
                             async with aclosing(read(serving)) as parts:
                                 async for part in parts:
                                     is_begun = True
@@ -197,16 +198,24 @@ class QueryRouter:
             reads_running=replica.reads_running,
         )
 
-    def _proof(self, consistency: Consistency, step: Read, serving: Serving) -> Proof:
+    def _proof(self, consistency: Consistency, step: Read, serving: Serving, began: float) -> Proof:
+        """What was opened since `began`. Raises BehindError if it is staler than asked for.
+
+        The guard compares times of the primary's clock, and is fooled by a beat from before that
+        was set back; the lag is not.
+        """
         if step.endpoint == PRIMARY:
             source, lag, as_of = Source.PRIMARY, 0.0, serving.begun_at
         else:
             # By the heartbeat in the snapshot itself: the poller's is from another moment.
             source, lag, as_of = (
                 Source.REPLICA,
-                self._tracker.lag_of(serving.beat),
+                self._tracker.lag_of(serving.beat, began),
                 serving.beat.beaten_at,
             )
+            bound = staleness_bound(consistency.requirement)
+            if bound is not None and lag > bound:
+                raise _behind(f"this copy can be {lag:.1f} s behind")
         return Proof(
             source,
             step.endpoint,
@@ -255,6 +264,11 @@ class QueryRouter:
             self._tracker.sighting(state.name).positions,
             fresh_in_seconds=self._tracker.fresh_in(state.name, positions, bound),
         )
+
+
+def _behind(why: str) -> BehindError:
+    meaning = sqlstate.lookup(sqlstate.BEHIND)
+    return BehindError(meaning.code, meaning.reason, why, retry_after=meaning.retry_after_seconds)
 
 
 def _unprovable() -> ServiceError:

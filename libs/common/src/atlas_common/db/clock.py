@@ -2,7 +2,7 @@
 
 The primary is asked for its newest heartbeat and its clock; between the questions this process's
 monotonic clock carries the time on. All estimates err to the safe side: a copy is never called
-fresher than it is.
+fresher than it is, also not when the primary's clock is set back or another one takes its place.
 """
 
 import asyncio
@@ -22,7 +22,6 @@ from atlas_common.errors import ServiceError
 from atlas_common.telemetry.logs import logger
 
 WRITER_DEAD_SECONDS = 2.0
-POLL_FRESH_SECONDS = 1.0
 
 _SAMPLES_MAX = 64
 # Seconds per second that two clocks may part: NTP slews at up to 500e-6, quartz drifts 100e-6.
@@ -47,6 +46,9 @@ class PrimaryClock:
 
     def __init__(self) -> None:
         self._samples: deque[PrimarySample] = deque(maxlen=_SAMPLES_MAX)
+        # Beats up to this id may carry stamps of a clock that was so far ahead of today's.
+        self._ahead_id = 0
+        self._ahead_seconds = 0.0
 
     @property
     def newest_beat(self) -> Beat | None:
@@ -56,6 +58,9 @@ class PrimaryClock:
     def observe(self, sample: PrimarySample) -> None:
         """Learn from an answer. A clock that jumped (failover, step) starts the estimate anew."""
         if self._samples and not self._agrees(sample):
+            back = self._upper(sample.received) - sample.primary_now.timestamp()
+            self._ahead_seconds += max(0.0, back)
+            self._ahead_id = sample.beat.beat_id
             self._samples.clear()
         self._samples.append(sample)
 
@@ -66,20 +71,26 @@ class PrimaryClock:
         return datetime.fromtimestamp(self._upper(now), UTC)
 
     def lag_seconds(self, beat: Beat, now: float) -> float:
-        """How far a copy that holds `beat` can be behind at most.
+        """How far a copy that holds `beat` can be behind at most: the age of the beat.
 
-        0 if the primary had no newer heartbeat a moment ago; infinite if nothing is known, or if
-        the primary's own newest heartbeat is over two seconds old: then nobody beats, and a
-        copy's heartbeat says nothing about the copy.
+        Infinite if nothing is known, if the beat is of another time than the primary's, or if the
+        primary's own newest heartbeat is over two seconds old: then nobody beats, and a copy's
+        heartbeat says nothing about the copy. Never 0 for having the newest beat that was told of:
+        what was committed since then, the copy may lack.
         """
         if not self._samples or beat.beat_id == 0:
             return math.inf
         newest = self._samples[-1]
         if newest.primary_now - newest.beat.beaten_at > timedelta(seconds=WRITER_DEAD_SECONDS):
             return math.inf
-        if beat.beat_id >= newest.beat.beat_id and now - newest.sent <= POLL_FRESH_SECONDS:
-            return 0.0
-        return max(0.0, self._upper(now) - beat.beaten_at.timestamp())
+        # Stamped before the clock was set back: by today's clock that much longer ago.
+        ahead = self._ahead_seconds if beat.beat_id <= self._ahead_id else 0.0
+        beaten_at = beat.beaten_at.timestamp() - ahead
+        is_older = beat.beat_id < newest.beat.beat_id
+        if is_older and beaten_at > newest.beat.beaten_at.timestamp():
+            return math.inf  # Set back before we looked for the first time: who knows how far.
+        lag = self._upper(now) - beaten_at
+        return max(0.0, lag) if lag >= -_TOLERANCE_SECONDS else math.inf
 
     def _upper(self, now: float) -> float:
         # The server read its clock after `sent`, so no more than now - sent has passed since.

@@ -230,8 +230,8 @@ class ReadMetadata(_message.Message):
     """Why this tier, for people: "least lagged of 2 replicas under 3.0 s"."""
     @_builtins.property
     def lag(self) -> _duration_pb2.Duration:
-        """Measured: how far the serving tier was behind the primary, by the primary's clock. 0 when it held the
-        newest heartbeat known; as_of says exactly what the answer holds.
+        """Measured: how far the serving tier was behind the primary, by the primary's clock: never less than
+        it was, and on a replica about a heartbeat (0.2 s) more. as_of says exactly what the answer holds.
         """
 
     @_builtins.property
