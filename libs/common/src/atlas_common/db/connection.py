@@ -15,6 +15,8 @@ from atlas_common.config import DatabaseConfig
 
 Connection = AsyncConnection[TupleRow]
 
+_GONE_SECONDS = 0.5
+
 # What a store's function asks for tells what it does: one that takes a ReadConnection cannot be
 # given to code that needs to write, and a WriteConnection reads as well.
 ReadConnection = NewType("ReadConnection", AsyncConnection[TupleRow])
@@ -56,6 +58,10 @@ def bounds(config: DatabaseConfig) -> dict[str, str]:
         "statement_timeout": _ms(config.statement_timeout_seconds),
         "lock_timeout": _ms(config.lock_timeout_seconds),
         "idle_in_transaction_session_timeout": _ms(config.idle_in_transaction_timeout_seconds),
+        # A statement whose client has closed the connection runs on, and holds its locks, until it
+        # wants to answer. That client may be dead, or was cancelled twice: a call's work ends just
+        # before its deadline, which then cuts short the request to cancel the statement.
+        "client_connection_check_interval": _ms(_GONE_SECONDS),
     }
 
 
