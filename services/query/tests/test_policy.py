@@ -2,6 +2,8 @@
 
 import math
 
+import pytest
+
 from atlas_common.testing import FakeClock
 from atlas_query.consistency import (
     AtLeastAsFresh,
@@ -132,6 +134,28 @@ def test_wait_asks_again_only_what_has_moved_and_ends_in_time() -> None:
     assert refused == Refuse(
         Refusal.UNMET, "no replica holds the token's positions (r1 was behind)"
     )
+
+
+@pytest.mark.parametrize("miss", list(Miss))
+def test_who_does_not_wait_asks_each_replica_once_however_often_it_moves(miss: Miss) -> None:
+    clock = FakeClock()
+    way = route(Eventual(3.0), clock)
+    for progress, name in enumerate(("r1", "r2", PRIMARY)):
+        states = [replica("r1", 0.1, progress=progress), replica("r2", 0.2, progress=progress)]
+        step = way.next(states, clock())
+        assert isinstance(step, Read)
+        assert step.endpoint == name
+        way.missed(step, miss)
+
+
+def test_who_waits_goes_on_no_longer_than_he_wanted_to() -> None:
+    clock = FakeClock()
+    way = route(Eventual(3.0), clock, OnUnmet.WAIT, wait_seconds=2.0)
+    step = way.next([replica("r1", 0.1, progress=1)], clock())
+    assert isinstance(step, Read)
+    way.missed(step, Miss.BUSY)
+    clock.advance(2.0)
+    assert isinstance(way.next([replica("r1", 0.1, progress=2)], clock()), Refuse)
 
 
 def test_waiting_never_ends_on_the_primary() -> None:

@@ -23,6 +23,7 @@ class Miss(Enum):
     AWAY = "is away"
     BUSY = "was busy"
     CONFLICT = "was in conflict with recovery"
+    CUT = "ended the session"
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +99,7 @@ class Route:
         """The next step, by what is known of the replicas now."""
         if isinstance(self.consistency.requirement, Strong):
             return self._primary("STRONG reads the primary", is_admitted=True)
-        candidate = self._candidate(replicas)
+        candidate = self._candidate(replicas, now)
         if candidate is not None:
             reason = self._replica_reason(candidate, replicas, now)
             return Read(candidate.name, reason, candidate.progress)
@@ -117,20 +118,29 @@ class Route:
         if read.endpoint == PRIMARY:
             self._primary_tried = True
         else:
-            # Not again before it has moved: behind now, it is behind a microsecond later.
             self._tried[read.endpoint] = read.progress
         self._misses[read.endpoint] = miss
 
-    def _candidate(self, replicas: Sequence[ReplicaState]) -> ReplicaState | None:
-        usable = [replica for replica in replicas if self._is_usable(replica)]
+    def _candidate(self, replicas: Sequence[ReplicaState], now: float) -> ReplicaState | None:
+        usable = [replica for replica in replicas if self._is_usable(replica, now)]
         return min(usable, key=_preference, default=None)
 
-    def _is_usable(self, replica: ReplicaState) -> bool:
-        if not replica.is_available or self._tried.get(replica.name, -1) >= replica.progress:
+    def _is_usable(self, replica: ReplicaState, now: float) -> bool:
+        if not replica.is_available or not self._may_try(replica, now):
             return False
         bound = staleness_bound(self.consistency.requirement)
         # Without a bound the guard decides, in the snapshot itself: it alone knows the positions.
         return bound is None or replica.lag_seconds <= bound
+
+    def _may_try(self, replica: ReplicaState, now: float) -> bool:
+        tried = self._tried.get(replica.name)
+        if tried is None:
+            return True
+        # Not again before it has moved: behind now, it is behind a microsecond later. Replicas move
+        # all the time, so only who waits for that tries again, and as long as he waits: others
+        # would go from one that is busy to the next and back, until their time is over.
+        is_waiting = self.consistency.on_unmet is OnUnmet.WAIT
+        return is_waiting and now < self.began + self.wait_seconds and replica.progress > tried
 
     def _primary(self, reason: str, *, is_admitted: bool) -> Step:
         if self._primary_tried:
