@@ -94,6 +94,18 @@ async def test_a_conflict_with_recovery_sends_the_read_elsewhere(
     assert states == {BreakerState.CLOSED}  # It is no word on the server's health.
 
 
+async def test_a_session_that_ends_without_a_word_sends_the_read_elsewhere(
+    servers: Servers,
+) -> None:
+    for _ in range(5):
+        read = FailingRead(psycopg.OperationalError("server closed the connection unexpectedly"))
+        answer = await servers.router.execute_query(ACME, EVENTUAL, 1.0, read)
+        assert sorted(read.endpoints) == ["replica-1", "replica-2"]
+        assert "ended the session" in answer.proof.route_reason
+    states = {endpoint.breaker.state for endpoint in servers.endpoints.values()}
+    assert states == {BreakerState.CLOSED}  # Whether the server is away, the next to open one says.
+
+
 async def test_a_server_that_goes_away_opens_its_breaker_and_is_passed_over(
     servers: Servers,
 ) -> None:

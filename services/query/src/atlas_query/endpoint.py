@@ -100,16 +100,18 @@ class Endpoint:
         permit = self.breaker.allow()
         if permit is None:
             raise MissedError(Miss.AWAY, broken(self.name, self.breaker))
+        is_open = False
         try:
             async with AsyncExitStack() as stack:
                 serving = await self._opened(stack, tenant, fresh)
+                is_open = True
                 yield serving
             self.breaker.success(permit)
         except BehindError as error:
             self.breaker.success(permit)  # It answered.
             raise MissedError(Miss.BEHIND, error) from error
         except (psycopg.Error, ServiceError) as error:
-            missed = self._missed(error)
+            missed = self._missed(error, is_open=is_open)
             self._report(permit, missed)
             if missed is None:
                 raise
@@ -176,12 +178,19 @@ class Endpoint:
         self._answered_at = time.monotonic()
         return serving
 
-    def _missed(self, error: psycopg.Error | ServiceError) -> MissedError | None:
+    def _missed(
+        self, error: psycopg.Error | ServiceError, *, is_open: bool = False
+    ) -> MissedError | None:
         """What an error says of the endpoint; None if it says nothing: it is the caller's own."""
         failure = error if isinstance(error, ServiceError) else sqlstate.to_service_error(error)
         assert failure is not None
         if getattr(error, "sqlstate", None) == _RECOVERY_CONFLICT:
             return MissedError(Miss.CONFLICT, failure)
+        if is_open and isinstance(error, psycopg.OperationalError) and error.sqlstate is None:
+            # The server ended a session that it had just begun. A replica does so to whoever holds
+            # up its replay between two statements, and the reason it gives is seldom heard: the end
+            # of the connection is. If it is away in truth, the next who opens a session finds out.
+            return MissedError(Miss.CUT, failure)
         if failure.reason == "DEPENDENCY_UNAVAILABLE":
             return MissedError(Miss.AWAY, failure)
         if failure.reason == "OVERLOADED":
@@ -193,7 +202,7 @@ class Endpoint:
             self.breaker.failure(permit)
         elif missed is None:
             self.breaker.success(permit)  # It answered, if only with the caller's mistake.
-        # Busy, or in conflict with recovery: no word on the server's health either way.
+        # Busy, in conflict with recovery, or cut: no word on the server's health either way.
 
     def _slow(self) -> ServiceError:
         """No answer in time: for lack of a connection, if the server has been answering others."""
