@@ -30,6 +30,8 @@ class PostgresOptions:
     shared_buffers_mb: int = 64
     settings: Mapping[str, str] = field(default_factory=dict)
     """Further settings, for all nodes."""
+    environment: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """Node name -> variables for its server: tests give one a clock of its own."""
 
 
 @dataclass(frozen=True)
@@ -145,6 +147,7 @@ class PostgresCluster:
             fsync=options.fsync,
             shared_buffers_mb=options.shared_buffers_mb,
             settings=options.settings,
+            environment=options.environment.get(name, {}),
         )
 
     def _initialise(self, node: PostgresNode) -> None:

@@ -37,6 +37,7 @@ class NodeConfig:
     fsync: bool = True
     shared_buffers_mb: int = 64
     settings: Mapping[str, str] = field(default_factory=dict)
+    environment: Mapping[str, str] = field(default_factory=dict)
 
 
 class PostgresNode(Component):
@@ -124,12 +125,19 @@ class PostgresNode(Component):
         The server then ends all sessions and recovers by itself. Raises DevstackError when the
         process is none of this server's.
         """
+        self.signal_backend(pid, signal.SIGKILL)
+
+    def signal_backend(self, pid: int, signal_number: signal.Signals) -> None:
+        """Signal one of its processes: SIGSTOP holds up what it does, the others go on.
+
+        Raises DevstackError when the process is none of this server's.
+        """
         server = ProcessIdentity.of(self.pid)
         below = server.descendants() if server else []
-        victim = next((process for process in below if process.pid == pid), None)
-        if victim is None:
+        found = next((process for process in below if process.pid == pid), None)
+        if found is None:
             raise DevstackError(f"{pid} is no process of {self.name}")
-        victim.send(signal.SIGKILL)
+        found.send(signal_number)
 
     def remove(self) -> None:
         """Delete the data of a server that does not run."""
@@ -140,7 +148,13 @@ class PostgresNode(Component):
     def _prepare(self) -> Launch:
         self._write_configuration()
         self._clear_stale_lock()
-        return self._launch(self.name, "postgres", "-D", str(self.data_directory))
+        return self._launch(
+            self.name,
+            "postgres",
+            "-D",
+            str(self.data_directory),
+            environment=self._config.environment,
+        )
 
     def _launch(
         self, name: str, program: str, *arguments: str, environment: Mapping[str, str] | None = None
