@@ -1,4 +1,4 @@
-"""A Postgres of these tests alone, since they kill it, and an arena on it for each test."""
+"""Servers of these tests alone, since they hurt them: one stack for writes, one for reads."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -8,8 +8,10 @@ import pytest
 
 from atlas_devstack.servers import ServerOptions
 from atlas_devstack.stack import Stack, StackOptions
+from tests.integration.query_reading import TOKEN_ENVIRONMENT
 
 from .arena import Arena, arena_on
+from .read_arena import ReadArena, read_arena_on
 
 
 @pytest.fixture(scope="session")
@@ -46,3 +48,26 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("chaos", "random faults")
     group.addoption("--soak-seconds", type=int, default=60, help="begin no further round then")
     group.addoption("--soak-seed", type=int, help="repeat the faults of this seed")
+
+
+@pytest.fixture(scope="session")
+def read_arena(
+    tmp_path_factory: pytest.TempPathFactory, server_options: ServerOptions
+) -> Iterator[ReadArena]:
+    """A primary, two replicas, Valkey, ingest, hotcache and query, for all tests of reads.
+
+    Embedded whatever the command line says. Leave it as you found it.
+    """
+    servers = replace(
+        server_options, pg_dsn=None, replica_dsns=(), valkey_url=None, containers=False
+    )
+    directory = tmp_path_factory.mktemp("reads")
+    options = StackOptions(
+        services=("ingest",), servers=servers, environment={"ingest": TOKEN_ENVIRONMENT}
+    )
+    stack = Stack.start(directory / "state", options)
+    try:
+        with read_arena_on(stack, directory) as arena:
+            yield arena
+    finally:
+        stack.remove()
