@@ -5,7 +5,7 @@ import os
 import shutil
 import signal
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import psutil
@@ -148,13 +148,11 @@ class PostgresNode(Component):
     def _prepare(self) -> Launch:
         self._write_configuration()
         self._clear_stale_lock()
-        return self._launch(
-            self.name,
-            "postgres",
-            "-D",
-            str(self.data_directory),
-            environment=self._config.environment,
-        )
+        launch = self._launch(self.name, "postgres", "-D", str(self.data_directory))
+        # Set by a program, and no sooner: LD_PRELOAD would act on what starts the server, too, which
+        # still has another account.
+        own = [f"{key}={value}" for key, value in self._config.environment.items()]
+        return replace(launch, command=["/usr/bin/env", *own, *launch.command]) if own else launch
 
     def _launch(
         self, name: str, program: str, *arguments: str, environment: Mapping[str, str] | None = None
