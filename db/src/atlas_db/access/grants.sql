@@ -18,6 +18,8 @@ GRANT INSERT ON atlas.ingest_dead_letters TO atlas_flusher;
 GRANT INSERT ON atlas.entity_values_ts TO atlas_flusher;
 GRANT SELECT, UPDATE ON atlas.flush_control, atlas.replication_heartbeat TO atlas_flusher;
 GRANT SELECT ON atlas.attributes TO atlas_flusher;
+GRANT SELECT, INSERT, UPDATE ON atlas.recent_flushes TO atlas_flusher;
+GRANT EXECUTE ON FUNCTION atlas.remember_flush(smallint, bigint, bigint, integer[], bigint[], bigint[]) TO atlas_flusher;
 GRANT EXECUTE ON FUNCTION atlas.flush_lock(), atlas.lane_lock_class(), atlas.lane_flush_class(),
     atlas.hot_value(boolean, bigint, double precision, numeric, text, timestamptz, jsonb),
     atlas.upsert_hot_attrs(regclass, integer[], timestamptz), atlas.lane_is_owned(smallint), atlas.empty_half(regclass, regclass),
@@ -49,6 +51,7 @@ GRANT EXECUTE ON FUNCTION atlas.drop_expired_ledger(), atlas.default_rows(), atl
     atlas.flushing_lanes() TO atlas_ingest;
 
 GRANT SELECT ON atlas.entity_jsonb TO atlas_hotcache, atlas_query;
+GRANT SELECT ON atlas.recent_flushes TO atlas_hotcache; -- Entities by number, of all tenants; no values.
 GRANT SELECT ON atlas.entity_values_ts TO atlas_query, atlas_reconciler;
 
 GRANT EXECUTE ON FUNCTION atlas.beat_heart(interval), atlas.announce_seal(timestamptz),
