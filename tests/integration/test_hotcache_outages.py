@@ -68,7 +68,7 @@ async def is_another(source: Callable[[], Awaitable[str]], than: str) -> bool:
 
 
 async def is_connected(rig: Rig) -> bool:
-    return (await rig.stub.GetCacheStatus(pb.GetCacheStatusRequest())).connected
+    return (await rig.status()).connected
 
 
 async def hits_again(rig: Rig) -> bool:

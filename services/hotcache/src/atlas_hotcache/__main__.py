@@ -22,8 +22,8 @@ async def main() -> None:
     async with AsyncExitStack() as stack:
         stack.enter_context(telemetry.setup("hotcache", config.telemetry, instance=config.instance))
         primary = await stack.enter_async_context(Database.open(config.primary, name="primary"))
-        cache = await stack.enter_async_context(ValkeyCache.open(config.valkey, config.cache))
-        parts = wire(config, PrimaryStore(primary), cache, Catalog([primary]), time.monotonic)
+        caches = await stack.enter_async_context(ValkeyCache.open(config.valkey, config.cache))
+        parts = wire(config, PrimaryStore(primary), caches, Catalog([primary]), time.monotonic)
         chain = interceptors(
             config.rpc,
             authenticator=authenticator(config.environment),
@@ -38,7 +38,7 @@ async def main() -> None:
             services=[SERVICE.full_name],
             # Not Valkey: without it every read is answered from the primary, within bounds.
             readiness={"primary": primary.check, "rights": rights.guard(primary)},
-            background={"watcher": parts.watcher.run},
+            background={"watcher": parts.watcher.run, "checker": parts.checker.run},
         )
 
 

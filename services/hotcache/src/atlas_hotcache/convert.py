@@ -5,6 +5,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import DecodeError
 
 from atlas.hotcache.v1 import hotcache_service_pb2 as pb
 from atlas.type.v1 import consistency_pb2
@@ -58,6 +59,18 @@ def body(row: HotRow) -> bytes:
             event_time_us=hot_value.event_time_us,
         )
     return message.SerializeToString()
+
+
+def holds(cached: bytes, row: HotRow) -> bool:
+    """Whether an entry's body has every value of the row, just as it would be cached now."""
+    message = pb.HotEntity()
+    try:
+        message.ParseFromString(cached)
+    except DecodeError:
+        return False
+    held = {value.attribute: value.SerializeToString() for value in message.values}
+    wanted = pb.HotEntity.FromString(body(row)).values
+    return all(held.get(value.attribute) == value.SerializeToString() for value in wanted)
 
 
 def entities_response(
@@ -125,6 +138,9 @@ def status_response(
         invalidations_total=counts.invalidations,
         fills_refused_total=counts.fills_refused,
         generations_total=counts.generations,
+        caught_up_flushes_total=counts.caught_up_flushes,
+        checks_total=counts.checks,
+        inconsistencies_total=counts.inconsistencies,
     )
     if math.isfinite(proof.lag_seconds):
         response.lag.CopyFrom(duration(proof.lag_seconds))
