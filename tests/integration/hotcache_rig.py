@@ -32,6 +32,7 @@ from atlas_hotcache.config import Config
 from atlas_hotcache.flights import Flights
 from atlas_hotcache.layout import Layout, slot
 from atlas_hotcache.ports import PrimaryRead
+from atlas_hotcache.reader import Reader
 from atlas_hotcache.servicer import TENANTLESS
 from atlas_hotcache.store import PrimaryStore
 from atlas_hotcache.watcher import Watcher
@@ -89,8 +90,13 @@ class Rig:
     admin: "psycopg.Connection[Any]"
     connect: Callable[[str], "psycopg.Connection[Any]"]
     signer: TokenSigner
-    flights: Flights[tuple[int, int], Any]
+    reader: Reader
     _event_count: int = 0
+
+    @property
+    def flights(self) -> Flights[tuple[int, int], Any]:
+        """Reads of the primary under way."""
+        return self.reader.flights
 
     @property
     def valkey(self) -> Valkey:
@@ -349,7 +355,7 @@ async def start_rig(
                     admin=admin,
                     connect=connect,
                     signer=TokenSigner.from_config(config.token),
-                    flights=parts.reader.flights,
+                    reader=parts.reader,
                 )
                 work = [parts.watcher.run, parts.checker.run] if watch else []
                 working = [asyncio.create_task(one()) for one in work]

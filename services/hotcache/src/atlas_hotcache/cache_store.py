@@ -232,9 +232,9 @@ class ValkeyCache:
 
         async def run() -> Any:
             try:
-                return await self._client.execute_command("EVALSHA", script.digest, *parts)
+                return await self._client.execute("EVALSHA", script.digest, *parts)
             except NoScriptError:  # A server that was started anew.
-                return await self._client.execute_command("EVAL", script.text, *parts)
+                return await self._client.execute("EVAL", script.text, *parts)
 
         return await self._call(run)
 
@@ -249,6 +249,7 @@ class ValkeyCache:
         except BreakerOpenError as error:
             raise CacheUnavailableError("the cache has failed repeatedly") from error
         except TimeoutError as error:
+            self._client.suspect()
             raise CacheUnavailableError("the cache does not answer in time") from error
         except (RedisError, RedisClusterException, OSError) as error:
             raise CacheUnavailableError("the cache is unreachable") from error

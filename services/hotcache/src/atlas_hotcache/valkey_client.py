@@ -1,9 +1,10 @@
 """From a URL to a client, for each kind of deployment. Scripts are all that is ever called."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Any
 
 from redis import asyncio as redis
 from redis.asyncio.cluster import ClusterNode, RedisCluster
@@ -21,11 +22,14 @@ _TOPOLOGY_SECONDS_MAX = 2.0
 Address = tuple[str, int]
 
 
-class Client(Protocol):
+@dataclass(frozen=True, slots=True)
+class Client:
     """What all deployments offer."""
 
-    async def execute_command(self, *arguments: Any) -> Any:
-        """One command, on the server that has its keys."""
+    execute: Callable[..., Awaitable[Any]]
+    """One command, on the server that has its keys."""
+    suspect: Callable[[], None] = lambda: None
+    """To be told when a command took too long: then another server may have its keys by now."""
 
 
 @asynccontextmanager
@@ -36,18 +40,20 @@ async def open_client(url: ValkeyUrl, config: ValkeyConfig) -> AsyncIterator[Cli
             host, port = url.nodes[0]
             options = _options(url, config) | {"db": url.database, "retry": _once_more()}
             async with redis.Redis(host=host, port=port, **options) as client:
-                yield client
+                yield Client(client.execute_command)
         case Deployment.SENTINEL:
             async with _sentinels(url, config) as sentinels:
                 options = _options(url, config) | {"db": url.database, "retry": _once_more()}
                 master: redis.Redis = sentinels.master_for(url.service, **options)
                 async with master:
-                    yield master
+                    yield Client(master.execute_command)
         case Deployment.CLUSTER:
             nodes = [ClusterNode(host, port) for host, port in url.nodes]
             cluster = _Cluster(startup_nodes=nodes, **_options(url, config))
             try:
-                yield cluster
+                # redis-py looks for itself after an error. But our time limit cancels the call,
+                # from which it concludes nothing: it would go on asking a stalled node.
+                yield Client(cluster.execute_command, cluster.learn_anew)
             finally:
                 await cluster.end()
 
@@ -108,13 +114,16 @@ class _Cluster(RedisCluster):
             await asyncio.shield(self._learning)
         return self
 
-    async def aclose(self) -> None:
-        """Learn the slots anew at the next call.
-
-        What redis-py calls where it finds them changed. It would also close all connections, under
-        the calls to nodes on which nothing has changed.
-        """
+    def learn_anew(self) -> None:
+        """Learn the slots at the next call."""
         self._initialize = True
+
+    async def aclose(self) -> None:
+        """What redis-py calls where it finds the slots changed.
+
+        It would also close all connections, under the calls to nodes on which nothing has changed.
+        """
+        self.learn_anew()
 
     async def end(self) -> None:
         """Close all connections."""
