@@ -204,6 +204,7 @@ async def rig_on_cluster(
             for node in cluster.nodes:  # Others use it.
                 await run(node.resume)
                 await run(node.relaunch_if_dead)
+                await run(node.wait_ready)
             await eventually(lambda: asyncio.to_thread(cluster.is_whole), 30)
 
 

@@ -105,6 +105,15 @@ class _Cluster(RedisCluster):
         self.commands_parser = parser
         self._learning: asyncio.Task[None] | None = None
 
+    async def execute_command(self, *arguments: Any, **options: Any) -> Any:
+        """As redis-py's. Raises RedisError, RedisClusterException, OSError."""
+        try:
+            return await super().execute_command(*arguments, **options)
+        except AttributeError as error:
+            # After a node's error redis-py closes the connections that nobody uses. Has a call taken
+            # one since it looked, the call writes to None.
+            raise RedisConnectionError("the connection was closed beneath the call") from error
+
     async def initialize(self, *arguments: Any, **options: Any) -> "_Cluster":
         """Learn the slots if that is needed; shared by all who need it."""
         if self._initialize:
