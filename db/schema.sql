@@ -943,6 +943,24 @@ $$;
 
 ALTER FUNCTION atlas.followed_attributes(p_tenant integer) OWNER TO atlas_owner;
 
+CREATE FUNCTION atlas.fresh_view(not_before timestamp with time zone, lanes smallint[], epochs bigint[], sequences bigint[], OUT beat_id bigint, OUT beaten_at timestamp with time zone, OUT begun_at timestamp with time zone, OUT held_lanes smallint[], OUT held_epochs bigint[], OUT held_sequences bigint[]) RETURNS record
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'atlas', 'pg_temp'
+    AS $$
+BEGIN
+    SELECT g.beat_id, g.beaten_at INTO beat_id, beaten_at FROM require_fresh(not_before, lanes, epochs, sequences) AS g;
+
+    SELECT coalesce(array_agg(f.lane ORDER BY f.lane), '{}'), coalesce(array_agg(f.epoch ORDER BY f.lane), '{}'),
+        coalesce(array_agg(f.sequence ORDER BY f.lane), '{}')
+    INTO held_lanes, held_epochs, held_sequences FROM flush_positions AS f;
+
+    begun_at := transaction_timestamp();
+
+END
+$$;
+
+ALTER FUNCTION atlas.fresh_view(not_before timestamp with time zone, lanes smallint[], epochs bigint[], sequences bigint[], OUT beat_id bigint, OUT beaten_at timestamp with time zone, OUT begun_at timestamp with time zone, OUT held_lanes smallint[], OUT held_epochs bigint[], OUT held_sequences bigint[]) OWNER TO atlas_owner;
+
 CREATE FUNCTION atlas.held_projection_job(p_owner text, p_tenant integer, p_job bigint, p_step text) RETURNS atlas.projection_jobs
     LANGUAGE plpgsql
     SET search_path TO 'atlas', 'pg_temp'
@@ -2043,6 +2061,31 @@ $_$;
 
 ALTER FUNCTION atlas.record_archive(p_name text, p_class text, p_tenants integer[], p_path text, p_rows bigint, p_bytes bigint, p_checksum text) OWNER TO atlas_keeper;
 
+CREATE FUNCTION atlas.remember_flush(p_lane smallint, p_epoch bigint, p_sequence bigint, tenants integer[], entities bigint[], versions bigint[]) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'atlas', 'pg_temp'
+    AS $$
+DECLARE
+    changed integer := coalesce(cardinality(entities), 0);
+
+    is_kept boolean := changed <= 10000;
+
+BEGIN
+    INSERT INTO recent_flushes AS r
+        (lane, slot, epoch, sequence, entity_count, changed_tenants, changed_entities, changed_versions)
+    VALUES (p_lane, p_sequence % 64, p_epoch, p_sequence, changed,
+        CASE WHEN is_kept THEN coalesce(tenants, '{}') END,
+        CASE WHEN is_kept THEN coalesce(entities, '{}') END,
+        CASE WHEN is_kept THEN coalesce(versions, '{}') END)
+    ON CONFLICT (lane, slot) DO UPDATE SET epoch = excluded.epoch, sequence = excluded.sequence,
+        entity_count = excluded.entity_count, changed_tenants = excluded.changed_tenants,
+        changed_entities = excluded.changed_entities, changed_versions = excluded.changed_versions;
+
+END
+$$;
+
+ALTER FUNCTION atlas.remember_flush(p_lane smallint, p_epoch bigint, p_sequence bigint, tenants integer[], entities bigint[], versions bigint[]) OWNER TO atlas_owner;
+
 CREATE FUNCTION atlas.require_fresh(not_before timestamp with time zone, lanes smallint[], epochs bigint[], sequences bigint[], OUT beat_id bigint, OUT beaten_at timestamp with time zone) RETURNS record
     LANGUAGE plpgsql STABLE
     SET search_path TO 'atlas', 'pg_temp'
@@ -2430,6 +2473,8 @@ BEGIN
     INTO changed_tenants, changed_entities, changed_versions
     FROM upsert_hot_attrs(points::regclass, skip_batches, flushed_at) AS u;
 
+    PERFORM remember_flush(p_lane, p_epoch, p_sequence, changed_tenants, changed_entities, changed_versions);
+
     PERFORM empty_half(points::regclass, batches::regclass);
 
 END
@@ -2705,6 +2750,9 @@ BEGIN
     IF changed_entities IS NOT NULL THEN
         sequence := next_projection_position(p_epoch);
 
+        PERFORM remember_flush(projection_lane(), p_epoch, sequence,
+            array_fill(p_tenant, ARRAY[cardinality(changed_entities)]), changed_entities, changed_versions);
+
     END IF;
 
     UPDATE projection_jobs AS j SET updated_at = clock_timestamp(), message = '',
@@ -2968,6 +3016,27 @@ CREATE TABLE atlas.projection_runner (
 
 ALTER TABLE atlas.projection_runner OWNER TO atlas_owner;
 
+CREATE UNLOGGED TABLE atlas.recent_flushes (
+    lane smallint NOT NULL,
+    slot smallint NOT NULL,
+    epoch bigint NOT NULL,
+    sequence bigint NOT NULL,
+    entity_count integer NOT NULL,
+    changed_tenants integer[],
+    changed_entities bigint[],
+    changed_versions bigint[],
+    CONSTRAINT recent_flushes_slot_check CHECK (((slot >= 0) AND (slot <= 63)))
+)
+WITH (fillfactor='50');
+
+ALTER TABLE ONLY atlas.recent_flushes ALTER COLUMN changed_tenants SET STORAGE EXTERNAL;
+
+ALTER TABLE ONLY atlas.recent_flushes ALTER COLUMN changed_entities SET STORAGE EXTERNAL;
+
+ALTER TABLE ONLY atlas.recent_flushes ALTER COLUMN changed_versions SET STORAGE EXTERNAL;
+
+ALTER TABLE atlas.recent_flushes OWNER TO atlas_owner;
+
 CREATE TABLE atlas.replication_heartbeat (
     id smallint DEFAULT 1 NOT NULL,
     beat_id bigint NOT NULL,
@@ -3132,6 +3201,9 @@ ALTER TABLE ONLY atlas.projection_jobs
 
 ALTER TABLE ONLY atlas.projection_runner
     ADD CONSTRAINT projection_runner_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY atlas.recent_flushes
+    ADD CONSTRAINT recent_flushes_pkey PRIMARY KEY (lane, slot);
 
 ALTER TABLE ONLY atlas.replication_heartbeat
     ADD CONSTRAINT replication_heartbeat_pkey PRIMARY KEY (id);
@@ -3501,6 +3573,16 @@ REVOKE ALL ON FUNCTION atlas.followed_attributes(p_tenant integer) FROM PUBLIC;
 
 GRANT ALL ON FUNCTION atlas.followed_attributes(p_tenant integer) TO atlas_projector;
 
+REVOKE ALL ON FUNCTION atlas.fresh_view(not_before timestamp with time zone, lanes smallint[], epochs bigint[], sequences bigint[], OUT beat_id bigint, OUT beaten_at timestamp with time zone, OUT begun_at timestamp with time zone, OUT held_lanes smallint[], OUT held_epochs bigint[], OUT held_sequences bigint[]) FROM PUBLIC;
+
+GRANT ALL ON FUNCTION atlas.fresh_view(not_before timestamp with time zone, lanes smallint[], epochs bigint[], sequences bigint[], OUT beat_id bigint, OUT beaten_at timestamp with time zone, OUT begun_at timestamp with time zone, OUT held_lanes smallint[], OUT held_epochs bigint[], OUT held_sequences bigint[]) TO atlas_ingest;
+
+GRANT ALL ON FUNCTION atlas.fresh_view(not_before timestamp with time zone, lanes smallint[], epochs bigint[], sequences bigint[], OUT beat_id bigint, OUT beaten_at timestamp with time zone, OUT begun_at timestamp with time zone, OUT held_lanes smallint[], OUT held_epochs bigint[], OUT held_sequences bigint[]) TO atlas_hotcache;
+
+GRANT ALL ON FUNCTION atlas.fresh_view(not_before timestamp with time zone, lanes smallint[], epochs bigint[], sequences bigint[], OUT beat_id bigint, OUT beaten_at timestamp with time zone, OUT begun_at timestamp with time zone, OUT held_lanes smallint[], OUT held_epochs bigint[], OUT held_sequences bigint[]) TO atlas_query;
+
+GRANT ALL ON FUNCTION atlas.fresh_view(not_before timestamp with time zone, lanes smallint[], epochs bigint[], sequences bigint[], OUT beat_id bigint, OUT beaten_at timestamp with time zone, OUT begun_at timestamp with time zone, OUT held_lanes smallint[], OUT held_epochs bigint[], OUT held_sequences bigint[]) TO atlas_reconciler;
+
 REVOKE ALL ON FUNCTION atlas.held_projection_job(p_owner text, p_tenant integer, p_job bigint, p_step text) FROM PUBLIC;
 
 GRANT ALL ON FUNCTION atlas.held_projection_job(p_owner text, p_tenant integer, p_job bigint, p_step text) TO atlas_projector;
@@ -3652,6 +3734,12 @@ GRANT ALL ON FUNCTION atlas.recheck_projection(p_owner text, p_tenant integer, p
 REVOKE ALL ON FUNCTION atlas.record_archive(p_name text, p_class text, p_tenants integer[], p_path text, p_rows bigint, p_bytes bigint, p_checksum text) FROM PUBLIC;
 
 GRANT ALL ON FUNCTION atlas.record_archive(p_name text, p_class text, p_tenants integer[], p_path text, p_rows bigint, p_bytes bigint, p_checksum text) TO atlas_maintenance;
+
+REVOKE ALL ON FUNCTION atlas.remember_flush(p_lane smallint, p_epoch bigint, p_sequence bigint, tenants integer[], entities bigint[], versions bigint[]) FROM PUBLIC;
+
+GRANT ALL ON FUNCTION atlas.remember_flush(p_lane smallint, p_epoch bigint, p_sequence bigint, tenants integer[], entities bigint[], versions bigint[]) TO atlas_flusher;
+
+GRANT ALL ON FUNCTION atlas.remember_flush(p_lane smallint, p_epoch bigint, p_sequence bigint, tenants integer[], entities bigint[], versions bigint[]) TO atlas_projector;
 
 REVOKE ALL ON FUNCTION atlas.require_fresh(not_before timestamp with time zone, lanes smallint[], epochs bigint[], sequences bigint[], OUT beat_id bigint, OUT beaten_at timestamp with time zone) FROM PUBLIC;
 
@@ -3860,6 +3948,12 @@ GRANT SELECT ON TABLE atlas.projected_attributes TO atlas_hotcache;
 GRANT SELECT ON TABLE atlas.projected_attributes TO atlas_ingest;
 
 GRANT SELECT,UPDATE ON TABLE atlas.projection_runner TO atlas_projector;
+
+GRANT SELECT,INSERT,UPDATE ON TABLE atlas.recent_flushes TO atlas_flusher;
+
+GRANT SELECT ON TABLE atlas.recent_flushes TO atlas_hotcache;
+
+GRANT SELECT,INSERT,UPDATE ON TABLE atlas.recent_flushes TO atlas_projector;
 
 GRANT SELECT,UPDATE ON TABLE atlas.replication_heartbeat TO atlas_flusher;
 
