@@ -41,6 +41,8 @@ class Shown:
     versions: frozenset[int]
     held: int = 0
     """The version that the read's token stands for, if it had one."""
+    is_at_most: bool = False
+    """The version is known as an upper bound only: nothing newer was shown."""
 
     @property
     def version(self) -> int:

@@ -26,6 +26,7 @@ CAP = {
 FEW_FAILURES = {
     "ATLAS_ROUTER__BREAKER_FAILURES_MAX": "3",  # As many conflicts would open it, if they counted.
     "ATLAS_ROUTER__PRIMARY_READS_MAX": "7",
+    "ATLAS_ROUTER__REPLICA_OPEN_TIMEOUT_SECONDS": "3",  # A busy machine is no slow replica.
 }
 BEGIN_AGAIN = {"ABORTED OVERLOADED", "UNAVAILABLE DEPENDENCY_UNAVAILABLE"}
 """What both mean to clients: try again. The second where the server's reason was not heard."""
@@ -133,8 +134,8 @@ async def test_a_read_in_conflict_with_recovery_is_answered_elsewhere(
             async with arena.locked("entity_values_ts", *REPLICAS):
                 calls = [_held(reads, tenant, load.keys[0]) for tenant in TENANTS * 3]
                 held = [asyncio.create_task(call) for call in calls]
-                # Two of them may be of the load.
-                await eventually(lambda: arena.waiting_reads(*REPLICAS) >= len(held))
+                # At most two of them are of the load.
+                await eventually(lambda: arena.waiting_reads(*REPLICAS) >= len(held) - 1)
                 await collide(arena)
             answers = await asyncio.gather(*held)
         for tenant, answer in answers:

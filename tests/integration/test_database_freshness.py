@@ -89,8 +89,8 @@ def test_the_heart_beats_on_by_the_clock_as_it_is_set(connect: Connect) -> None:
     assert after[1] > before[1]
     future = after[1] + timedelta(days=1)
     connect("admin").execute("UPDATE replication_heartbeat SET beaten_at = %s", [future])
-    # The clock has been set back below the last beat: the heart does not wait for it, or nobody could
-    # tell lag, nor a seal its place in the log, until then.
+    # The clock has been set back below the last beat: the heart does not wait for it, or until then
+    # nobody could tell lag, nor a seal its place in the log.
     assert ingest.execute("SELECT beat_heart('1h')").fetchone() == (True,)
     beat_id, beaten_at = guard(ingest, None, [], [], [])
     assert beat_id == after[0] + 1

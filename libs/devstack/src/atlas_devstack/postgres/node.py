@@ -149,8 +149,8 @@ class PostgresNode(Component):
         self._write_configuration()
         self._clear_stale_lock()
         launch = self._launch(self.name, "postgres", "-D", str(self.data_directory))
-        # Set by a program, and no sooner: LD_PRELOAD would act on what starts the server, too, which
-        # still has another account.
+        # Set by a program, and no sooner: LD_PRELOAD would act on what starts the server, too, and
+        # that still has another account.
         own = [f"{key}={value}" for key, value in self._config.environment.items()]
         return replace(launch, command=["/usr/bin/env", *own, *launch.command]) if own else launch
 
