@@ -33,7 +33,13 @@ async def main() -> None:
         )
         parts = wire(config, store, cache, catalog, time.monotonic)
         projection = wire_projection(
-            config.projection, primary, parts, primary=store, cache=cache, catalog=catalog
+            config.projection,
+            config.promotion,
+            primary,
+            parts,
+            primary=store,
+            cache=cache,
+            catalog=catalog,
         )
         chain = interceptors(
             config.rpc,
@@ -52,7 +58,11 @@ async def main() -> None:
             services=[SERVICE.full_name, PROJECTION_SERVICE.full_name],
             # Not Valkey: without it every read is answered from the primary, within bounds.
             readiness={"primary": primary.check, "rights": rights.guard(primary)},
-            background={"watcher": parts.watcher.run, "projection": projection.runner.run},
+            background={
+                "watcher": parts.watcher.run,
+                "projection": projection.runner.run,
+                "promotion": projection.evaluator.run,
+            },
         )
 
 
