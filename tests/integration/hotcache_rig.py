@@ -32,6 +32,7 @@ from atlas_hotcache.ports import PrimaryRead
 from atlas_hotcache.projection.runner import Runner
 from atlas_hotcache.projection.store import JobStore
 from atlas_hotcache.projection.wiring import ProjectionParts, wire_projection
+from atlas_hotcache.promotion.evaluator import Evaluator
 from atlas_hotcache.servicer import TENANTLESS
 from atlas_hotcache.store import PrimaryStore
 from atlas_hotcache.watcher import Watcher
@@ -92,6 +93,8 @@ class Rig:
     new_runner: Callable[[], Runner]
     """Another process that works on jobs; the test moves it."""
     catalog: Catalog
+    new_evaluator: Callable[..., Evaluator]
+    """Another process that evaluates, with these settings of its own; the test moves it."""
     _event_count: int = 0
 
     @property
@@ -192,6 +195,7 @@ async def start_rig(
     *,
     watch: bool = False,
     projection: Mapping[str, float] | None = None,
+    promotion: Mapping[str, Any] | None = None,
     **cache_fields: Any,
 ) -> AsyncIterator[Rig]:
     """A service on this database and a Valkey of its own.
@@ -212,6 +216,7 @@ async def start_rig(
                 "valkey": {"url": valkey.url, "call_timeout_seconds": 0.5, "open_seconds": 0.2},
                 "cache": {"poll_interval_seconds": 0.05, **cache_fields},
                 "projection": {"poll_seconds": 0.05, "lease_seconds": 3, **(projection or {})},
+                "promotion": dict(promotion or {}),
             }
         )
         async with (
@@ -227,9 +232,10 @@ async def start_rig(
             )
             parts = wire(config, store, cache, catalog, clock)
 
-            def new_projection() -> ProjectionParts:
+            def new_projection(**changed: Any) -> ProjectionParts:
                 return wire_projection(
                     config.projection,
+                    config.promotion.model_copy(update=changed),
                     database,
                     parts,
                     primary=store,
@@ -268,6 +274,7 @@ async def start_rig(
                     jobs=administration.store,
                     new_runner=lambda: new_projection().runner,
                     catalog=catalog,
+                    new_evaluator=lambda **changed: new_projection(**changed).evaluator,
                 )
                 watching = asyncio.create_task(parts.watcher.run()) if watch else None
                 try:

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
+from itertools import islice
 
 import psycopg
 
@@ -19,11 +20,12 @@ _dropped = metrics.counter(
     "atlas.query.access_dropped", "{calls}", "Calls that were to be counted and had no room."
 )
 _FAREWELL_SECONDS = 1.0
+_PORTION = 2_000  # Names at a time: putting them together must not keep calls waiting.
 _log = logger(__name__)
 
 
 class AccessFlusher:
-    """Writes what a sampler has counted, in one statement each `every_seconds`.
+    """Writes what a sampler has counted each `every_seconds`, in one statement if it is not much.
 
     Also when there is nothing: that it was counted is what tells unread from unknown. A flush that
     fails is lost, and only statistics with it: kept, an outage's reads would all fall into its last
@@ -51,12 +53,15 @@ class AccessFlusher:
         """Tell what was counted since the last time; never raises for the primary's sake."""
         _dropped.add(self._sampler.dropped)
         counts = self._sampler.take()
+        portion = list(islice(counts, _PORTION))
         try:
-            await self._write(counts)
+            await self._write(portion)
+            while portion := list(islice(counts, _PORTION)):
+                await self._write(portion)
         except (ServiceError, psycopg.Error) as error:
             _flushes.add(1, {"outcome": "lost"})
             if not self._failing:  # A line per change, not one each time.
-                _log.warning("reads are not counted", lost=len(counts), error=str(error))
+                _log.warning("reads are not counted", error=str(error))
             self._failing = True
         else:
             _flushes.add(1, {"outcome": "stored"})

@@ -6,7 +6,8 @@ the counts are right on average. A call that is not counted costs one subtractio
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import chain
 from typing import NamedTuple
 
 HOT_SCOPE = ""
@@ -62,15 +63,24 @@ class AccessSampler:
         if names:
             self._add(self._filters, (tenant_id, names), 1)
 
-    def take(self) -> list[Count]:
-        """What was counted, per attribute; it is forgotten here."""
-        sums: dict[tuple[int, str], list[int]] = {}
-        for which, counted in enumerate((self._reads, self._filters)):
-            for (tenant_id, names), number in counted.items():
-                for name in dict.fromkeys(names):
-                    sums.setdefault((tenant_id, name), [0, 0])[which] += number * self._every
+    def take(self) -> Iterator[Count]:
+        """What was counted, an attribute perhaps several times; it is forgotten here.
+
+        Put together while it is gone through: there may be much of it, and calls wait.
+        """
+        reads, filters = self._reads, self._filters
         self._reads, self._filters, self._name_count, self.dropped = {}, {}, 0, 0
-        return [Count(*key, *numbers) for key, numbers in sums.items()]
+        return chain(
+            (Count(tenant, name, number, 0) for tenant, name, number in self._each(reads)),
+            (Count(tenant, name, 0, number) for tenant, name, number in self._each(filters)),
+        )
+
+    def _each(
+        self, counted: dict[tuple[int, tuple[str, ...]], int]
+    ) -> Iterator[tuple[int, str, int]]:
+        for (tenant_id, names), number in counted.items():
+            for name in dict.fromkeys(names):
+                yield tenant_id, name, number * self._every
 
     def _add(
         self,
