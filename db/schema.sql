@@ -2209,6 +2209,31 @@ $$;
 
 ALTER FUNCTION atlas.record_attribute_access(p_tenants integer[], p_names text[], p_reads bigint[], p_filters bigint[]) OWNER TO atlas_meter;
 
+CREATE FUNCTION atlas.remember_flush(p_lane smallint, p_epoch bigint, p_sequence bigint, tenants integer[], entities bigint[], versions bigint[]) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'atlas', 'pg_temp'
+    AS $$
+DECLARE
+    changed integer := coalesce(cardinality(entities), 0);
+
+    is_kept boolean := changed <= 10000;
+
+BEGIN
+    INSERT INTO recent_flushes AS r
+        (lane, slot, epoch, sequence, entity_count, changed_tenants, changed_entities, changed_versions)
+    VALUES (p_lane, p_sequence % 64, p_epoch, p_sequence, changed,
+        CASE WHEN is_kept THEN coalesce(tenants, '{}') END,
+        CASE WHEN is_kept THEN coalesce(entities, '{}') END,
+        CASE WHEN is_kept THEN coalesce(versions, '{}') END)
+    ON CONFLICT (lane, slot) DO UPDATE SET epoch = excluded.epoch, sequence = excluded.sequence,
+        entity_count = excluded.entity_count, changed_tenants = excluded.changed_tenants,
+        changed_entities = excluded.changed_entities, changed_versions = excluded.changed_versions;
+
+END
+$$;
+
+ALTER FUNCTION atlas.remember_flush(p_lane smallint, p_epoch bigint, p_sequence bigint, tenants integer[], entities bigint[], versions bigint[]) OWNER TO atlas_owner;
+
 CREATE FUNCTION atlas.require_fresh(not_before timestamp with time zone, lanes smallint[], epochs bigint[], sequences bigint[], OUT beat_id bigint, OUT beaten_at timestamp with time zone) RETURNS record
     LANGUAGE plpgsql STABLE
     SET search_path TO 'atlas', 'pg_temp'
@@ -2596,6 +2621,8 @@ BEGIN
     INTO changed_tenants, changed_entities, changed_versions
     FROM upsert_hot_attrs(points::regclass, skip_batches, flushed_at) AS u;
 
+    PERFORM remember_flush(p_lane, p_epoch, p_sequence, changed_tenants, changed_entities, changed_versions);
+
     PERFORM empty_half(points::regclass, batches::regclass);
 
 END
@@ -2870,6 +2897,9 @@ BEGIN
 
     IF changed_entities IS NOT NULL THEN
         sequence := next_projection_position(p_epoch);
+
+        PERFORM remember_flush(projection_lane(), p_epoch, sequence,
+            array_fill(p_tenant, ARRAY[cardinality(changed_entities)]), changed_entities, changed_versions);
 
     END IF;
 
@@ -3201,6 +3231,27 @@ CREATE TABLE atlas.promotion_runner (
 
 ALTER TABLE atlas.promotion_runner OWNER TO atlas_owner;
 
+CREATE UNLOGGED TABLE atlas.recent_flushes (
+    lane smallint NOT NULL,
+    slot smallint NOT NULL,
+    epoch bigint NOT NULL,
+    sequence bigint NOT NULL,
+    entity_count integer NOT NULL,
+    changed_tenants integer[],
+    changed_entities bigint[],
+    changed_versions bigint[],
+    CONSTRAINT recent_flushes_slot_check CHECK (((slot >= 0) AND (slot <= 63)))
+)
+WITH (fillfactor='50');
+
+ALTER TABLE ONLY atlas.recent_flushes ALTER COLUMN changed_tenants SET STORAGE EXTERNAL;
+
+ALTER TABLE ONLY atlas.recent_flushes ALTER COLUMN changed_entities SET STORAGE EXTERNAL;
+
+ALTER TABLE ONLY atlas.recent_flushes ALTER COLUMN changed_versions SET STORAGE EXTERNAL;
+
+ALTER TABLE atlas.recent_flushes OWNER TO atlas_owner;
+
 CREATE TABLE atlas.replication_heartbeat (
     id smallint DEFAULT 1 NOT NULL,
     beat_id bigint NOT NULL,
@@ -3377,6 +3428,9 @@ ALTER TABLE ONLY atlas.promotion_decisions
 
 ALTER TABLE ONLY atlas.promotion_runner
     ADD CONSTRAINT promotion_runner_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY atlas.recent_flushes
+    ADD CONSTRAINT recent_flushes_pkey PRIMARY KEY (lane, slot);
 
 ALTER TABLE ONLY atlas.replication_heartbeat
     ADD CONSTRAINT replication_heartbeat_pkey PRIMARY KEY (id);
@@ -3952,6 +4006,12 @@ REVOKE ALL ON FUNCTION atlas.record_attribute_access(p_tenants integer[], p_name
 
 GRANT ALL ON FUNCTION atlas.record_attribute_access(p_tenants integer[], p_names text[], p_reads bigint[], p_filters bigint[]) TO atlas_query;
 
+REVOKE ALL ON FUNCTION atlas.remember_flush(p_lane smallint, p_epoch bigint, p_sequence bigint, tenants integer[], entities bigint[], versions bigint[]) FROM PUBLIC;
+
+GRANT ALL ON FUNCTION atlas.remember_flush(p_lane smallint, p_epoch bigint, p_sequence bigint, tenants integer[], entities bigint[], versions bigint[]) TO atlas_flusher;
+
+GRANT ALL ON FUNCTION atlas.remember_flush(p_lane smallint, p_epoch bigint, p_sequence bigint, tenants integer[], entities bigint[], versions bigint[]) TO atlas_projector;
+
 REVOKE ALL ON FUNCTION atlas.require_fresh(not_before timestamp with time zone, lanes smallint[], epochs bigint[], sequences bigint[], OUT beat_id bigint, OUT beaten_at timestamp with time zone) FROM PUBLIC;
 
 GRANT ALL ON FUNCTION atlas.require_fresh(not_before timestamp with time zone, lanes smallint[], epochs bigint[], sequences bigint[], OUT beat_id bigint, OUT beaten_at timestamp with time zone) TO atlas_ingest;
@@ -4195,6 +4255,12 @@ GRANT SELECT(decided_at) ON TABLE atlas.promotion_decisions TO atlas_meter;
 GRANT SELECT,UPDATE ON TABLE atlas.promotion_runner TO atlas_meter;
 
 GRANT SELECT ON TABLE atlas.promotion_runner TO atlas_hotcache;
+
+GRANT SELECT,INSERT,UPDATE ON TABLE atlas.recent_flushes TO atlas_flusher;
+
+GRANT SELECT ON TABLE atlas.recent_flushes TO atlas_hotcache;
+
+GRANT SELECT,INSERT,UPDATE ON TABLE atlas.recent_flushes TO atlas_projector;
 
 GRANT SELECT,UPDATE ON TABLE atlas.replication_heartbeat TO atlas_flusher;
 

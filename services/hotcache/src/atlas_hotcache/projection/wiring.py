@@ -7,7 +7,7 @@ from atlas_common.db import Database
 from atlas_common.tenant import Tenant
 from atlas_hotcache import convert as hot_convert
 from atlas_hotcache.config import ProjectionConfig, PromotionConfig
-from atlas_hotcache.ports import Cache, Primary
+from atlas_hotcache.ports import Primary
 from atlas_hotcache.projection import convert
 from atlas_hotcache.projection.cache_audit import CacheAudit
 from atlas_hotcache.projection.jobs import Kind
@@ -40,7 +40,6 @@ def wire_projection(
     parts: Parts,
     *,
     primary: Primary,
-    cache: Cache,
     catalog: Catalog,
 ) -> ProjectionParts:
     """The parts over these stores."""
@@ -48,7 +47,7 @@ def wire_projection(
     store = JobStore(database, config.statement_seconds_max)
     audit = CacheAudit(
         primary,
-        cache,
+        parts.shards,
         watcher,
         catalog,
         encode=hot_convert.body,
@@ -58,7 +57,7 @@ def wire_projection(
     def new_worker() -> Worker:
         return Worker(
             store,
-            cache=cache,
+            shards=parts.shards,
             watcher=watcher,
             invalidator=parts.invalidator,
             audit=audit,
