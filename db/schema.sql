@@ -2193,7 +2193,6 @@ BEGIN
     LEFT JOIN attributes AS a ON a.tenant_id = t.tenant_id AND a.name = t.name
     WHERE (a.attribute_id IS NOT NULL OR t.name = '') AND t.reads >= 0 AND t.filters >= 0
     GROUP BY 1, 2
-    ORDER BY 1, 2
     ON CONFLICT (tenant_id, attribute_id, hour) DO UPDATE SET
         read_count = x.read_count + excluded.read_count, hot_count = x.hot_count + excluded.hot_count,
         filter_count = x.filter_count + excluded.filter_count, refused_count = x.refused_count + excluded.refused_count;

@@ -103,7 +103,21 @@ def test_old_counts_are_taken_away_by_those_that_come(
     assert admin.execute("SELECT count(*) FROM access_hours").fetchone() == (2,)
 
 
-def test_two_processes_that_add_the_same_in_another_order_never_wait_in_a_circle(
+def test_processes_take_turns_and_who_waits_for_long_gives_up(
+    connect: Connect, admin: "psycopg.Connection[Any]"
+) -> None:
+    """So two that add the same in another order never wait in a circle."""
+    first, second = connect("atlas_query"), connect("atlas_query")
+    first.execute("BEGIN")
+    record(first, (1, "pressure", 1, 0))
+    with pytest.raises(errors.LockNotAvailable):
+        record(second, (2, "serial", 1, 0))
+    first.execute("COMMIT")
+    record(second, (2, "serial", 1, 0))
+    assert set(counted(admin)) == {(1, PRESSURE), (2, SERIAL)}
+
+
+def test_nothing_is_lost_where_many_add_at_once(
     connect: Connect, admin: "psycopg.Connection[Any]"
 ) -> None:
     told = [(tenant, name, 1, 0) for tenant in (1, 2) for name in ("pressure", "state", "serial")]

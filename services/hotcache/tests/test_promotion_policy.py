@@ -60,6 +60,15 @@ candidates = st.builds(
     in_transition=st.booleans(),
     counts=st.lists(READS, max_size=24).map(counts),
 )
+ripe = st.builds(
+    candidate,
+    st.just([100_000] * 24),
+    attribute_id=st.integers(10_001, 20_000),
+    wish=st.just(Move.PROMOTE),
+    streak=st.just(9),
+    pin=st.sampled_from([Pin.NONE, Pin.NONE, Pin.COLD]),
+)
+"""Cold attributes that are only held back by pins, and by bounds."""
 rules = st.builds(
     Rules,
     hot_max=st.integers(0, 10),
@@ -70,7 +79,7 @@ rules = st.builds(
 
 
 @given(
-    st.lists(candidates, max_size=20, unique_by=lambda one: one.attribute_id),
+    st.lists(candidates | ripe, max_size=20, unique_by=lambda one: one.attribute_id),
     st.integers(0, 12),
     rules,
 )
@@ -206,6 +215,14 @@ def test_filters_count_more_and_reads_of_whatever_is_hot_count_for_what_is_hot()
     assert judge(candidate(is_hot=True), scope=scope).wish is Move.NONE
     assert judge(candidate(is_hot=True)).wish is Move.DEMOTE
     assert judge(candidate(), scope=scope).wish is Move.NONE
+
+
+def test_what_is_filtered_by_is_not_demoted_however_seldom() -> None:
+    unread = candidate(is_hot=True, streak=9, wish=Move.DEMOTE)
+    assert judge(unread).action is Move.DEMOTE
+    once = replace(unread, counts=counts([0] * 24, [0] * 23 + [1]))
+    assert (judge(once).action, judge(once).wish) == (Move.NONE, Move.NONE)
+    assert "filtered by" in judge(once).why
 
 
 def test_a_burst_promotes_nothing_and_a_quiet_night_demotes_nothing() -> None:

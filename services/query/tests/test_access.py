@@ -51,6 +51,13 @@ def test_a_part_of_the_calls_stands_for_all_of_them_in_whatever_rhythm_they_come
     assert found[ACME, "a"] == pytest.approx(calls * 7 / 8 * 2, rel=0.1)
 
 
+def test_every_filter_counts_once() -> None:
+    counting = sampler(1_000_000)
+    for _ in range(3):
+        counting.filter(ACME, ("state", "serial"))
+    assert sorted(counting.take()) == [Count(ACME, "serial", 0, 3), Count(ACME, "state", 0, 3)]
+
+
 def test_names_are_bounded_and_what_has_no_room_is_told() -> None:
     counting = sampler(names_max=10)
     for tenant in range(1, 100):

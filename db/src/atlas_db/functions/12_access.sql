@@ -5,8 +5,8 @@
 CREATE OR REPLACE FUNCTION access_retention() RETURNS interval LANGUAGE sql IMMUTABLE AS $$SELECT interval '16 days'$$;
 
 -- Adds reads and filters to this hour, by the names of attributes; the name '' is whatever was hot. Names that no attribute
--- has are left out. One statement for all, in the order of the key: two processes that add at once wait, and never
--- for each other. Beside that, some of what is too old is taken away.
+-- has are left out. One statement for all. Processes take turns: the hour's row is locked first, and counts of different
+-- hours are different rows, so two of them never wait in a circle. Beside that, some of what is too old is taken away.
 CREATE OR REPLACE FUNCTION record_attribute_access(
     p_tenants integer[], p_names text[], p_reads bigint[], p_filters bigint[]
 ) RETURNS void LANGUAGE plpgsql SECURITY DEFINER SET search_path = atlas, pg_temp SET lock_timeout = '1s' AS $$
@@ -26,7 +26,6 @@ BEGIN
     LEFT JOIN attributes AS a ON a.tenant_id = t.tenant_id AND a.name = t.name
     WHERE (a.attribute_id IS NOT NULL OR t.name = '') AND t.reads >= 0 AND t.filters >= 0
     GROUP BY 1, 2
-    ORDER BY 1, 2
     ON CONFLICT (tenant_id, attribute_id, hour) DO UPDATE SET
         read_count = x.read_count + excluded.read_count, hot_count = x.hot_count + excluded.hot_count,
         filter_count = x.filter_count + excluded.filter_count, refused_count = x.refused_count + excluded.refused_count;

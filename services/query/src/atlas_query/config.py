@@ -102,7 +102,7 @@ class AccessConfig(Section):
     """How it is counted what callers ask for."""
 
     sample_every: int = Field(
-        default=8, ge=0, description="One call in so many is counted, so many times; 0: none."
+        default=8, ge=0, description="One read in so many is counted, so many times (filters all); 0: nothing is."
     )
     flush_seconds: float = Field(
         default=10.0, gt=0, description="How often the primary is told what was counted."

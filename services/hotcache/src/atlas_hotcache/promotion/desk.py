@@ -1,6 +1,9 @@
 """What operators ask and say about promoting by reads."""
 
+import psycopg
+
 from atlas.hotcache.v1 import projection_service_pb2 as pb
+from atlas_common import telemetry
 from atlas_common.tenant import Tenant
 from atlas_hotcache.config import PromotionConfig
 from atlas_hotcache.promotion import convert
@@ -8,6 +11,7 @@ from atlas_hotcache.promotion.decisions import of_pin
 from atlas_hotcache.promotion.policy import evaluate
 from atlas_hotcache.promotion.store import PromotionStore
 
+_log = telemetry.logger(__name__)
 _MEASURED_SECONDS = 300.0  # Reports do not have writes estimated more often, whoever asks.
 
 
@@ -33,7 +37,12 @@ class PromotionDesk:
         """Raises ServiceError INVALID_ARGUMENT naming the field."""
         size = convert.report_size(request)
         config = self._config
-        await self._store.measure(config.window_hours, config.sample_pages_max, _MEASURED_SECONDS)
+        try:
+            await self._store.measure(
+                config.window_hours, config.sample_pages_max, _MEASURED_SECONDS
+            )
+        except psycopg.Error as error:  # Too slow, or a lock in the way: then as it was before.
+            _log.warning("writes are not estimated", problem=str(error))
         candidates, window = await self._store.observe(tenant, config.window_hours)
         verdicts = evaluate(candidates, window, self._rules)
         return convert.report(verdicts, window, config, size)

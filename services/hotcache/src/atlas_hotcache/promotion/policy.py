@@ -5,8 +5,9 @@ attribute is promoted when a low percentile of its hours' scores is high (it is 
 the time), a hot one demoted when a high percentile is low (it is asked for hardly ever). Since the
 low percentile is never above the high one, and the threshold of demotions below that of promotions,
 no history asks for both: what has just been promoted is not demoted by the hours that promoted it.
-Beside that a move waits until it has been wished for several evaluations in a row, and until the
-attribute has been what it is for a while.
+What is filtered by is never demoted: reads of a cold attribute are slower, but filters over it are
+refused. Beside that a move waits until it has been wished for several evaluations in a row, and
+until the attribute has been what it is for a while.
 """
 
 import math
@@ -192,6 +193,8 @@ def _wish(candidate: Candidate, figures: Figures, rules: Rules) -> tuple[Move, s
 
 
 def _wish_of_hot(figures: Figures, rules: Rules) -> tuple[Move, str]:
+    if figures.filters_per_hour > 0:
+        return Move.NONE, "filtered by, and filters over a cold attribute are refused"
     if figures.demote_score <= rules.demote_score:
         return Move.DEMOTE, ""
     return Move.NONE, f"score {figures.demote_score:.2f}, demoted at {rules.demote_score:g}"

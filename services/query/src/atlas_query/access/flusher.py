@@ -39,15 +39,16 @@ class AccessFlusher:
         self._failing = False
 
     async def run(self) -> None:
-        """Flush until cancelled, and a last time then."""
-        try:
-            while True:
+        """Flush until cancelled, and then a last time, unless it was waiting for the primary."""
+        while True:
+            try:
                 await asyncio.sleep(self._every_seconds)
-                await self.flush()
-        finally:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(_FAREWELL_SECONDS):
-                    await self.flush()
+            except asyncio.CancelledError:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(_FAREWELL_SECONDS):
+                        await self.flush()
+                raise
+            await self.flush()
 
     async def flush(self) -> None:
         """Tell what was counted since the last time; never raises for the primary's sake."""

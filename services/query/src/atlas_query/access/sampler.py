@@ -1,8 +1,9 @@
-"""Counts what is asked for, some of the calls for all of them. Pure: chance is given.
+"""Counts what is asked for, some of the reads for all of them. Pure: chance is given.
 
-Of the calls one in `every` is counted, `every` times. The gaps between counted ones are drawn
+Of the reads one in `every` is counted, `every` times. The gaps between counted ones are drawn
 (geometrically), so that each call is counted with the same chance whatever rhythm callers have, and
-the counts are right on average. A call that is not counted costs one subtraction.
+the counts are right on average. A read that is not counted costs one subtraction. Filters are few
+and each is counted: that there is one in a day decides something.
 """
 
 import math
@@ -56,10 +57,6 @@ class AccessSampler:
 
     def filter(self, tenant_id: int, names: tuple[str, ...]) -> None:
         """A call asked which entities match a filter over these attributes."""
-        self._gap -= 1
-        if self._gap > 0:
-            return
-        self._gap = self._next_gap()
         if names:
             self._add(self._filters, (tenant_id, names), 1)
 
@@ -71,16 +68,9 @@ class AccessSampler:
         reads, filters = self._reads, self._filters
         self._reads, self._filters, self._name_count, self.dropped = {}, {}, 0, 0
         return chain(
-            (Count(tenant, name, number, 0) for tenant, name, number in self._each(reads)),
-            (Count(tenant, name, 0, number) for tenant, name, number in self._each(filters)),
+            (Count(tenant, name, number * self._every, 0) for tenant, name, number in _each(reads)),
+            (Count(tenant, name, 0, number) for tenant, name, number in _each(filters)),
         )
-
-    def _each(
-        self, counted: dict[tuple[int, tuple[str, ...]], int]
-    ) -> Iterator[tuple[int, str, int]]:
-        for (tenant_id, names), number in counted.items():
-            for name in dict.fromkeys(names):
-                yield tenant_id, name, number * self._every
 
     def _add(
         self,
@@ -102,3 +92,10 @@ class AccessSampler:
             return 1
         # How many tries it takes until something of chance 1 / every happens.
         return 1 + int(math.log(1.0 - self._chance()) / math.log(1.0 - 1.0 / self._every))
+
+
+def _each(counted: dict[tuple[int, tuple[str, ...]], int]) -> Iterator[tuple[int, str, int]]:
+    """Tenant, name and number, of each name."""
+    for (tenant_id, names), number in counted.items():
+        for name in dict.fromkeys(names):
+            yield tenant_id, name, number
