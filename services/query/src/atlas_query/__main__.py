@@ -74,9 +74,7 @@ async def main() -> None:
         access = _access(config.access)
         servicer = QueryServicer(
             Reads(router, catalog, hot),
-            near=NearCache(
-                config.router.near_seconds, query_service_pb2.EntityState.ByteSize, time.monotonic
-            ),
+            near=NearCache(config.router.near_seconds, len, time.monotonic),
             downsampled=DownsampledHistory(router, catalog),
             aggregates=Aggregates(warehouse, catalog),
             tiers=Tiers(router, hot, warehouse, config.router.status_timeout_seconds),

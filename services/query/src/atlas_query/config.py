@@ -102,7 +102,9 @@ class AccessConfig(Section):
     """How it is counted what callers ask for."""
 
     sample_every: int = Field(
-        default=8, ge=0, description="One read in so many is counted, so many times (filters all); 0: nothing is."
+        default=8,
+        ge=0,
+        description="One read in so many is counted, so many times (every filter is); 0: none.",
     )
     flush_seconds: float = Field(
         default=10.0, gt=0, description="How often the primary is told what was counted."
