@@ -1,16 +1,23 @@
 """Reads and points are counted per attribute, for all tenants at once, by one who sees no value."""
 
+import asyncio
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
+from random import Random
 from typing import Any
 
 import psycopg
 import pytest
 from psycopg import errors
+from pydantic import SecretStr
 
+from atlas_common.config import DatabaseConfig
+from atlas_common.db import Database as Pool
 from atlas_devstack.database import Database, another
+from atlas_query.access.flusher import AccessFlusher
+from atlas_query.access.sampler import AccessSampler
 
 from .conftest import Connect, connector, make_two_tenants
 from .lane_writer import LaneWriter, RawPoint
@@ -191,6 +198,26 @@ def test_hotcache_sees_and_pins_its_transactions_tenant_only(
     assert hotcache.execute("SELECT * FROM attribute_access").fetchall() == []
 
 
+async def test_what_was_counted_last_is_told_at_the_end_however_many_names_it_has(
+    own: Database, admin: "psycopg.Connection[Any]"
+) -> None:
+    admin.execute(
+        "INSERT INTO attributes (tenant_id, attribute_id, name, data_type)"
+        " SELECT 2, 1000 + n, 'a' || n, 'double' FROM generate_series(1, 4500) AS n"
+    )
+    sampler = AccessSampler(1, 10_000, Random(1).random)
+    sampler.read(2, tuple(f"a{n}" for n in range(1, 4501)), 3)
+    config = DatabaseConfig(dsn=SecretStr(own.dsn("atlas_query")))
+    async with Pool.open(config, name="primary") as primary:
+        flushing = asyncio.create_task(AccessFlusher(sampler, primary, 3600.0).run())
+        await asyncio.sleep(0)
+        flushing.cancel()
+        await asyncio.wait([flushing])
+    found = counted(admin)
+    admin.execute("DELETE FROM attributes WHERE attribute_id > 1000")
+    assert found == {(2, 1000 + n): (3, 0, 0, 0) for n in range(1, 4501)}
+
+
 def points_per_hour(admin: "psycopg.Connection[Any]") -> dict[tuple[int, int], float]:
     found = admin.execute(
         "SELECT tenant_id, attribute_id, points_per_hour FROM attribute_promotion"
@@ -247,7 +274,14 @@ def test_one_process_evaluates_at_a_time_and_not_too_often(
         assert row is not None
         return bool(row[0])
 
+    old = (
+        "INSERT INTO promotion_decisions (tenant_id, decided_at, actor, action, attribute_id,"
+        " dry_run, outcome, why) SELECT 2, now() - make_interval(days => n), 'policy', 'promote',"
+        " 1, true, 'would', n::text FROM unnest('{89, 91}'::int[]) AS n"
+    )
+    admin.execute(old)
     assert begin("first", 0)
+    assert admin.execute("SELECT why FROM promotion_decisions").fetchall() == [("89",)]
     assert not begin("second", 0), "the first is at it"
     with pytest.raises(psycopg.Error) as refused:
         hotcache.execute("SELECT keep_promotion_lease('second', 60)")
