@@ -1,5 +1,7 @@
 """What operators ask and say about promoting by reads."""
 
+import asyncio
+
 import psycopg
 
 from atlas.hotcache.v1 import projection_service_pb2 as pb
@@ -44,7 +46,7 @@ class PromotionDesk:
         except psycopg.Error as error:  # Too slow, or a lock in the way: then as it was before.
             _log.warning("writes are not estimated", problem=str(error))
         candidates, window = await self._store.observe(tenant, config.window_hours)
-        verdicts = evaluate(candidates, window, self._rules)
+        verdicts = await asyncio.to_thread(evaluate, candidates, window, self._rules)
         return convert.report(verdicts, window, config, size)
 
     async def decisions(
