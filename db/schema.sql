@@ -984,6 +984,24 @@ $$;
 
 ALTER FUNCTION atlas.followed_attributes(p_tenant integer) OWNER TO atlas_owner;
 
+CREATE FUNCTION atlas.fresh_view(not_before timestamp with time zone, lanes smallint[], epochs bigint[], sequences bigint[], OUT beat_id bigint, OUT beaten_at timestamp with time zone, OUT begun_at timestamp with time zone, OUT held_lanes smallint[], OUT held_epochs bigint[], OUT held_sequences bigint[]) RETURNS record
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'atlas', 'pg_temp'
+    AS $$
+BEGIN
+    SELECT g.beat_id, g.beaten_at INTO beat_id, beaten_at FROM require_fresh(not_before, lanes, epochs, sequences) AS g;
+
+    SELECT coalesce(array_agg(f.lane ORDER BY f.lane), '{}'), coalesce(array_agg(f.epoch ORDER BY f.lane), '{}'),
+        coalesce(array_agg(f.sequence ORDER BY f.lane), '{}')
+    INTO held_lanes, held_epochs, held_sequences FROM flush_positions AS f;
+
+    begun_at := transaction_timestamp();
+
+END
+$$;
+
+ALTER FUNCTION atlas.fresh_view(not_before timestamp with time zone, lanes smallint[], epochs bigint[], sequences bigint[], OUT beat_id bigint, OUT beaten_at timestamp with time zone, OUT begun_at timestamp with time zone, OUT held_lanes smallint[], OUT held_epochs bigint[], OUT held_sequences bigint[]) OWNER TO atlas_owner;
+
 CREATE FUNCTION atlas.held_projection_job(p_owner text, p_tenant integer, p_job bigint, p_step text) RETURNS atlas.projection_jobs
     LANGUAGE plpgsql
     SET search_path TO 'atlas', 'pg_temp'
@@ -3834,6 +3852,16 @@ GRANT ALL ON FUNCTION atlas.flushing_lanes() TO atlas_monitor;
 REVOKE ALL ON FUNCTION atlas.followed_attributes(p_tenant integer) FROM PUBLIC;
 
 GRANT ALL ON FUNCTION atlas.followed_attributes(p_tenant integer) TO atlas_projector;
+
+REVOKE ALL ON FUNCTION atlas.fresh_view(not_before timestamp with time zone, lanes smallint[], epochs bigint[], sequences bigint[], OUT beat_id bigint, OUT beaten_at timestamp with time zone, OUT begun_at timestamp with time zone, OUT held_lanes smallint[], OUT held_epochs bigint[], OUT held_sequences bigint[]) FROM PUBLIC;
+
+GRANT ALL ON FUNCTION atlas.fresh_view(not_before timestamp with time zone, lanes smallint[], epochs bigint[], sequences bigint[], OUT beat_id bigint, OUT beaten_at timestamp with time zone, OUT begun_at timestamp with time zone, OUT held_lanes smallint[], OUT held_epochs bigint[], OUT held_sequences bigint[]) TO atlas_ingest;
+
+GRANT ALL ON FUNCTION atlas.fresh_view(not_before timestamp with time zone, lanes smallint[], epochs bigint[], sequences bigint[], OUT beat_id bigint, OUT beaten_at timestamp with time zone, OUT begun_at timestamp with time zone, OUT held_lanes smallint[], OUT held_epochs bigint[], OUT held_sequences bigint[]) TO atlas_hotcache;
+
+GRANT ALL ON FUNCTION atlas.fresh_view(not_before timestamp with time zone, lanes smallint[], epochs bigint[], sequences bigint[], OUT beat_id bigint, OUT beaten_at timestamp with time zone, OUT begun_at timestamp with time zone, OUT held_lanes smallint[], OUT held_epochs bigint[], OUT held_sequences bigint[]) TO atlas_query;
+
+GRANT ALL ON FUNCTION atlas.fresh_view(not_before timestamp with time zone, lanes smallint[], epochs bigint[], sequences bigint[], OUT beat_id bigint, OUT beaten_at timestamp with time zone, OUT begun_at timestamp with time zone, OUT held_lanes smallint[], OUT held_epochs bigint[], OUT held_sequences bigint[]) TO atlas_reconciler;
 
 REVOKE ALL ON FUNCTION atlas.held_projection_job(p_owner text, p_tenant integer, p_job bigint, p_step text) FROM PUBLIC;
 

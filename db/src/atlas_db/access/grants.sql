@@ -33,7 +33,8 @@ GRANT EXECUTE ON FUNCTION atlas.flush_lock(), atlas.lane_lock_class(), atlas.lan
 GRANT SELECT ON atlas.tenants, atlas.flush_positions, atlas.lane_epochs, atlas.replication_heartbeat
     TO atlas_ingest, atlas_hotcache, atlas_query, atlas_reconciler;
 GRANT EXECUTE ON FUNCTION atlas.position_state(smallint, bigint, bigint),
-    atlas.require_fresh(timestamptz, smallint[], bigint[], bigint[])
+    atlas.require_fresh(timestamptz, smallint[], bigint[], bigint[]),
+    atlas.fresh_view(timestamptz, smallint[], bigint[], bigint[])
     TO atlas_ingest, atlas_hotcache, atlas_query, atlas_reconciler;
 GRANT SELECT ON atlas.entities, atlas.attributes
     TO atlas_ingest, atlas_hotcache, atlas_query, atlas_reconciler;

@@ -1,15 +1,6 @@
 -- The query service's SQL. Values come as seven columns in the order of atlas_common.values.DataType; a time
 -- is its microseconds since the epoch, a JSON value its text.
 
--- name: held_positions
--- How far each lane is flushed in this snapshot; and the transaction's beginning by the server's clock.
-SELECT
-    transaction_timestamp() AS begun_at,
-    coalesce(array_agg(f.lane ORDER BY f.lane), '{}') AS lanes,
-    coalesce(array_agg(f.epoch ORDER BY f.lane), '{}') AS epochs,
-    coalesce(array_agg(f.sequence ORDER BY f.lane), '{}') AS sequences
-FROM flush_positions AS f;
-
 -- name: tier_progress
 -- The newest heartbeat a replica has replayed, and how far each lane is flushed there.
 SELECT
