@@ -115,6 +115,7 @@ def test_processes_take_turns_and_who_waits_for_long_gives_up(
 ) -> None:
     """So two that add the same in another order never wait in a circle."""
     first, second = connect("atlas_query"), connect("atlas_query")
+    record(first)  # The hour has begun.
     first.execute("BEGIN")
     record(first, (1, "pressure", 1, 0))
     with pytest.raises(errors.LockNotAvailable):
