@@ -128,26 +128,27 @@ async def test_a_read_in_conflict_with_recovery_is_answered_elsewhere(
     arena = read_arena
     async with (
         arena.reads(environment={**FEW_FAILURES, **arena.through()}) as reads,
-        audited(arena, reads, readers=1) as load,
+        # Nobody reads the primary: what waits there would keep us from locking what it has read.
+        audited(arena, reads, readers=0) as load,
     ):
         async with impatient(arena):
             async with arena.locked("entity_values_ts", *REPLICAS):
-                calls = [_held(reads, tenant, load.keys[0]) for tenant in TENANTS * 3]
+                calls = [_held(reads, tenant, load.keys[0]) for tenant in TENANTS * 4]
                 held = [asyncio.create_task(call) for call in calls]
-                # At most two of them are of the load.
-                await eventually(lambda: arena.waiting_reads(*REPLICAS) >= len(held) - 1)
+                await eventually(lambda: arena.waiting_reads(*REPLICAS) == len(held))
                 await collide(arena)
             answers = await asyncio.gather(*held)
         for tenant, answer in answers:
             load.audit.judge_bytes(tenant, answer.SerializeToString())
             assert [state.entity_key for state in answer.entities] == [load.keys[0]]
+        # Some went on to the other, some came back to the same when it had moved on.
         reasons = [answer.metadata.route_reason for _, answer in answers]
         assert any("was in conflict with recovery" in reason for reason in reasons), reasons
         tiers = await reads.tiers()
         assert {tiers[name].breaker for name in ("primary", *REPLICAS)} == {"CLOSED"}
+    async with arena.reads(arena.query) as others, audited(arena, others, readers=1) as load:
         await load.more_at(*REPLICAS)
-    # Of a stream that has begun the rest cannot come from elsewhere: it is told to begin again.
-    assert set(load.failures) <= BEGIN_AGAIN
+    assert not load.failures
 
 
 async def test_a_stream_in_conflict_with_recovery_is_told_to_begin_again(
@@ -210,5 +211,6 @@ async def collide(arena: ReadArena) -> None:
     """Lock what every read has read; returns when those are over that the replay ran into."""
     before = arena.open_reads(*REPLICAS)
     with arena.admin() as admin, admin.transaction():
+        admin.execute("SET LOCAL lock_timeout = '5s'")
         admin.execute("LOCK TABLE replication_heartbeat IN ACCESS EXCLUSIVE MODE")
     await eventually(lambda: not before & arena.open_reads(*REPLICAS))

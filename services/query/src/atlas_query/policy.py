@@ -136,11 +136,15 @@ class Route:
         tried = self._tried.get(replica.name)
         if tried is None:
             return True
-        # Not again before it has moved: behind now, it is behind a microsecond later. Replicas move
-        # all the time, so only who waits for that tries again, and as long as he waits: others
-        # would go from one that is busy to the next and back, until their time is over.
+        # Not again before it has moved: behind now, it is behind a microsecond later.
+        if replica.progress <= tried:
+            return False
+        # One that is busy is no less so for having moved, as replicas do all the time: a read would
+        # go from one to the next and back until its deadline. Only who waits tries again, and as
+        # long as he waits.
         is_waiting = self.consistency.on_unmet is OnUnmet.WAIT
-        return is_waiting and now < self.began + self.wait_seconds and replica.progress > tried
+        is_over = now >= self.began + self.wait_seconds
+        return self._misses[replica.name] is not Miss.BUSY or (is_waiting and not is_over)
 
     def _primary(self, reason: str, *, is_admitted: bool) -> Step:
         if self._primary_tried:
