@@ -88,7 +88,9 @@ LATENCY_SECONDS = 2.0
 CALL_SECONDS = 1.0
 RATE = 40.0
 """Calls a second in peace: far below what a query process can do, also on a busy machine."""
-STORM_SECONDS = 4.0
+STORM_SECONDS = 3.0
+SLACK_SECONDS = 1.5
+"""A busy machine is late to notice that a call has ended."""
 AMPLIFICATION_MAX = 3.0
 
 
@@ -119,8 +121,8 @@ async def test_after_a_slow_network_at_twice_the_load_all_is_as_before(
             await asyncio.wait({running}, timeout=0.2)
         storm = running.result()
         # Each call ends with its deadline, whatever the servers do; none waits behind others' work.
-        assert storm.slowest_seconds < CALL_SECONDS + 0.5, storm
-        assert calls_max <= 2 * RATE * AMPLIFICATION_MAX * (CALL_SECONDS + 0.5)
+        assert storm.slowest_seconds < CALL_SECONDS + SLACK_SECONDS, storm
+        assert calls_max <= 2 * RATE * AMPLIFICATION_MAX * (CALL_SECONDS + SLACK_SECONDS)
         # Those of the pool, and one for each statement that is being cancelled.
         assert connections_max <= 2 * POOL_DEFAULT
         # Who is refused at once tries again when told to, and not before.

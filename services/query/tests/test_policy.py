@@ -145,6 +145,19 @@ def test_who_does_not_wait_goes_on_from_busy_replicas_however_often_they_move() 
         way.missed(step, Miss.BUSY)
 
 
+def test_a_replica_in_conflict_makes_way_for_the_next_although_it_has_moved() -> None:
+    clock = FakeClock()
+    way = route(Eventual(3.0), clock)
+    first = way.next([replica("r1", 0.1, progress=1), replica("r2", 1.0, progress=1)], clock())
+    assert isinstance(first, Read)
+    way.missed(first, Miss.CONFLICT)
+    moved = [replica("r1", 0.1, progress=2), replica("r2", 1.0, progress=2)]
+    second = way.next(moved, clock())
+    assert isinstance(second, Read)
+    assert second.endpoint == "r2"
+    assert second.reason.endswith("r1 was in conflict with recovery")
+
+
 def test_who_waits_for_a_busy_replica_goes_on_no_longer_than_he_wanted_to() -> None:
     clock = FakeClock()
     way = route(Eventual(3.0), clock, OnUnmet.WAIT, wait_seconds=2.0)

@@ -123,7 +123,8 @@ class Route:
 
     def _candidate(self, replicas: Sequence[ReplicaState], now: float) -> ReplicaState | None:
         usable = [replica for replica in replicas if self._is_usable(replica, now)]
-        return min(usable, key=_preference, default=None)
+        # One that missed makes way for those not asked yet, although it has moved meanwhile.
+        return min(usable, key=lambda r: (r.name in self._tried, _preference(r)), default=None)
 
     def _is_usable(self, replica: ReplicaState, now: float) -> bool:
         if not replica.is_available or not self._may_try(replica, now):
