@@ -70,7 +70,10 @@ CREATE FUNCTION atlas.beat_heart(min_interval interval) RETURNS boolean
     WITH beat AS (
         UPDATE replication_heartbeat
         -- Never back, even if the clock steps: lag is a difference of beats.
-        SET beat_id = beat_id + 1, beaten_at = greatest(beaten_at + interval '1 microsecond', clock_timestamp())
+        SET beat_id = greatest(
+                beat_id + 1,
+                ('x' || left(pg_walfile_name(pg_current_wal_insert_lsn()), 8))::bit(32)::bigint << 32),
+            beaten_at = greatest(beaten_at + interval '1 microsecond', clock_timestamp())
         WHERE id = 1 AND beaten_at <= clock_timestamp() - min_interval
         RETURNING 1
     )

@@ -21,7 +21,7 @@ class World:
     def __init__(self) -> None:
         self.monotonic = FakeClock()
         self.clock = PrimaryClock()
-        self.tracker = FreshnessTracker(["r1", "r2"], self.clock, self.monotonic)
+        self.tracker = FreshnessTracker(self.clock, self.monotonic)
 
     def primary_says(self, now: datetime, beat: Beat) -> None:
         at = self.monotonic()

@@ -37,6 +37,16 @@ class MissedError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
+class Expected:
+    """What a server must be to be read in its role. It is asked in the snapshot that is read."""
+
+    is_primary: bool
+    """It takes writes; else it is in recovery."""
+    timeline_min: int
+    """Of what a primary writes, and of the newest heartbeat that a replica holds."""
+
+
+@dataclass(frozen=True, slots=True)
 class Serving:
     """One view of a tenant's data on one endpoint, proven fresh enough by the guard."""
 
@@ -47,6 +57,8 @@ class Serving:
     """The server's clock when the transaction began."""
     positions: tuple[Position, ...]
     """What the view holds."""
+    timeline: int | None = None
+    """That the server writes; None: it is in recovery."""
 
 
 class Endpoint:
@@ -80,7 +92,9 @@ class Endpoint:
         return self.breaker.state is not BreakerState.OPEN
 
     @asynccontextmanager
-    async def open(self, tenant: Tenant, fresh: Freshness) -> AsyncIterator[Serving]:
+    async def open(
+        self, tenant: Tenant, fresh: Freshness, expected: Expected | None = None
+    ) -> AsyncIterator[Serving]:
         """A guarded snapshot. Raises MissedError, also when the block fails for the server's sake.
 
         PositionLostError and errors that are the caller's own pass through.
@@ -93,6 +107,8 @@ class Endpoint:
             except ServiceError as error:
                 raise MissedError(Miss.BUSY, error) from error
             async with self._guarded(tenant, fresh) as serving:
+                if expected is not None:
+                    await self._check_role(serving, expected)
                 yield serving
 
     @asynccontextmanager
@@ -155,6 +171,25 @@ class Endpoint:
         assert failure is not None
         return MissedError(Miss.AWAY, failure)
 
+    async def _check_role(self, serving: Serving, expected: Expected) -> None:
+        """By the snapshot itself: a poller's last look is of a moment ago. Raises MissedError."""
+        least = expected.timeline_min
+        if expected.is_primary:
+            if serving.timeline is None or serving.timeline < least:
+                # The name may lead to another server by now; this connection does not.
+                await serving.connection.close()
+                raise MissedError(Miss.AWAY, away(self.name, "it is not the primary any more"))
+        elif serving.timeline is not None:
+            raise MissedError(Miss.AWAY, away(self.name, "it is not a replica any more"))
+        elif serving.beat.timeline < least:
+            # It may hold more of a former timeline than the primary had: what a failover lost.
+            error = errors.unavailable(
+                "FRESHNESS_UNMET",
+                f"this copy has nothing of timeline {least} yet",
+                retry_after=0.2,
+            )
+            raise MissedError(Miss.BEHIND, error)
+
     def _leave(self) -> None:
         self.reads_running -= 1
 
@@ -212,3 +247,10 @@ class Endpoint:
             retry_after=0.5,
             database=self.name,
         )
+
+
+def away(name: str, why: str = "it has left") -> ServiceError:
+    """The error of a server that is not read in this role any more."""
+    return errors.unavailable(
+        "DEPENDENCY_UNAVAILABLE", f"{name} cannot be read: {why}", retry_after=0.2, database=name
+    )

@@ -77,6 +77,11 @@ class NearCache(Generic[T]):
             return None
         return [kept.value for kept in found], _proof(consistency, lag, found, now)
 
+    def forget(self) -> None:
+        """What was answered may be of a history that has ended."""
+        if self._kept is not None:
+            self._kept.clear()
+
     def put(
         self,
         tenant_id: int,

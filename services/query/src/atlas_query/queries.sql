@@ -7,8 +7,33 @@ SELECT
     transaction_timestamp() AS begun_at,
     coalesce(array_agg(f.lane ORDER BY f.lane), '{}') AS lanes,
     coalesce(array_agg(f.epoch ORDER BY f.lane), '{}') AS epochs,
-    coalesce(array_agg(f.sequence ORDER BY f.lane), '{}') AS sequences
+    coalesce(array_agg(f.sequence ORDER BY f.lane), '{}') AS sequences,
+    CASE
+        WHEN NOT pg_is_in_recovery()
+            THEN ('x' || left(pg_walfile_name(pg_current_wal_insert_lsn()), 8))::bit(32)::bigint
+    END AS timeline
 FROM flush_positions AS f;
+
+-- name: server_look
+-- Who a server is (its cluster, the timeline that it writes, if it does, and since when it runs), its clock, and as
+-- tier_progress.
+SELECT
+    c.system_identifier,
+    CASE
+        WHEN NOT pg_is_in_recovery()
+            THEN ('x' || left(pg_walfile_name(pg_current_wal_insert_lsn()), 8))::bit(32)::bigint
+    END AS timeline,
+    pg_postmaster_start_time() AS started_at, clock_timestamp() AS now,
+    h.beat_id, h.beaten_at, p.lanes, p.epochs, p.sequences
+FROM pg_control_system() AS c
+LEFT JOIN replication_heartbeat AS h ON h.id = 1
+CROSS JOIN (
+    SELECT
+        coalesce(array_agg(f.lane ORDER BY f.lane), '{}') AS lanes,
+        coalesce(array_agg(f.epoch ORDER BY f.lane), '{}') AS epochs,
+        coalesce(array_agg(f.sequence ORDER BY f.lane), '{}') AS sequences
+    FROM flush_positions AS f
+) AS p;
 
 -- name: tier_progress
 -- The newest heartbeat a replica has replayed, and how far each lane is flushed there.

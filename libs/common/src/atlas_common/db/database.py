@@ -44,7 +44,7 @@ class Database:
     def __init__(self, config: DatabaseConfig, *, name: str) -> None:
         self.name = name
         self.config = config
-        self._in_use = 0
+        self._in_use: set[Connection] = set()
         self._pool: AsyncConnectionPool[Connection] = AsyncConnectionPool(
             connection_class=AsyncConnection,
             kwargs=connections.connect_arguments(config, name),
@@ -77,9 +77,14 @@ class Database:
             size=stats.get("pool_size", 0),
             size_max=self.config.pool_size_max,
             idle=stats.get("pool_available", 0),
-            in_use=self._in_use,
+            in_use=len(self._in_use),
             waiting=stats.get("requests_waiting", 0),
         )
+
+    async def sever(self) -> None:
+        """Close the connections that are in use: whoever works on one fails now."""
+        for connection in tuple(self._in_use):
+            await connection.close()
 
     async def check(self) -> None:
         """Return if the server answers, or if all connections are at work; a readiness check.
@@ -181,16 +186,16 @@ class Database:
         except TooManyRequests as error:
             raise self._busy() from error
         except PoolTimeout as error:
-            if self._in_use >= self.config.pool_size_max:
+            if len(self._in_use) >= self.config.pool_size_max:
                 raise self._busy() from error
             raise connections.away(self.name) from error
         except PoolClosed as error:
             raise connections.away(self.name) from error
-        self._in_use += 1
+        self._in_use.add(connection)
         return connection
 
     async def _release(self, connection: Connection) -> None:
-        self._in_use -= 1
+        self._in_use.discard(connection)
         # Shielded: a cancellation while the pool waits for its own lock would lose the connection
         # for good, and enough of those would empty the pool.
         await asyncio.shield(self._pool.putconn(connection))

@@ -30,6 +30,11 @@ class Beat:
     beat_id: int
     beaten_at: datetime
 
+    @property
+    def timeline(self) -> int:
+        """Of the primary that beat: a promotion begins a new one, and its beats are greater."""
+        return self.beat_id >> 32
+
 
 NO_BEAT = Beat(0, datetime.fromtimestamp(0, UTC))
 
