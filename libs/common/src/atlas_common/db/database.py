@@ -1,6 +1,7 @@
 """A pool of connections to one Postgres server."""
 
 import asyncio
+import contextlib
 import time
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -25,6 +26,7 @@ _CONNECTION_IDLE_SECONDS = 300.0
 # Bounds the pool's own backoff (1, 2 s): after an outage the next request or check connects anew.
 _RECONNECT_TIMEOUT_SECONDS = 3.0
 _CLOSE_TIMEOUT_SECONDS = 5.0
+_CANCEL_TIMEOUT_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +84,10 @@ class Database:
         )
 
     async def sever(self) -> None:
-        """Close the connections that are in use: whoever works on one fails now."""
+        """End what runs and close the connections in use: whoever works on one fails now."""
         for connection in tuple(self._in_use):
+            with contextlib.suppress(psycopg.Error):  # It is gone already.
+                await connection.cancel_safe(timeout=_CANCEL_TIMEOUT_SECONDS)
             await connection.close()
 
     async def check(self) -> None:
