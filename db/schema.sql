@@ -2045,6 +2045,31 @@ $_$;
 
 ALTER FUNCTION atlas.record_archive(p_name text, p_class text, p_tenants integer[], p_path text, p_rows bigint, p_bytes bigint, p_checksum text) OWNER TO atlas_keeper;
 
+CREATE FUNCTION atlas.remember_flush(p_lane smallint, p_epoch bigint, p_sequence bigint, tenants integer[], entities bigint[], versions bigint[]) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'atlas', 'pg_temp'
+    AS $$
+DECLARE
+    changed integer := coalesce(cardinality(entities), 0);
+
+    is_kept boolean := changed <= 10000;
+
+BEGIN
+    INSERT INTO recent_flushes AS r
+        (lane, slot, epoch, sequence, entity_count, changed_tenants, changed_entities, changed_versions)
+    VALUES (p_lane, p_sequence % 64, p_epoch, p_sequence, changed,
+        CASE WHEN is_kept THEN coalesce(tenants, '{}') END,
+        CASE WHEN is_kept THEN coalesce(entities, '{}') END,
+        CASE WHEN is_kept THEN coalesce(versions, '{}') END)
+    ON CONFLICT (lane, slot) DO UPDATE SET epoch = excluded.epoch, sequence = excluded.sequence,
+        entity_count = excluded.entity_count, changed_tenants = excluded.changed_tenants,
+        changed_entities = excluded.changed_entities, changed_versions = excluded.changed_versions;
+
+END
+$$;
+
+ALTER FUNCTION atlas.remember_flush(p_lane smallint, p_epoch bigint, p_sequence bigint, tenants integer[], entities bigint[], versions bigint[]) OWNER TO atlas_owner;
+
 CREATE FUNCTION atlas.require_fresh(not_before timestamp with time zone, lanes smallint[], epochs bigint[], sequences bigint[], OUT beat_id bigint, OUT beaten_at timestamp with time zone) RETURNS record
     LANGUAGE plpgsql STABLE
     SET search_path TO 'atlas', 'pg_temp'
@@ -2432,6 +2457,8 @@ BEGIN
     INTO changed_tenants, changed_entities, changed_versions
     FROM upsert_hot_attrs(points::regclass, skip_batches, flushed_at) AS u;
 
+    PERFORM remember_flush(p_lane, p_epoch, p_sequence, changed_tenants, changed_entities, changed_versions);
+
     PERFORM empty_half(points::regclass, batches::regclass);
 
 END
@@ -2707,6 +2734,9 @@ BEGIN
     IF changed_entities IS NOT NULL THEN
         sequence := next_projection_position(p_epoch);
 
+        PERFORM remember_flush(projection_lane(), p_epoch, sequence,
+            array_fill(p_tenant, ARRAY[cardinality(changed_entities)]), changed_entities, changed_versions);
+
     END IF;
 
     UPDATE projection_jobs AS j SET updated_at = clock_timestamp(), message = '',
@@ -2970,6 +3000,27 @@ CREATE TABLE atlas.projection_runner (
 
 ALTER TABLE atlas.projection_runner OWNER TO atlas_owner;
 
+CREATE UNLOGGED TABLE atlas.recent_flushes (
+    lane smallint NOT NULL,
+    slot smallint NOT NULL,
+    epoch bigint NOT NULL,
+    sequence bigint NOT NULL,
+    entity_count integer NOT NULL,
+    changed_tenants integer[],
+    changed_entities bigint[],
+    changed_versions bigint[],
+    CONSTRAINT recent_flushes_slot_check CHECK (((slot >= 0) AND (slot <= 63)))
+)
+WITH (fillfactor='50');
+
+ALTER TABLE ONLY atlas.recent_flushes ALTER COLUMN changed_tenants SET STORAGE EXTERNAL;
+
+ALTER TABLE ONLY atlas.recent_flushes ALTER COLUMN changed_entities SET STORAGE EXTERNAL;
+
+ALTER TABLE ONLY atlas.recent_flushes ALTER COLUMN changed_versions SET STORAGE EXTERNAL;
+
+ALTER TABLE atlas.recent_flushes OWNER TO atlas_owner;
+
 CREATE TABLE atlas.replication_heartbeat (
     id smallint DEFAULT 1 NOT NULL,
     beat_id bigint NOT NULL,
@@ -3134,6 +3185,9 @@ ALTER TABLE ONLY atlas.projection_jobs
 
 ALTER TABLE ONLY atlas.projection_runner
     ADD CONSTRAINT projection_runner_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY atlas.recent_flushes
+    ADD CONSTRAINT recent_flushes_pkey PRIMARY KEY (lane, slot);
 
 ALTER TABLE ONLY atlas.replication_heartbeat
     ADD CONSTRAINT replication_heartbeat_pkey PRIMARY KEY (id);
@@ -3655,6 +3709,12 @@ REVOKE ALL ON FUNCTION atlas.record_archive(p_name text, p_class text, p_tenants
 
 GRANT ALL ON FUNCTION atlas.record_archive(p_name text, p_class text, p_tenants integer[], p_path text, p_rows bigint, p_bytes bigint, p_checksum text) TO atlas_maintenance;
 
+REVOKE ALL ON FUNCTION atlas.remember_flush(p_lane smallint, p_epoch bigint, p_sequence bigint, tenants integer[], entities bigint[], versions bigint[]) FROM PUBLIC;
+
+GRANT ALL ON FUNCTION atlas.remember_flush(p_lane smallint, p_epoch bigint, p_sequence bigint, tenants integer[], entities bigint[], versions bigint[]) TO atlas_flusher;
+
+GRANT ALL ON FUNCTION atlas.remember_flush(p_lane smallint, p_epoch bigint, p_sequence bigint, tenants integer[], entities bigint[], versions bigint[]) TO atlas_projector;
+
 REVOKE ALL ON FUNCTION atlas.require_fresh(not_before timestamp with time zone, lanes smallint[], epochs bigint[], sequences bigint[], OUT beat_id bigint, OUT beaten_at timestamp with time zone) FROM PUBLIC;
 
 GRANT ALL ON FUNCTION atlas.require_fresh(not_before timestamp with time zone, lanes smallint[], epochs bigint[], sequences bigint[], OUT beat_id bigint, OUT beaten_at timestamp with time zone) TO atlas_ingest;
@@ -3862,6 +3922,12 @@ GRANT SELECT ON TABLE atlas.projected_attributes TO atlas_hotcache;
 GRANT SELECT ON TABLE atlas.projected_attributes TO atlas_ingest;
 
 GRANT SELECT,UPDATE ON TABLE atlas.projection_runner TO atlas_projector;
+
+GRANT SELECT,INSERT,UPDATE ON TABLE atlas.recent_flushes TO atlas_flusher;
+
+GRANT SELECT ON TABLE atlas.recent_flushes TO atlas_hotcache;
+
+GRANT SELECT,INSERT,UPDATE ON TABLE atlas.recent_flushes TO atlas_projector;
 
 GRANT SELECT,UPDATE ON TABLE atlas.replication_heartbeat TO atlas_flusher;
 

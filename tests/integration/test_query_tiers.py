@@ -150,6 +150,7 @@ def test_what_hotcache_answered_is_given_again_with_its_age_until_a_token_asks_f
     assert metadata.source == consistency_pb2.SOURCE_CACHE
     assert timedelta(0) < metadata.lag.ToTimedelta() <= timedelta(seconds=3)
     assert metadata.HasField("as_of")
+    assert kept[0].entities == platform.get("acme", STRONG).entities
     # Another tenant's entity of the same key is another entity.
     assert pressures(platform.get("globex", eventual())) == [900.0, 900.0]
     now = datetime.now(UTC)

@@ -20,6 +20,8 @@ GRANT INSERT ON atlas.ingest_dead_letters TO atlas_flusher;
 GRANT INSERT ON atlas.entity_values_ts TO atlas_flusher;
 GRANT SELECT, UPDATE ON atlas.flush_control, atlas.replication_heartbeat TO atlas_flusher;
 GRANT SELECT ON atlas.attributes, atlas.projected_attributes TO atlas_flusher;
+GRANT SELECT, INSERT, UPDATE ON atlas.recent_flushes TO atlas_flusher;
+GRANT EXECUTE ON FUNCTION atlas.remember_flush(smallint, bigint, bigint, integer[], bigint[], bigint[]) TO atlas_flusher;
 GRANT EXECUTE ON FUNCTION atlas.flush_lock(), atlas.lane_lock_class(), atlas.lane_flush_class(), atlas.projection_lane(),
     atlas.hot_value(boolean, bigint, double precision, numeric, text, timestamptz, jsonb),
     atlas.upsert_hot_attrs(regclass, integer[], timestamptz), atlas.lane_is_owned(smallint), atlas.empty_half(regclass, regclass),
@@ -51,6 +53,7 @@ GRANT EXECUTE ON FUNCTION atlas.drop_expired_ledger(), atlas.default_rows(), atl
     atlas.flushing_lanes() TO atlas_ingest;
 
 GRANT SELECT ON atlas.entity_jsonb TO atlas_hotcache, atlas_query;
+GRANT SELECT ON atlas.recent_flushes TO atlas_hotcache; -- Entities by number, of all tenants; no values.
 GRANT SELECT ON atlas.entity_values_ts TO atlas_query, atlas_reconciler;
 
 -- The index of the projection is asked for a tenant's ids by a function that compares the tenant itself.
@@ -69,6 +72,8 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON atlas.projected_attributes, atlas.projec
 GRANT SELECT, UPDATE ON atlas.projection_runner TO atlas_projector;
 GRANT SELECT, INSERT, UPDATE ON atlas.flush_positions TO atlas_projector; -- The projection's own lane.
 GRANT SELECT, INSERT, DELETE ON atlas.lane_epochs TO atlas_projector;
+GRANT SELECT, INSERT, UPDATE ON atlas.recent_flushes TO atlas_projector;
+GRANT EXECUTE ON FUNCTION atlas.remember_flush(smallint, bigint, bigint, integer[], bigint[], bigint[]) TO atlas_projector;
 GRANT EXECUTE ON FUNCTION atlas.projection_lane(), atlas.require_tenant(integer),
     atlas.held_projection_job(text, integer, bigint, text), atlas.claim_projection_lane(timestamptz),
     atlas.move_attribute(integer, integer, text, timestamptz),

@@ -1,29 +1,47 @@
 """What the hotcache service can be told."""
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 
 from atlas_common.config import DatabaseConfig, Section, ServiceConfig, TokenConfig
+from atlas_hotcache.valkey_url import FORMS, ValkeyUrl
 
 
 class ValkeyConfig(Section):
-    """The Valkey (or Redis) server that holds the cache."""
+    """The Valkey (or Redis) server, servers with sentinels, or cluster, that holds the cache."""
 
-    url: SecretStr = Field(description="As redis://:password@host:port/0, or rediss:// for TLS.")
+    url: SecretStr = Field(description=f"As {FORMS}.")
+    shards: int = Field(
+        default=16,
+        ge=1,
+        le=256,
+        description="In a cluster: into how many slots the tenants are spread. Costs a script each"
+        " for every flush. A change makes the cache begin empty.",
+    )
     connect_timeout_seconds: float = Field(
         default=0.1, gt=0, description="How long connecting may take."
     )
     call_timeout_seconds: float = Field(
         default=0.1,
         gt=0,
-        description="How long one command or script may take; Postgres answers when it takes more.",
+        description="How long one script may take; Postgres answers when it takes more.",
     )
-    connections_max: int = Field(default=32, ge=1, description="Most connections, and commands.")
+    connections_max: int = Field(
+        default=32,
+        ge=1,
+        description="Most scripts at a time, and connections; in a cluster, to each node.",
+    )
     failures_max: int = Field(
         default=5, ge=1, description="Failures in a row after which the server is left alone."
     )
     open_seconds: float = Field(
         default=1.0, gt=0, description="For how long it is left alone before it is tried again."
     )
+
+    @field_validator("url")
+    @classmethod
+    def _is_a_valkey_url(cls, url: SecretStr) -> SecretStr:
+        ValkeyUrl.parse(url.get_secret_value())
+        return url
 
 
 class CacheConfig(Section):
@@ -46,6 +64,18 @@ class CacheConfig(Section):
         gt=0,
         description="How long a flush may be missing here before everything is forgotten.",
     )
+    catch_up_seconds: float = Field(
+        default=0.3,
+        gt=0,
+        description="How long a flush may be missing here before the primary is asked what it"
+        " changed, so that nothing else need be forgotten.",
+    )
+    catch_up_entities_max: int = Field(
+        default=20_000,
+        ge=0,
+        description="Missed flushes that changed more entities than this are not made up for:"
+        " everything is forgotten. 0 makes up for none.",
+    )
     max_staleness_default_seconds: float = Field(
         default=3.0, gt=0, description="What a call accepts that names no max_staleness."
     )
@@ -56,6 +86,16 @@ class CacheConfig(Section):
         default=100_000,
         ge=1,
         description="A flush that changed more entities than this makes the cache forget all.",
+    )
+    checked_share: float = Field(
+        default=0.01,
+        ge=0,
+        le=1,
+        description="Share of the entities answered from the cache that are compared with the"
+        " primary; 0 compares none.",
+    )
+    checks_per_second_max: float = Field(
+        default=2.0, gt=0, description="Most comparisons a second, whatever the share."
     )
 
     @model_validator(mode="after")

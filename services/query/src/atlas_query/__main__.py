@@ -71,9 +71,7 @@ async def main() -> None:
         databases = LiveDatabases(servers, router.is_current)
         catalog = Catalog(databases)
         tenants = FirstAnswer(databases)
-        near: NearCache[query_service_pb2.EntityState] = NearCache(
-            config.router.near_seconds, query_service_pb2.EntityState.ByteSize, time.monotonic
-        )
+        near: NearCache[bytes] = NearCache(config.router.near_seconds, len, time.monotonic)
         servers.on_new_history = _forgetting(catalog, tenants, near)
         hot = await _hotcache(stack, config)
         warehouse = await _warehouse(stack, config)
@@ -137,7 +135,7 @@ def _discovery(config: DiscoveryConfig) -> Discovery | None:
 
 
 def _forgetting(
-    catalog: Catalog, tenants: FirstAnswer, near: NearCache[query_service_pb2.EntityState]
+    catalog: Catalog, tenants: FirstAnswer, near: NearCache[bytes]
 ) -> Callable[[], None]:
     def forget() -> None:
         catalog.forget_all()

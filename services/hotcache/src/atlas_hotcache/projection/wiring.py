@@ -6,7 +6,7 @@ from atlas_common.catalog import Catalog
 from atlas_common.db import Database
 from atlas_hotcache import convert as hot_convert
 from atlas_hotcache.config import ProjectionConfig
-from atlas_hotcache.ports import Cache, Primary
+from atlas_hotcache.ports import Primary
 from atlas_hotcache.projection import convert
 from atlas_hotcache.projection.cache_audit import CacheAudit
 from atlas_hotcache.projection.pace import Pace
@@ -32,7 +32,6 @@ def wire_projection(
     parts: Parts,
     *,
     primary: Primary,
-    cache: Cache,
     catalog: Catalog,
 ) -> ProjectionParts:
     """The parts over these stores."""
@@ -40,7 +39,7 @@ def wire_projection(
     store = JobStore(database, config.statement_seconds_max)
     audit = CacheAudit(
         primary,
-        cache,
+        parts.shards,
         watcher,
         catalog,
         encode=hot_convert.body,
@@ -50,7 +49,7 @@ def wire_projection(
     def new_worker() -> Worker:
         return Worker(
             store,
-            cache=cache,
+            shards=parts.shards,
             watcher=watcher,
             invalidator=parts.invalidator,
             audit=audit,
