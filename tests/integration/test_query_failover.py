@@ -268,6 +268,20 @@ async def test_a_lost_token_is_told_at_every_level(platform: Platform) -> None:
             assert await _refused(watched()) == "POSITION_LOST"
 
 
+async def test_watches_go_on_at_the_promoted_server(platform: Platform) -> None:
+    async with platform.client() as client, asyncio.timeout(20):
+        watch = client.watch(["pump-1"], attributes=["serial"])
+        seen: list[Any] = []
+        async for event in watch:
+            seen += [reading.value for state in event.entities for reading in state.readings]
+            if len(seen) == 1:
+                assert seen == [AFTER]
+                await client.write([Point("pump-1", "serial", AFTER, datetime.now(UTC), quality=1)])
+            elif len(seen) > 1:
+                break
+        assert seen == [AFTER, AFTER]
+
+
 async def test_a_session_goes_on_after_it_forgot(platform: Platform) -> None:
     """It is told at every read, never shown less in silence; then it begins anew."""
     async with platform.client() as client:

@@ -20,6 +20,7 @@ from atlas.query.v1 import query_service_pb2 as pb
 from atlas.query.v1 import query_service_pb2_grpc
 from atlas.type.v1 import consistency_pb2
 from atlas_devstack.credentials import Credentials
+from atlas_devstack.dsn import whoever_writes
 from atlas_devstack.platform import ROLES, SERVICES
 from atlas_devstack.ports import free_port
 from atlas_devstack.services import Service, Wiring
@@ -46,7 +47,7 @@ from .query_reading import (
 
 ONE, TWO = "replica-1", "replica-2"
 LOOKS_SELDOM = "60"
-DRAIN_SECONDS = 1.0
+DRAIN_SECONDS = 3.0
 POINTS = 60_000  # More than the channel takes in before anybody reads on.
 
 
@@ -109,6 +110,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory, server_options: Any) -> Ite
         listed.dsns = {
             name: database.dsn("atlas_query") for name, database in reading.stack.replicas.items()
         }
+        write(reading)
         yield listed
 
 
@@ -274,11 +276,17 @@ def waits_for_lock(listed: Listed, name: str) -> bool:
 
 
 def test_a_name_in_dns_leads_to_the_replicas(listed: Listed, tmp_path: Path) -> None:
-    """localhost, which every machine's resolver knows: the same road as a cluster's reader name."""
+    """localhost, which every machine's resolver knows: the same road as a cluster's reader name.
+
+    The primary is told as several hosts, a replica first: whoever takes writes is it.
+    """
     reading = listed.reading
     node = reading.replica(TWO)
     dsn = reading.stack.replicas[TWO].dsn("atlas_query").replace("127.0.0.1", "localhost")
-    process = another_query(reading, tmp_path, {"ATLAS_DISCOVERY__DNS__DSN": dsn})
+    every = (reading.stack.replicas[ONE], reading.stack.database)
+    primary = whoever_writes([database.dsn("atlas_query") for database in every])
+    environment = {"ATLAS_DISCOVERY__DNS__DSN": dsn, "ATLAS_PRIMARY__DSN": primary}
+    process = another_query(reading, tmp_path, environment)
     token, value = write(reading)
     process.start()
     name = f"127.0.0.1:{node.port}"

@@ -37,7 +37,6 @@ from atlas_query.explain import Explainer
 from atlas_query.freshness import FreshnessTracker
 from atlas_query.hot import HotCache
 from atlas_query.near import NearCache
-from atlas_query.policy import PRIMARY
 from atlas_query.polling import Pollers
 from atlas_query.readiness import any_reachable
 from atlas_query.reads import Reads
@@ -119,9 +118,7 @@ def _opener(router: RouterConfig) -> OpenEndpoint:
     async def opened(config: DatabaseConfig, name: str) -> AsyncIterator[Endpoint]:
         async with WatchedDatabase.open(config, name=name) as database:
             assert isinstance(database, WatchedDatabase)
-            # The primary has no one to stand in for it: there a slow answer is better than none.
-            open_timeout = None if name == PRIMARY else router.replica_open_timeout_seconds
-            yield Endpoint(database, _breaker(router), open_timeout)
+            yield Endpoint(database, _breaker(router), router.replica_open_timeout_seconds)
 
     return opened
 

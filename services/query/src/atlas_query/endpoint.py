@@ -74,6 +74,7 @@ class Endpoint:
         self.reads_running = 0
         self.is_answering = True
         """Whether the last poll was answered."""
+        self._is_cut_off = False
         self._answered_at = -math.inf
         self._open_timeout_seconds = open_timeout_seconds
         config = database.config
@@ -91,6 +92,11 @@ class Endpoint:
         """Whether the breaker lets calls through, if only one to probe with."""
         return self.breaker.state is not BreakerState.OPEN
 
+    async def cut_off(self) -> None:
+        """End the reads that are under way: their server has left long enough ago."""
+        self._is_cut_off = True
+        await self.database.sever()
+
     @asynccontextmanager
     async def open(
         self, tenant: Tenant, fresh: Freshness, expected: Expected | None = None
@@ -106,19 +112,24 @@ class Endpoint:
                 await turn.enter_async_context(self._turns.admitted())
             except ServiceError as error:
                 raise MissedError(Miss.BUSY, error) from error
-            async with self._guarded(tenant, fresh) as serving:
+            # The primary has no one to stand in for it: there a slow answer is better than none.
+            is_primary = expected is not None and expected.is_primary
+            limit = None if is_primary else self._open_timeout_seconds
+            async with self._guarded(tenant, fresh, limit) as serving:
                 if expected is not None:
                     await self._check_role(serving, expected)
                 yield serving
 
     @asynccontextmanager
-    async def _guarded(self, tenant: Tenant, fresh: Freshness) -> AsyncIterator[Serving]:
+    async def _guarded(
+        self, tenant: Tenant, fresh: Freshness, limit_seconds: float | None
+    ) -> AsyncIterator[Serving]:
         permit = self.breaker.allow()
         if permit is None:
             raise MissedError(Miss.AWAY, broken(self.name, self.breaker))
         try:
             async with AsyncExitStack() as stack:
-                serving = await self._opened(stack, tenant, fresh)
+                serving = await self._opened(stack, tenant, fresh, limit_seconds)
                 yield serving
             self.breaker.success(permit)
         except BehindError as error:
@@ -193,7 +204,13 @@ class Endpoint:
     def _leave(self) -> None:
         self.reads_running -= 1
 
-    async def _opened(self, stack: AsyncExitStack, tenant: Tenant, fresh: Freshness) -> Serving:
+    async def _opened(
+        self,
+        stack: AsyncExitStack,
+        tenant: Tenant,
+        fresh: Freshness,
+        limit_seconds: float | None,
+    ) -> Serving:
         """A snapshot that lives as long as the stack."""
 
         async def opened() -> Serving:
@@ -205,7 +222,7 @@ class Endpoint:
             return Serving(self.name, snapshot.connection, snapshot.beat, *held)
 
         try:
-            serving = await within(self._open_timeout_seconds, opened)
+            serving = await within(limit_seconds, opened)
         except TimeoutError as error:
             raise self._slow() from error
         self._answered_at = time.monotonic()
@@ -215,6 +232,8 @@ class Endpoint:
         """What an error says of the endpoint; None if it says nothing: it is the caller's own."""
         failure = error if isinstance(error, ServiceError) else sqlstate.to_service_error(error)
         assert failure is not None
+        if self._is_cut_off:  # By us, whatever the server calls it.
+            return MissedError(Miss.AWAY, away(self.name))
         if getattr(error, "sqlstate", None) == _RECOVERY_CONFLICT:
             return MissedError(Miss.CONFLICT, failure)
         if failure.reason == "DEPENDENCY_UNAVAILABLE":

@@ -155,7 +155,7 @@ class Roster:
             except TimeoutError:
                 reads = endpoint.reads_running
                 log.warning("reads are cut off", replica=endpoint.name, reads=reads)
-                await endpoint.database.sever()
+                await endpoint.cut_off()
 
     async def _rest(self) -> None:
         try:
