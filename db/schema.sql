@@ -70,9 +70,7 @@ CREATE FUNCTION atlas.beat_heart(min_interval interval) RETURNS boolean
     WITH beat AS (
         UPDATE replication_heartbeat
         -- Never back, even if the clock steps: lag is a difference of beats.
-        SET beat_id = greatest(
-                beat_id + 1,
-                ('x' || left(pg_walfile_name(pg_current_wal_insert_lsn()), 8))::bit(32)::bigint << 32),
+        SET beat_id = greatest(beat_id + 1, written_timeline() << 32),
             beaten_at = greatest(beaten_at + interval '1 microsecond', clock_timestamp())
         WHERE id = 1 AND beaten_at <= clock_timestamp() - min_interval
         RETURNING 1
@@ -944,6 +942,24 @@ CREATE FUNCTION atlas.followed_attributes(p_tenant integer) RETURNS integer[]
 $$;
 
 ALTER FUNCTION atlas.followed_attributes(p_tenant integer) OWNER TO atlas_owner;
+
+CREATE FUNCTION atlas.fresh_view(not_before timestamp with time zone, lanes smallint[], epochs bigint[], sequences bigint[], OUT beat_id bigint, OUT beaten_at timestamp with time zone, OUT begun_at timestamp with time zone, OUT held_lanes smallint[], OUT held_epochs bigint[], OUT held_sequences bigint[]) RETURNS record
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'atlas', 'pg_temp'
+    AS $$
+BEGIN
+    SELECT g.beat_id, g.beaten_at INTO beat_id, beaten_at FROM require_fresh(not_before, lanes, epochs, sequences) AS g;
+
+    SELECT coalesce(array_agg(f.lane ORDER BY f.lane), '{}'), coalesce(array_agg(f.epoch ORDER BY f.lane), '{}'),
+        coalesce(array_agg(f.sequence ORDER BY f.lane), '{}')
+    INTO held_lanes, held_epochs, held_sequences FROM flush_positions AS f;
+
+    begun_at := transaction_timestamp();
+
+END
+$$;
+
+ALTER FUNCTION atlas.fresh_view(not_before timestamp with time zone, lanes smallint[], epochs bigint[], sequences bigint[], OUT beat_id bigint, OUT beaten_at timestamp with time zone, OUT begun_at timestamp with time zone, OUT held_lanes smallint[], OUT held_epochs bigint[], OUT held_sequences bigint[]) OWNER TO atlas_owner;
 
 CREATE FUNCTION atlas.held_projection_job(p_owner text, p_tenant integer, p_job bigint, p_step text) RETURNS atlas.projection_jobs
     LANGUAGE plpgsql
@@ -2751,6 +2767,18 @@ $$;
 
 ALTER FUNCTION atlas.write_projection_batch(p_owner text, p_epoch bigint, p_tenant integer, p_job bigint, p_step text, p_limit integer, p_again bigint[], OUT scanned integer, OUT sequence bigint, OUT changed_entities bigint[], OUT changed_versions bigint[]) OWNER TO atlas_projector;
 
+CREATE FUNCTION atlas.written_timeline() RETURNS bigint
+    LANGUAGE sql STABLE
+    SET search_path TO 'atlas', 'pg_temp'
+    AS $$
+    SELECT CASE
+        WHEN NOT pg_is_in_recovery()
+            THEN ('x' || left(pg_walfile_name(pg_current_wal_insert_lsn()), 8))::bit(32)::bigint
+    END
+$$;
+
+ALTER FUNCTION atlas.written_timeline() OWNER TO atlas_owner;
+
 CREATE TABLE atlas.attribute_access (
     tenant_id integer NOT NULL,
     attribute_id integer NOT NULL,
@@ -3557,6 +3585,16 @@ REVOKE ALL ON FUNCTION atlas.followed_attributes(p_tenant integer) FROM PUBLIC;
 
 GRANT ALL ON FUNCTION atlas.followed_attributes(p_tenant integer) TO atlas_projector;
 
+REVOKE ALL ON FUNCTION atlas.fresh_view(not_before timestamp with time zone, lanes smallint[], epochs bigint[], sequences bigint[], OUT beat_id bigint, OUT beaten_at timestamp with time zone, OUT begun_at timestamp with time zone, OUT held_lanes smallint[], OUT held_epochs bigint[], OUT held_sequences bigint[]) FROM PUBLIC;
+
+GRANT ALL ON FUNCTION atlas.fresh_view(not_before timestamp with time zone, lanes smallint[], epochs bigint[], sequences bigint[], OUT beat_id bigint, OUT beaten_at timestamp with time zone, OUT begun_at timestamp with time zone, OUT held_lanes smallint[], OUT held_epochs bigint[], OUT held_sequences bigint[]) TO atlas_ingest;
+
+GRANT ALL ON FUNCTION atlas.fresh_view(not_before timestamp with time zone, lanes smallint[], epochs bigint[], sequences bigint[], OUT beat_id bigint, OUT beaten_at timestamp with time zone, OUT begun_at timestamp with time zone, OUT held_lanes smallint[], OUT held_epochs bigint[], OUT held_sequences bigint[]) TO atlas_hotcache;
+
+GRANT ALL ON FUNCTION atlas.fresh_view(not_before timestamp with time zone, lanes smallint[], epochs bigint[], sequences bigint[], OUT beat_id bigint, OUT beaten_at timestamp with time zone, OUT begun_at timestamp with time zone, OUT held_lanes smallint[], OUT held_epochs bigint[], OUT held_sequences bigint[]) TO atlas_query;
+
+GRANT ALL ON FUNCTION atlas.fresh_view(not_before timestamp with time zone, lanes smallint[], epochs bigint[], sequences bigint[], OUT beat_id bigint, OUT beaten_at timestamp with time zone, OUT begun_at timestamp with time zone, OUT held_lanes smallint[], OUT held_epochs bigint[], OUT held_sequences bigint[]) TO atlas_reconciler;
+
 REVOKE ALL ON FUNCTION atlas.held_projection_job(p_owner text, p_tenant integer, p_job bigint, p_step text) FROM PUBLIC;
 
 GRANT ALL ON FUNCTION atlas.held_projection_job(p_owner text, p_tenant integer, p_job bigint, p_step text) TO atlas_projector;
@@ -3790,6 +3828,18 @@ GRANT ALL ON FUNCTION atlas.upsert_hot_attrs(points regclass, skip_batches integ
 REVOKE ALL ON FUNCTION atlas.write_projection_batch(p_owner text, p_epoch bigint, p_tenant integer, p_job bigint, p_step text, p_limit integer, p_again bigint[], OUT scanned integer, OUT sequence bigint, OUT changed_entities bigint[], OUT changed_versions bigint[]) FROM PUBLIC;
 
 GRANT ALL ON FUNCTION atlas.write_projection_batch(p_owner text, p_epoch bigint, p_tenant integer, p_job bigint, p_step text, p_limit integer, p_again bigint[], OUT scanned integer, OUT sequence bigint, OUT changed_entities bigint[], OUT changed_versions bigint[]) TO atlas_hotcache;
+
+REVOKE ALL ON FUNCTION atlas.written_timeline() FROM PUBLIC;
+
+GRANT ALL ON FUNCTION atlas.written_timeline() TO atlas_flusher;
+
+GRANT ALL ON FUNCTION atlas.written_timeline() TO atlas_ingest;
+
+GRANT ALL ON FUNCTION atlas.written_timeline() TO atlas_hotcache;
+
+GRANT ALL ON FUNCTION atlas.written_timeline() TO atlas_query;
+
+GRANT ALL ON FUNCTION atlas.written_timeline() TO atlas_reconciler;
 
 GRANT SELECT ON TABLE atlas.attributes TO atlas_flusher;
 

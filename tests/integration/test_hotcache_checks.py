@@ -130,7 +130,7 @@ async def test_load_alone_is_never_inconsistent(fresh_database: Database, tmp_pa
         start_rig(fresh_database, tmp_path, watch=True, **ALL) as rig,
         under_load(rig),
     ):
-        await eventually(lambda: is_checked(rig, 300), 60)
+        await eventually(lambda: is_checked(rig, 100), 60)
         assert (await counted(rig))[1] == 0
 
 

@@ -34,6 +34,8 @@ CONNECTIONS_MAX = 32
 AT_ONCE_BY_RPC = 20
 """More cancelled at once, and gRPC takes its own connection down for the flood of resets."""
 AT_ONCE = 60
+BY_RPC = 1_000
+"""So many of the calls go through gRPC, the others begin behind it."""
 """Fewer than reads of the primary are let through."""
 
 
@@ -126,14 +128,20 @@ async def test_a_stalled_valkey_costs_little_and_leaves_no_old_value_behind(rig:
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("kind", ["standalone", "cluster"])
-async def test_ten_thousand_cancelled_calls_leave_pools_and_replies_in_order(
-    request: pytest.FixtureRequest, fresh_database: Database, tmp_path: Path, kind: str
+@pytest.mark.parametrize(("kind", "calls"), [("standalone", 10_000), ("cluster", 3_000)])
+async def test_thousands_of_cancelled_calls_leave_pools_and_replies_in_order(
+    request: pytest.FixtureRequest, fresh_database: Database, tmp_path: Path, kind: str, calls: int
 ) -> None:
     servers = None
     if kind == "cluster":
         servers = ClusterServers(request.getfixturevalue("valkey_cluster"))
-    async with start_rig(fresh_database, tmp_path, watch=True, servers=servers) as rig:
+    async with start_rig(
+        fresh_database,
+        tmp_path,
+        watch=True,
+        servers=servers,
+        primary_reads_max=2 * AT_ONCE,  # None is refused: on a busy machine they pile up.
+    ) as rig:
         lane = rig.lane()
         ids = list(range(1, 41))
         for entity_id in ids:
@@ -146,7 +154,7 @@ async def test_ten_thousand_cancelled_calls_leave_pools_and_replies_in_order(
             tenant, sign = (ACME, 1) if number % 2 else (GLOBEX, -1)
             entity_id = 1 + number % 40
             asked = [entity_id, 1_000 + number]
-            by_rpc = number < 2_000
+            by_rpc = number < BY_RPC
             call = asyncio.ensure_future(
                 rig.get(tenant, asked) if by_rpc else read_body(rig, tenant, asked)
             )
@@ -160,11 +168,11 @@ async def test_ten_thousand_cancelled_calls_leave_pools_and_replies_in_order(
             return False
 
         cancelled = done = 0
-        while done < 10_000:
-            numbers = range(done, done + (AT_ONCE_BY_RPC if done < 2_000 else AT_ONCE))
+        while done < calls:
+            numbers = range(done, done + (AT_ONCE_BY_RPC if done < BY_RPC else AT_ONCE))
             cancelled += sum(await asyncio.gather(*map(give_up, numbers)))
             done += len(numbers)
-        assert 3_000 < cancelled < 9_900
+        assert 0.3 * calls < cancelled < 0.99 * calls
         await eventually(lambda: rig.database.stats().in_use == 0)
         assert len(rig.flights) == 0
         await eventually(lambda: rig.cache._slots._value == CONNECTIONS_MAX)

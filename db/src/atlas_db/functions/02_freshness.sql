@@ -1,5 +1,14 @@
 -- Heartbeat, positions, seals: what freshness and reconciliation are decided by.
 
+-- The timeline of the log that this server writes; NULL if it is in recovery, and writes none.
+CREATE OR REPLACE FUNCTION written_timeline() RETURNS bigint
+LANGUAGE sql STABLE SET search_path = atlas, pg_temp AS $$
+    SELECT CASE
+        WHEN NOT pg_is_in_recovery()
+            THEN ('x' || left(pg_walfile_name(pg_current_wal_insert_lsn()), 8))::bit(32)::bigint
+    END
+$$;
+
 -- Beats the heart unless it was beaten within min_interval; answers whether it beat. A beat's number is the log's
 -- timeline, times 2^32, plus a count. So a copy's newest beat says of which history the copy is, and beats of a tail
 -- that a failover lost are lower than all that came after it, however many they were.
@@ -8,9 +17,7 @@ LANGUAGE sql SECURITY DEFINER SET search_path = atlas, pg_temp AS $$
     WITH beat AS (
         UPDATE replication_heartbeat
         -- Never back, even if the clock steps: lag is a difference of beats.
-        SET beat_id = greatest(
-                beat_id + 1,
-                ('x' || left(pg_walfile_name(pg_current_wal_insert_lsn()), 8))::bit(32)::bigint << 32),
+        SET beat_id = greatest(beat_id + 1, written_timeline() << 32),
             beaten_at = greatest(beaten_at + interval '1 microsecond', clock_timestamp())
         WHERE id = 1 AND beaten_at <= clock_timestamp() - min_interval
         RETURNING 1
@@ -59,6 +66,22 @@ BEGIN
                 USING ERRCODE = 'AT001';
         END IF;
     END LOOP;
+END
+$$;
+
+-- The guard, and what the snapshot it has judged holds: when the transaction began by the server's clock, and how far each
+-- lane is flushed. One trip with BEGIN for all that a read has to know and to prove.
+CREATE OR REPLACE FUNCTION fresh_view(
+    not_before timestamptz, lanes smallint[], epochs bigint[], sequences bigint[],
+    OUT beat_id bigint, OUT beaten_at timestamptz, OUT begun_at timestamptz,
+    OUT held_lanes smallint[], OUT held_epochs bigint[], OUT held_sequences bigint[]
+) LANGUAGE plpgsql STABLE SET search_path = atlas, pg_temp AS $$
+BEGIN
+    SELECT g.beat_id, g.beaten_at INTO beat_id, beaten_at FROM require_fresh(not_before, lanes, epochs, sequences) AS g;
+    SELECT coalesce(array_agg(f.lane ORDER BY f.lane), '{}'), coalesce(array_agg(f.epoch ORDER BY f.lane), '{}'),
+        coalesce(array_agg(f.sequence ORDER BY f.lane), '{}')
+    INTO held_lanes, held_epochs, held_sequences FROM flush_positions AS f;
+    begun_at := transaction_timestamp();
 END
 $$;
 

@@ -1,28 +1,11 @@
 -- The query service's SQL. Values come as seven columns in the order of atlas_common.values.DataType; a time
 -- is its microseconds since the epoch, a JSON value its text.
 
--- name: held_positions
--- How far each lane is flushed in this snapshot; and the transaction's beginning by the server's clock.
-SELECT
-    transaction_timestamp() AS begun_at,
-    coalesce(array_agg(f.lane ORDER BY f.lane), '{}') AS lanes,
-    coalesce(array_agg(f.epoch ORDER BY f.lane), '{}') AS epochs,
-    coalesce(array_agg(f.sequence ORDER BY f.lane), '{}') AS sequences,
-    CASE
-        WHEN NOT pg_is_in_recovery()
-            THEN ('x' || left(pg_walfile_name(pg_current_wal_insert_lsn()), 8))::bit(32)::bigint
-    END AS timeline
-FROM flush_positions AS f;
-
 -- name: server_look
 -- Who a server is (its cluster, the timeline that it writes, if it does, and since when it runs), its clock, and as
 -- tier_progress.
 SELECT
-    c.system_identifier,
-    CASE
-        WHEN NOT pg_is_in_recovery()
-            THEN ('x' || left(pg_walfile_name(pg_current_wal_insert_lsn()), 8))::bit(32)::bigint
-    END AS timeline,
+    c.system_identifier, written_timeline() AS timeline,
     pg_postmaster_start_time() AS started_at, clock_timestamp() AS now,
     h.beat_id, h.beaten_at, p.lanes, p.epochs, p.sequences
 FROM pg_control_system() AS c

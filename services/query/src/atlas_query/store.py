@@ -37,15 +37,6 @@ _VALUE_INDEX = {
 }
 
 
-class Held(NamedTuple):
-    """What a snapshot holds; `begun_at` is the server's clock."""
-
-    begun_at: datetime
-    positions: tuple[Position, ...]
-    timeline: int | None
-    """That the server writes; None: it is in recovery."""
-
-
 class Look(NamedTuple):
     """A server as it was found. `sent`, `received`: this process's monotonic seconds."""
 
@@ -95,14 +86,6 @@ class PointRow(NamedTuple):
     event_us: int
     quality: int
     values: tuple[Any, ...]
-
-
-async def held_positions(connection: ReadConnection) -> Held:
-    """How far each lane is flushed in this snapshot."""
-    cursor = await connection.execute(Q["held_positions"], {})
-    row = await cursor.fetchone()
-    assert row is not None
-    return Held(row[0], _positions(*row[1:4]), row[4])
 
 
 async def look(database: Database) -> Look:

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Literal, overload
+from typing import Literal, overload
 
 import psycopg
 from psycopg.pq import TransactionStatus
@@ -61,10 +61,17 @@ class PositionLostError(ServiceError):
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """A read-only transaction with one view of the data, and how fresh that view is."""
+    """A read-only transaction with one view of the data, and how fresh that view is.
+
+    `begun_at`: when it began by the server's clock; `positions`: how far each lane is flushed in
+    it; `timeline`: that the server writes, None if it is in recovery.
+    """
 
     connection: ReadConnection
     beat: Beat
+    begun_at: datetime
+    positions: tuple[Position, ...]
+    timeline: int | None = None
 
 
 @overload
@@ -121,7 +128,7 @@ async def tenant_snapshot(
     try:
         # BEGIN and SET LOCAL take no snapshot: the first query, the guard, does.
         async with _begun(source, f"{sql}; {guard}") as begun:
-            yield Snapshot(ReadConnection(begun.connection), _beat(begun.row))
+            yield _snapshot(begun)
     except psycopg.DatabaseError as error:
         refused = _REFUSALS.get(error.sqlstate or "")
         if refused is None:
@@ -181,8 +188,8 @@ def _guard_sql(fresh: Freshness) -> str:
     epochs = _array(position.epoch for position in fresh.positions)
     sequences = _array(position.sequence for position in fresh.positions)
     return (
-        f"SELECT beat_id, beaten_at FROM require_fresh({not_before}::timestamptz,"  # noqa: S608
-        f" {lanes}::smallint[], {epochs}::bigint[], {sequences}::bigint[])"
+        f"SELECT written_timeline(), v.* FROM fresh_view({not_before}::timestamptz,"  # noqa: S608
+        f" {lanes}::smallint[], {epochs}::bigint[], {sequences}::bigint[]) AS v"
     )
 
 
@@ -190,7 +197,13 @@ def _array(numbers: Iterable[int]) -> str:
     return "'{" + ",".join(str(int(number)) for number in numbers) + "}'"
 
 
-def _beat(row: tuple[Any, ...] | None) -> Beat:
-    if row is None or row[0] is None or row[1] is None:
-        return NO_BEAT
-    return Beat(row[0], row[1])
+def _snapshot(begun: Begun) -> Snapshot:
+    assert begun.row is not None
+    timeline, beat_id, beaten_at, begun_at, *held = begun.row
+    return Snapshot(
+        ReadConnection(begun.connection),
+        NO_BEAT if beat_id is None or beaten_at is None else Beat(beat_id, beaten_at),
+        begun_at,
+        tuple(map(Position, *held)),
+        timeline,
+    )
