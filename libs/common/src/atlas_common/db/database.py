@@ -18,6 +18,7 @@ from atlas_common import errors
 from atlas_common.config import DatabaseConfig
 from atlas_common.db import connection as connections
 from atlas_common.db.connection import Connection, Isolation, ReadConnection, WriteConnection
+from atlas_common.db.queries import load_queries
 from atlas_common.db.transaction import Begun, begin, begin_sql, ended
 from atlas_common.telemetry.tracing import tracer
 
@@ -26,6 +27,7 @@ _CONNECTION_IDLE_SECONDS = 300.0
 # Bounds the pool's own backoff (1, 2 s): after an outage the next request or check connects anew.
 _RECONNECT_TIMEOUT_SECONDS = 3.0
 _CLOSE_TIMEOUT_SECONDS = 5.0
+_QUERIES = load_queries("atlas_common.db")
 _CANCEL_TIMEOUT_SECONDS = 1.0
 
 
@@ -84,11 +86,20 @@ class Database:
         )
 
     async def sever(self) -> None:
-        """End what runs and close the connections in use: whoever works on one fails now."""
-        for connection in tuple(self._in_use):
-            with contextlib.suppress(psycopg.Error):  # It is gone already.
-                await connection.cancel_safe(timeout=_CANCEL_TIMEOUT_SECONDS)
-            await connection.close()
+        """End the sessions that are in use: whoever works on one fails now.
+
+        The server ends them: to close a connection under somebody who waits for its answer is not
+        safe. Behind a pooler, where a session is not ours to end, what runs is cancelled.
+        """
+        busy = [connection for connection in self._in_use if not connection.closed]
+        with contextlib.suppress(psycopg.Error, errors.ServiceError):  # It is gone already.
+            if self.config.pooler:
+                for connection in busy:
+                    await connection.cancel_safe(timeout=_CANCEL_TIMEOUT_SECONDS)
+            elif busy:
+                pids = [connection.info.backend_pid for connection in busy]
+                async with connections.direct_connection(self.config, name=self.name) as direct:
+                    await direct.execute(_QUERIES["end_sessions"], {"pids": pids})
 
     async def check(self) -> None:
         """Return if the server answers, or if all connections are at work; a readiness check.
