@@ -35,6 +35,7 @@ from atlas_hotcache.ports import PrimaryRead
 from atlas_hotcache.projection.runner import Runner
 from atlas_hotcache.projection.store import JobStore
 from atlas_hotcache.projection.wiring import ProjectionParts, wire_projection
+from atlas_hotcache.promotion.evaluator import Evaluator
 from atlas_hotcache.reader import Reader
 from atlas_hotcache.servicer import TENANTLESS
 from atlas_hotcache.store import PrimaryStore
@@ -98,6 +99,8 @@ class Rig:
     new_runner: Callable[[], Runner]
     """Another process that works on jobs; the test moves it."""
     catalog: Catalog
+    new_evaluator: Callable[..., Evaluator]
+    """Another process that evaluates, with these settings of its own; the test moves it."""
     reader: Reader
     _event_count: int = 0
 
@@ -302,6 +305,7 @@ async def start_rig(
     *,
     watch: bool = False,
     projection: Mapping[str, float] | None = None,
+    promotion: Mapping[str, Any] | None = None,
     servers: Servers | None = None,
     url: str | None = None,
     valkey_fields: dict[str, Any] | None = None,
@@ -336,6 +340,7 @@ async def start_rig(
                 # Sampling off: reads of the primary are counted.
                 "cache": {"poll_interval_seconds": 0.05, "checked_share": 0, **cache_fields},
                 "projection": {"poll_seconds": 0.05, "lease_seconds": 3, **(projection or {})},
+                "promotion": dict(promotion or {}),
             }
         )
         async with (
@@ -351,9 +356,10 @@ async def start_rig(
             )
             parts = wire(config, store, caches, catalog, clock)
 
-            def new_projection() -> ProjectionParts:
+            def new_projection(**changed: Any) -> ProjectionParts:
                 return wire_projection(
                     config.projection,
+                    config.promotion.model_copy(update=changed),
                     database,
                     parts,
                     primary=store,
@@ -391,6 +397,7 @@ async def start_rig(
                     jobs=administration.store,
                     new_runner=lambda: new_projection().runner,
                     catalog=catalog,
+                    new_evaluator=lambda **changed: new_projection(**changed).evaluator,
                     reader=parts.reader,
                 )
                 work = [parts.watcher.run, parts.checker.run] if watch else []

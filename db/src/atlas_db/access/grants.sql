@@ -3,11 +3,11 @@ REVOKE ALL ON SCHEMA atlas, staging, retired FROM PUBLIC;
 REVOKE ALL ON ALL TABLES IN SCHEMA atlas FROM PUBLIC, atlas_ingest, atlas_hotcache, atlas_query, atlas_reconciler;
 REVOKE ALL ON ALL ROUTINES IN SCHEMA atlas FROM PUBLIC, atlas_ingest, atlas_hotcache, atlas_query, atlas_reconciler;
 REVOKE ALL ON ALL TABLES IN SCHEMA atlas FROM atlas_flusher, atlas_keeper, atlas_finder, atlas_projector,
-    atlas_maintenance, atlas_monitor;
+    atlas_meter, atlas_maintenance, atlas_monitor;
 REVOKE ALL ON ALL ROUTINES IN SCHEMA atlas FROM atlas_maintenance, atlas_monitor;
 
-GRANT USAGE ON SCHEMA atlas TO atlas_flusher, atlas_keeper, atlas_finder, atlas_projector, atlas_ingest, atlas_hotcache,
-    atlas_query,
+GRANT USAGE ON SCHEMA atlas TO atlas_flusher, atlas_keeper, atlas_finder, atlas_projector, atlas_meter, atlas_ingest,
+    atlas_hotcache, atlas_query,
     atlas_reconciler, atlas_maintenance, atlas_monitor;
 GRANT USAGE ON SCHEMA staging TO atlas_ingest;
 
@@ -99,6 +99,24 @@ GRANT EXECUTE ON FUNCTION atlas.flushes_in_flight(), atlas.flush_lock(), atlas.p
     atlas.compare_projection_batch(text, integer, bigint, text, integer),
     atlas.recheck_projection(text, integer, bigint, text, bigint[], bigint),
     atlas.note_cache_differences(text, integer, bigint, text, jsonb, bigint, bigint, bigint) TO atlas_hotcache;
+
+-- How attributes are read and written, and who promotes them by that. The meter sees whose a point is and when it came,
+-- and no value. Query may add counts, and nothing else; hotcache decides within the transaction's tenant. The audit log
+-- can be added to and, by the meter, expire.
+GRANT SELECT, INSERT, UPDATE, DELETE ON atlas.attribute_access, atlas.access_hours TO atlas_meter;
+GRANT SELECT, INSERT, UPDATE ON atlas.attribute_promotion TO atlas_meter;
+GRANT SELECT, UPDATE ON atlas.promotion_runner TO atlas_meter;
+GRANT SELECT (tenant_id, attribute_id, name, is_hot) ON atlas.attributes TO atlas_meter;
+GRANT SELECT (tenant_id, attribute_id, ingested_at) ON atlas.entity_values_ts TO atlas_meter;
+GRANT SELECT (decided_at), DELETE ON atlas.promotion_decisions TO atlas_meter;
+GRANT EXECUTE ON FUNCTION atlas.access_retention(), atlas.partitions_of(regclass) TO atlas_meter;
+GRANT EXECUTE ON FUNCTION atlas.record_attribute_access(integer[], text[], bigint[], bigint[]) TO atlas_query;
+GRANT SELECT ON atlas.attribute_access, atlas.access_hours, atlas.promotion_runner TO atlas_hotcache;
+GRANT SELECT, INSERT, UPDATE ON atlas.attribute_promotion TO atlas_hotcache;
+GRANT SELECT, INSERT ON atlas.promotion_decisions TO atlas_hotcache;
+GRANT EXECUTE ON FUNCTION atlas.measure_attribute_writes(integer, bigint, double precision),
+    atlas.begin_promotion_evaluation(text, double precision, double precision),
+    atlas.keep_promotion_lease(text, double precision), atlas.promotion_tenants(integer, integer) TO atlas_hotcache;
 
 GRANT EXECUTE ON FUNCTION atlas.beat_heart(interval), atlas.announce_seal(timestamptz),
     atlas.flushes_in_flight(), atlas.flush_lock() TO atlas_reconciler;

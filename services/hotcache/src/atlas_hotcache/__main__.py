@@ -33,7 +33,12 @@ async def main() -> None:
         )
         parts = wire(config, store, caches, catalog, time.monotonic)
         projection = wire_projection(
-            config.projection, primary, parts, primary=store, catalog=catalog
+            config.projection,
+            config.promotion,
+            primary,
+            parts,
+            primary=store,
+            catalog=catalog,
         )
         chain = interceptors(
             config.rpc,
@@ -56,6 +61,7 @@ async def main() -> None:
                 "watcher": parts.watcher.run,
                 "checker": parts.checker.run,
                 "projection": projection.runner.run,
+                "promotion": projection.evaluator.run,
             },
         )
 

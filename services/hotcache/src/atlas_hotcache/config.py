@@ -1,8 +1,11 @@
 """What the hotcache service can be told."""
 
+from dataclasses import fields
+
 from pydantic import Field, SecretStr, field_validator, model_validator
 
 from atlas_common.config import DatabaseConfig, Section, ServiceConfig, TokenConfig
+from atlas_hotcache.promotion.policy import Mode, Rules
 from atlas_hotcache.valkey_url import FORMS, ValkeyUrl
 
 
@@ -151,6 +154,87 @@ class ProjectionConfig(Section):
         return self
 
 
+class PromotionConfig(Section):
+    """Whether attributes are promoted and demoted by how they are read and written, and when."""
+
+    mode: Mode = Field(
+        default=Mode.OFF,
+        description="off; dry_run: decisions are entered into the audit log only; or on.",
+    )
+    window_hours: int = Field(
+        default=24, ge=1, le=336, description="How many full hours back reads are looked at."
+    )
+    hours_min: int = Field(
+        default=6, ge=1, description="In how many of them reads must have been counted at least."
+    )
+    interval_seconds: float = Field(
+        default=3600.0, gt=0, description="How often all attributes are evaluated."
+    )
+    poll_seconds: float = Field(
+        default=30.0, gt=0, description="How often it is asked whether that is due."
+    )
+    lease_seconds: float = Field(
+        default=60.0, ge=5, description="How long after a process's death another may evaluate."
+    )
+    sample_pages_max: int = Field(
+        default=4_000, ge=1, description="Pages of points read to estimate what is written."
+    )
+    promote_score: float = Field(
+        default=2.0, gt=0, description="Cold attributes with this score or more are promoted."
+    )
+    promote_percentile: float = Field(
+        default=50.0, gt=0, le=100, description="Of the scores of hours, for promotions."
+    )
+    demote_score: float = Field(
+        default=0.5, ge=0, description="Hot attributes with this score or less are demoted."
+    )
+    demote_percentile: float = Field(
+        default=90.0, gt=0, le=100, description="Of the scores of hours, for demotions."
+    )
+    filter_weight: float = Field(
+        default=20.0, ge=0, description="As how many reads a filter over the attribute counts."
+    )
+    scope_weight: float = Field(
+        default=1.0,
+        ge=0,
+        description="As how much of a read of a hot attribute a read of whatever is hot counts.",
+    )
+    point_weight: float = Field(
+        default=0.1, ge=0, description="How many reads projecting a point is worth."
+    )
+    idle_reads_per_hour: float = Field(
+        default=60.0, gt=0, description="How many reads an hour being hot is worth at all."
+    )
+    dwell_hours: float = Field(
+        default=6.0, ge=0, description="How long an attribute stays what it has become."
+    )
+    confirmations: int = Field(
+        default=3, ge=1, le=100, description="Evaluations in a row that must wish for a change."
+    )
+    hot_max: int = Field(
+        default=50, ge=0, description="Hot attributes of a tenant up to which it is promoted."
+    )
+    changes_max: int = Field(
+        default=2,
+        ge=1,
+        description="Promotions, and demotions, of a tenant in one evaluation.",
+    )
+
+    @model_validator(mode="after")
+    def _never_asks_for_both(self) -> "PromotionConfig":
+        if self.demote_score >= self.promote_score:
+            raise ValueError("demote_score is not below promote_score: attributes would flap")
+        if self.demote_percentile < self.promote_percentile:
+            raise ValueError("demote_percentile is below promote_percentile: attributes would flap")
+        if self.hours_min > self.window_hours:
+            raise ValueError("hours_min is above window_hours")
+        return self
+
+    def rules(self) -> Rules:
+        """What the policy goes by."""
+        return Rules(**{field.name: getattr(self, field.name) for field in fields(Rules)})
+
+
 class Config(ServiceConfig):
     """Settings of the hotcache service."""
 
@@ -162,4 +246,7 @@ class Config(ServiceConfig):
     )
     projection: ProjectionConfig = Field(
         default_factory=ProjectionConfig, description="Jobs on the projection."
+    )
+    promotion: PromotionConfig = Field(
+        default_factory=PromotionConfig, description="Promoting and demoting by reads."
     )

@@ -1,7 +1,8 @@
 """The query service's process."""
 
+import random
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -15,7 +16,7 @@ from atlas_common import errors, telemetry
 from atlas_common.breaker import Breaker
 from atlas_common.catalog import Catalog
 from atlas_common.config import DatabaseConfig, load
-from atlas_common.db import PrimaryClock
+from atlas_common.db import Database, PrimaryClock
 from atlas_common.rpc import (
     Check,
     authenticator,
@@ -26,9 +27,11 @@ from atlas_common.rpc import (
     serve,
 )
 from atlas_common.token import TokenSigner
+from atlas_query.access.flusher import AccessFlusher
+from atlas_query.access.sampler import AccessSampler
 from atlas_query.admission import Admission
 from atlas_query.analytics import Aggregates
-from atlas_query.config import Config, DiscoveryConfig, RouterConfig
+from atlas_query.config import AccessConfig, Config, DiscoveryConfig, RouterConfig
 from atlas_query.discovery import Discovery, DnsName, ReplicaFile
 from atlas_query.downsampled import DownsampledHistory
 from atlas_query.election import Election
@@ -76,6 +79,7 @@ async def main() -> None:
         warehouse = await _warehouse(stack, config)
         survey = Survey(router, tracker, hot, warehouse, config.router.status_timeout_seconds)
         watches = Watches(router, catalog, tracker, config.watch)
+        access = _access(config.access)
         servicer = QueryServicer(
             Reads(router, catalog, hot),
             near=near,
@@ -85,6 +89,7 @@ async def main() -> None:
             watches=watches,
             waits=Waits(survey, time.monotonic),
             explainer=Explainer(survey, config.router.primary_reads_max, time.monotonic),
+            access=access,
             signer=TokenSigner.from_config(config.token),
             message_bytes_max=config.rpc.max_message_bytes,
         )
@@ -109,6 +114,7 @@ async def main() -> None:
             background={
                 "servers": partial(roster.run, pollers),
                 "watches": watches.run,
+                **_flushing(access, servers, config.access),
             },
         )
 
@@ -165,6 +171,24 @@ async def _warehouse(stack: AsyncExitStack, config: Config) -> Warehouse | None:
     service = reconciler_service_pb2.DESCRIPTOR.services_by_name["ReconcilerService"]
     channel = await stack.enter_async_context(open_channel(config.reconciler, services=[service]))
     return Warehouse(ReconcilerServiceStub(channel), _breaker(config.router))
+
+
+def _access(config: AccessConfig) -> AccessSampler | None:
+    if config.sample_every == 0:
+        return None
+    return AccessSampler(config.sample_every, config.names_max, random.random)
+
+
+def _flushing(
+    access: AccessSampler | None, servers: Servers, config: AccessConfig
+) -> dict[str, Callable[[], Awaitable[None]]]:
+    if access is None:
+        return {}
+
+    def primary() -> Database:
+        return servers.primary.database
+
+    return {"access": AccessFlusher(access, primary, config.flush_seconds).run}
 
 
 def _breaker(config: RouterConfig) -> Breaker:

@@ -355,3 +355,9 @@ CROSS JOIN LATERAL (
     ORDER BY p.event_time DESC, p.ingested_at DESC, p.ctid DESC
     LIMIT 1
 ) AS v;
+
+-- name: record_access
+-- Adds what was asked for, of all tenants at once: the function runs as one who may, and answers nothing.
+SELECT record_attribute_access(
+    %(tenant_ids)s::integer [], %(names)s::text [], %(reads)s::bigint [], %(filters)s::bigint []
+)

@@ -15,11 +15,13 @@ from atlas_common.rpc.scope import Context
 from atlas_common.tenant import Tenant, current_tenant
 from atlas_common.token import TokenSigner
 from atlas_query import convert, history_convert, hot, metrics, tier_convert
+from atlas_query.access.sampler import AccessSampler
 from atlas_query.analytics import Aggregates
 from atlas_query.consistency import wait_seconds, within_deadline
 from atlas_query.convert_filter import filter_tree
 from atlas_query.downsampled import DownsampledHistory
 from atlas_query.explain import Explainer, ReadKind
+from atlas_query.filters import attribute_names
 from atlas_query.near import NearCache
 from atlas_query.proof import Proof
 from atlas_query.reads import ReadOptions, Reads
@@ -51,6 +53,7 @@ class QueryServicer(query_service_pb2_grpc.QueryServiceServicer):
         watches: Watches,
         waits: Waits,
         explainer: Explainer,
+        access: AccessSampler | None = None,
         signer: TokenSigner,
         message_bytes_max: int,
     ) -> None:
@@ -62,6 +65,7 @@ class QueryServicer(query_service_pb2_grpc.QueryServiceServicer):
         self._watches = watches
         self._waits = waits
         self._explainer = explainer
+        self._access = access
         self._signer = signer
         self._message_bytes_max = message_bytes_max
 
@@ -83,9 +87,13 @@ class QueryServicer(query_service_pb2_grpc.QueryServiceServicer):
         if names or not is_all:
             near = self._near.get(tenant.id, keys, names, options.consistency)
             if near is not None:
+                if self._access is not None:
+                    self._access.read(tenant.id, names, len(keys))
                 return self._entities_again(tenant, context, *near)
         asked_at = time.monotonic()
         mask = await self._reads.mask(tenant, names, is_all=is_all)
+        if self._access is not None and (names or not is_all):
+            self._access.read(tenant.id, names, len(keys))
         answer = await self._reads.get_entities(tenant, keys, mask, options)
         states = list(convert.entity_states(answer.value.entities))
         if answer.proof.endpoint == hot.ENDPOINT:
@@ -110,8 +118,12 @@ class QueryServicer(query_service_pb2_grpc.QueryServiceServicer):
             convert.page_size(request),
         )
         mask = await self._reads.mask(tenant, request.attributes, is_all=False)
+        if self._access is not None:  # Before it may be refused: who asks in vain asks, too.
+            self._access.filter(tenant.id, tuple(attribute_names(page.filter)))
         answer = await self._reads.find_entities(tenant, page, mask, options)
         entities, after = answer.value
+        if self._access is not None and entities:
+            self._access.read(tenant.id, tuple(request.attributes), len(entities))
         token = (
             ""
             if after is None

@@ -13,6 +13,8 @@ from atlas_common.tenant import Tenant, current_tenant
 from atlas_hotcache.projection import convert
 from atlas_hotcache.projection.jobs import Job, Kind
 from atlas_hotcache.projection.store import JobDraft, JobStore
+from atlas_hotcache.promotion.decisions import Action, by_operator
+from atlas_hotcache.promotion.desk import PromotionDesk
 
 SERVICE = pb.DESCRIPTOR.services_by_name["ProjectionService"]
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -22,12 +24,18 @@ class ProjectionServicer(projection_service_pb2_grpc.ProjectionServiceServicer):
     """ProjectionService. `wake`: told that there is a new job."""
 
     def __init__(
-        self, store: JobStore, catalog: Catalog, wake: Callable[[], None], jobs_max: int
+        self,
+        store: JobStore,
+        catalog: Catalog,
+        wake: Callable[[], None],
+        jobs_max: int,
+        promotion: PromotionDesk,
     ) -> None:
         self._store = store
         self._catalog = catalog
         self._wake = wake
         self._jobs_max = jobs_max
+        self._promotion = promotion
 
     async def PromoteAttribute(  # noqa: N802
         self,
@@ -37,7 +45,12 @@ class ProjectionServicer(projection_service_pb2_grpc.ProjectionServiceServicer):
         """See the contract."""
         tenant = current_tenant()
         attribute_id = await self._attribute(tenant, convert.attribute_name(request))
-        draft = JobDraft(Kind.PROMOTE, attribute_id=attribute_id, dry_run=request.dry_run)
+        draft = JobDraft(
+            Kind.PROMOTE,
+            attribute_id=attribute_id,
+            dry_run=request.dry_run,
+            decision=by_operator(Action.PROMOTE, attribute_id),
+        )
         return pb.PromoteAttributeResponse(job=await self._begun(tenant, draft))
 
     async def DemoteAttribute(  # noqa: N802
@@ -48,7 +61,12 @@ class ProjectionServicer(projection_service_pb2_grpc.ProjectionServiceServicer):
         """See the contract."""
         tenant = current_tenant()
         attribute_id = await self._attribute(tenant, convert.attribute_name(request))
-        draft = JobDraft(Kind.DEMOTE, attribute_id=attribute_id, dry_run=request.dry_run)
+        draft = JobDraft(
+            Kind.DEMOTE,
+            attribute_id=attribute_id,
+            dry_run=request.dry_run,
+            decision=by_operator(Action.DEMOTE, attribute_id),
+        )
         return pb.DemoteAttributeResponse(job=await self._begun(tenant, draft))
 
     async def RebuildProjection(  # noqa: N802
@@ -112,6 +130,32 @@ class ProjectionServicer(projection_service_pb2_grpc.ProjectionServiceServicer):
         self._wake()
         message = convert.job_message(job, await self._names(tenant, [job]), {})
         return pb.CancelProjectionJobResponse(job=message)
+
+    async def PinAttribute(  # noqa: N802
+        self,
+        request: pb.PinAttributeRequest,
+        context: Context,  # noqa: ARG002
+    ) -> pb.PinAttributeResponse:
+        """See the contract."""
+        tenant = current_tenant()
+        attribute_id = await self._attribute(tenant, convert.attribute_name(request))
+        return await self._promotion.pin(tenant, attribute_id, request)
+
+    async def GetPromotionReport(  # noqa: N802
+        self,
+        request: pb.GetPromotionReportRequest,
+        context: Context,  # noqa: ARG002
+    ) -> pb.GetPromotionReportResponse:
+        """See the contract."""
+        return await self._promotion.report(current_tenant(), request)
+
+    async def ListPromotionDecisions(  # noqa: N802
+        self,
+        request: pb.ListPromotionDecisionsRequest,
+        context: Context,  # noqa: ARG002
+    ) -> pb.ListPromotionDecisionsResponse:
+        """See the contract."""
+        return await self._promotion.decisions(current_tenant(), request)
 
     async def _begun(self, tenant: Tenant, draft: JobDraft) -> pb.ProjectionJob:
         job = await self._store.start(tenant, draft, self._jobs_max)

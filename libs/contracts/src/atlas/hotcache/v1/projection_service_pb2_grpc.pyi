@@ -56,6 +56,14 @@ class ProjectionServiceStub:
     """The tenant's jobs, the newest first; the last 200 are kept."""
     CancelProjectionJob: _grpc.UnaryUnaryMultiCallable[_projection_service_pb2.CancelProjectionJobRequest, _projection_service_pb2.CancelProjectionJobResponse]
     """Ends a job. A promotion is undone, also one that failed; a demotion cannot be cancelled, but the attribute promoted afterwards."""
+    PinAttribute: _grpc.UnaryUnaryMultiCallable[_projection_service_pb2.PinAttributeRequest, _projection_service_pb2.PinAttributeResponse]
+    """Tells the automatic policy that an attribute shall stay hot, or cold: it never touches a pinned one. Changes nothing
+    itself: to make a cold attribute hot, promote it as well.
+    """
+    GetPromotionReport: _grpc.UnaryUnaryMultiCallable[_projection_service_pb2.GetPromotionReportRequest, _projection_service_pb2.GetPromotionReportResponse]
+    """How attributes are read and written, and what the automatic policy makes of it, also while it is off."""
+    ListPromotionDecisions: _grpc.UnaryUnaryMultiCallable[_projection_service_pb2.ListPromotionDecisionsRequest, _projection_service_pb2.ListPromotionDecisionsResponse]
+    """The audit log: what the policy and operators decided, the newest first; kept for 90 days."""
 
 @_typing.type_check_only
 class ProjectionServiceAsyncStub(ProjectionServiceStub):
@@ -85,6 +93,14 @@ class ProjectionServiceAsyncStub(ProjectionServiceStub):
     """The tenant's jobs, the newest first; the last 200 are kept."""
     CancelProjectionJob: _aio.UnaryUnaryMultiCallable[_projection_service_pb2.CancelProjectionJobRequest, _projection_service_pb2.CancelProjectionJobResponse]  # type: ignore[assignment]
     """Ends a job. A promotion is undone, also one that failed; a demotion cannot be cancelled, but the attribute promoted afterwards."""
+    PinAttribute: _aio.UnaryUnaryMultiCallable[_projection_service_pb2.PinAttributeRequest, _projection_service_pb2.PinAttributeResponse]  # type: ignore[assignment]
+    """Tells the automatic policy that an attribute shall stay hot, or cold: it never touches a pinned one. Changes nothing
+    itself: to make a cold attribute hot, promote it as well.
+    """
+    GetPromotionReport: _aio.UnaryUnaryMultiCallable[_projection_service_pb2.GetPromotionReportRequest, _projection_service_pb2.GetPromotionReportResponse]  # type: ignore[assignment]
+    """How attributes are read and written, and what the automatic policy makes of it, also while it is off."""
+    ListPromotionDecisions: _aio.UnaryUnaryMultiCallable[_projection_service_pb2.ListPromotionDecisionsRequest, _projection_service_pb2.ListPromotionDecisionsResponse]  # type: ignore[assignment]
+    """The audit log: what the policy and operators decided, the newest first; kept for 90 days."""
 
 class ProjectionServiceServicer(metaclass=_abc_1.ABCMeta):
     """The projection's administration, for operators. Apart from HotCacheService, which services call: it can be
@@ -153,5 +169,31 @@ class ProjectionServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_projection_service_pb2.CancelProjectionJobResponse, _abc.Awaitable[_projection_service_pb2.CancelProjectionJobResponse]]:
         """Ends a job. A promotion is undone, also one that failed; a demotion cannot be cancelled, but the attribute promoted afterwards."""
+
+    @_abc_1.abstractmethod
+    def PinAttribute(
+        self,
+        request: _projection_service_pb2.PinAttributeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_projection_service_pb2.PinAttributeResponse, _abc.Awaitable[_projection_service_pb2.PinAttributeResponse]]:
+        """Tells the automatic policy that an attribute shall stay hot, or cold: it never touches a pinned one. Changes nothing
+        itself: to make a cold attribute hot, promote it as well.
+        """
+
+    @_abc_1.abstractmethod
+    def GetPromotionReport(
+        self,
+        request: _projection_service_pb2.GetPromotionReportRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_projection_service_pb2.GetPromotionReportResponse, _abc.Awaitable[_projection_service_pb2.GetPromotionReportResponse]]:
+        """How attributes are read and written, and what the automatic policy makes of it, also while it is off."""
+
+    @_abc_1.abstractmethod
+    def ListPromotionDecisions(
+        self,
+        request: _projection_service_pb2.ListPromotionDecisionsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_projection_service_pb2.ListPromotionDecisionsResponse, _abc.Awaitable[_projection_service_pb2.ListPromotionDecisionsResponse]]:
+        """The audit log: what the policy and operators decided, the newest first; kept for 90 days."""
 
 def add_ProjectionServiceServicer_to_server(servicer: ProjectionServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
