@@ -97,7 +97,7 @@ async def test_a_conflict_with_recovery_sends_the_read_elsewhere(
 
 
 async def test_a_session_that_ends_without_a_word_sends_the_read_elsewhere(
-    servers: Servers,
+    servers: Trio,
 ) -> None:
     for _ in range(5):
         read = FailingRead(psycopg.OperationalError("server closed the connection unexpectedly"))
