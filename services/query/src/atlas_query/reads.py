@@ -3,7 +3,6 @@
 from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import NoReturn
 
 from atlas_common import errors, sqlstate
 from atlas_common.catalog import AttributeDef, Catalog
@@ -17,6 +16,7 @@ from atlas_query.endpoint import Serving
 from atlas_query.filters import (
     attribute_names,
     check_filter,
+    compile_cold_filter,
     compile_filter,
     unknown_attribute,
 )
@@ -29,6 +29,7 @@ from atlas_query.router import Answer, QueryRouter
 from atlas_query.store import HotRow, PointRow
 
 PAIRS_MAX = store.READINGS_MAX
+_REFRESH_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +59,16 @@ class ReadOptions:
 class Reads:
     """Answers reads of one tenant at a time."""
 
-    def __init__(self, router: QueryRouter, catalog: Catalog, hot: HotCache | None) -> None:
+    def __init__(
+        self,
+        router: QueryRouter,
+        catalog: Catalog,
+        hot: HotCache | None,
+        *,
+        cold_find_seconds_max: float = 5.0,
+    ) -> None:
+        """`cold_find_seconds_max`: of a statement that filters by cold attributes."""
+        self._cold_find_seconds_max = cold_find_seconds_max
         self._router = router
         self._catalog = catalog
         self._hot = hot
@@ -95,22 +105,10 @@ class Reads:
         self, tenant: Tenant, page: Page, mask: Mask, options: ReadOptions
     ) -> Answer[tuple[list[EntityReadings], int | None]]:
         """A page of entities that match, and the id the next page begins after, if there is one."""
-        names = attribute_names(page.filter)
-        known = await self._catalog.find_attributes(tenant, names) if names else {}
-        check_filter(page.filter, known)
-        match = compile_filter(page.filter, known)
+        await self._filterable(tenant, page)
 
         async def read(serving: Serving) -> tuple[list[tuple[int, str]], "_Rows"]:
-            found, cold_ids = await store.find_entities(
-                serving.connection,
-                tenant.id,
-                match,
-                [known[name].attribute_id for name in names],
-                after=page.after,
-                page_size=page.size + 1,  # One more tells whether there is another page.
-            )
-            if cold_ids:
-                await self._refuse_cold(tenant, page)
+            found = await self._found(serving, tenant, page)
             ids = [entity_id for entity_id, _ in found[: page.size]]
             _check_pairs(ids, mask)
             return found, await _rows(serving.connection, tenant, ids, mask)
@@ -169,21 +167,62 @@ class Reads:
         except GroupTooLargeError as error:
             raise _too_many_at(error.event_us, wanted.limit) from None
 
-    async def _refuse_cold(self, tenant: Tenant, page: Page) -> NoReturn:
-        """An attribute of the filter is not hot in the snapshot; what we remember said otherwise.
+    async def _filterable(self, tenant: Tenant, page: Page) -> dict[str, AttributeDef]:
+        """The attributes of the filter, which can be asked as far as we know.
 
-        Raises ATTRIBUTE_NOT_HOT if it was demoted; else BehindError: it was promoted, and this copy
-        does not have all of it yet.
+        Raises as check_filter(). Whether an index is ready is asked anew before that is denied: who
+        has waited for it wants to use it.
         """
-        self._catalog.drop_attributes(tenant)
         names = attribute_names(page.filter)
-        check_filter(page.filter, await self._catalog.find_attributes(tenant, names))
+        if not names:
+            return {}
+        known = await self._catalog.find_attributes(tenant, names)
+        if (
+            any(not one.is_hot and not one.is_indexed for one in known.values())
+            and self._catalog.seconds_since_read(tenant) > _REFRESH_SECONDS
+        ):
+            self._catalog.drop_attributes(tenant)
+            known = await self._catalog.find_attributes(tenant, names)
+        check_filter(page.filter, known)
+        return known
+
+    async def _found(self, serving: Serving, tenant: Tenant, page: Page) -> list[tuple[int, str]]:
+        """A page, and one more entity if there is another page.
+
+        Raises ATTRIBUTE_NOT_HOT if an attribute of the filter was demoted, or its index dropped;
+        BehindError if this copy does not have all of it yet. What is hot and what is indexed, the
+        snapshot says; what we remember said otherwise, so it is read again, once.
+        """
+        known = await self._filterable(tenant, page)
+        for _ in range(2):
+            found, unready_ids = await self._asked(serving, tenant, page, known)
+            if not unready_ids:
+                return found
+            self._catalog.drop_attributes(tenant)
+            before, known = known, await self._filterable(tenant, page)
+            if known == before:
+                break
         meaning = sqlstate.lookup(sqlstate.BEHIND)
         raise BehindError(
             meaning.code,
             meaning.reason,
-            "this copy does not know yet that the filter's attributes are hot",
+            "this copy does not know yet that the filter's attributes are hot or indexed",
             retry_after=meaning.retry_after_seconds,
+        )
+
+    async def _asked(
+        self, serving: Serving, tenant: Tenant, page: Page, known: Mapping[str, AttributeDef]
+    ) -> store.FoundRows:
+        is_hot = all(attribute.is_hot for attribute in known.values())
+        compiled = compile_filter if is_hot else compile_cold_filter
+        return await store.find_entities(
+            serving.connection,
+            tenant.id,
+            compiled(page.filter, known),
+            [attribute.attribute_id for attribute in known.values()],
+            after=page.after,
+            page_size=page.size + 1,
+            cold_seconds_max=self._cold_find_seconds_max,
         )
 
     async def _latest(
