@@ -137,7 +137,7 @@ WHERE NOT EXISTS (
 );
 
 -- name: find_by_latest
--- The same for a filter over cold attributes that are indexed, and hot ones; see 13_cold_find.sql in db. Rows without an
+-- The same for a filter over cold attributes that are indexed, and hot ones; see 13_find_by_latest.sql in db. Rows without an
 -- entity: an attribute that is not hot in this snapshot, or one whose index is not ready there.
 WITH found AS MATERIALIZED (
     SELECT f.entity_id

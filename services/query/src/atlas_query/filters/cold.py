@@ -1,4 +1,4 @@
-"""A filter with cold attributes, for the database's find_by_latest(): 13_cold_find.sql in db.
+"""A filter with cold attributes, for the database's find_by_latest(): 13_find_by_latest.sql in db.
 
 The whole filter is one jsonpath as of hot attributes alone; the database puts the cold values in.
 What is made here besides is where to look: a *way* is a list of alternatives of which every entity
