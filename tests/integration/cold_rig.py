@@ -59,9 +59,10 @@ def store(admin: "psycopg.Connection[Any]", tenant_id: int, points: Iterable[Poi
     names = ", ".join(f"value_{data_type}" for data_type in _COLUMNS)
     arrays = ", ".join(f"%({data_type})s::{column}[]" for data_type, column in _COLUMNS.items())
     admin.execute(
-        f"INSERT INTO entity_values_ts (tenant_id, entity_id, attribute_id, event_time, ingested_at,"
-        f" {names}) SELECT %(tenant)s, v.* FROM unnest(%(entities)s::bigint[], %(attributes)s::int[],"
-        f" %(times)s::timestamptz[], %(arrivals)s::timestamptz[], {arrays}) AS v",
+        "INSERT INTO entity_values_ts (tenant_id, entity_id, attribute_id, event_time,"
+        f" ingested_at, {names}) SELECT %(tenant)s, v.* FROM unnest(%(entities)s::bigint[],"
+        " %(attributes)s::int[], %(times)s::timestamptz[], %(arrivals)s::timestamptz[],"
+        f" {arrays}) AS v",
         {
             "tenant": tenant_id,
             "entities": [row.entity_id for row in rows],

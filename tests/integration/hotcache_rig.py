@@ -235,6 +235,7 @@ async def start_rig(
                     primary=store,
                     cache=cache,
                     catalog=catalog,
+                    indexing=config.indexing,
                 )
 
             administration = new_projection()

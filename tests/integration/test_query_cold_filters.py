@@ -86,9 +86,7 @@ ENTITY = st.tuples(
     st.fixed_dictionaries(
         {},
         optional={
-            name: st.sampled_from(POOLS[one.data_type])
-            for name, one in MIXED.items()
-            if one.is_hot
+            name: st.sampled_from(POOLS[one.data_type]) for name, one in MIXED.items() if one.is_hot
         },
     ),
     st.fixed_dictionaries({}, optional={name: histories(one) for name, one in COLD.items()}),

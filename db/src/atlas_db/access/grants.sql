@@ -78,6 +78,8 @@ GRANT EXECUTE ON FUNCTION atlas.cold_index_key(text), atlas.cold_index_name(inte
 GRANT EXECUTE ON FUNCTION atlas.estimate_attribute_index(integer, integer),
     atlas.start_attribute_index(integer, integer, integer, integer), atlas.drop_attribute_index(integer, integer)
     TO atlas_hotcache;
+GRANT EXECUTE ON FUNCTION atlas.cold_index_parts(integer, integer), atlas.cold_index_name(integer, integer, text),
+    atlas.partitions_of(regclass) TO atlas_hotcache;
 GRANT EXECUTE ON FUNCTION atlas.attribute_index_steps(),
     atlas.note_attribute_index(integer, integer, integer, integer, text, boolean),
     atlas.finish_attribute_index(integer, integer) TO atlas_indexer;

@@ -114,8 +114,9 @@ BEGIN
     ELSIF counts.every >= p_max THEN
         RETURN 'full';
     END IF;
-    INSERT INTO attribute_indexes (tenant_id, attribute_id, data_type, state, created_at, updated_at)
-    SELECT a.tenant_id, a.attribute_id, a.data_type, 'building', clock_timestamp(), clock_timestamp()
+    INSERT INTO attribute_indexes (tenant_id, attribute_id, data_type, state, message, created_at, updated_at)
+    SELECT a.tenant_id, a.attribute_id, a.data_type, 'building', 'waits for its turn, or for a process that builds indexes',
+        clock_timestamp(), clock_timestamp()
     FROM attributes AS a WHERE a.tenant_id = p_tenant AND a.attribute_id = p_attribute;
     RETURN 'begun';
 END
@@ -140,17 +141,24 @@ CREATE OR REPLACE FUNCTION attribute_index_steps()
 RETURNS TABLE (tenant_id integer, attribute_id integer, step text, index_name text, statement text,
                partitions_total integer, partitions_done integer)
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = atlas, pg_temp AS $$
-    WITH parts AS (
-        SELECT x.tenant_id, x.attribute_id, x.data_type, x.state, x.created_at, p.partition_name, p.index_name, p.is_valid,
-            row_number() OVER of_one AS place, count(*) OVER of_one AS every,
-            -- Its work is over.
-            count(*) FILTER (WHERE CASE WHEN x.state = 'dropping' THEN p.is_valid IS NULL ELSE p.is_valid END)
-                OVER of_one AS done
-        FROM attribute_indexes AS x
-        CROSS JOIN LATERAL cold_index_parts(x.tenant_id, x.attribute_id) AS p
+    WITH wanted AS MATERIALIZED (
+        SELECT x.*, p.partition, p.name AS partition_name, p.upper_bound,
+            cold_index_name(x.tenant_id, x.attribute_id, p.name) AS index_name
+        FROM attribute_indexes AS x CROSS JOIN partitions_of('entity_values_ts') AS p
         WHERE x.state <> 'failed'
-        WINDOW of_one AS (
-            PARTITION BY x.tenant_id, x.attribute_id ROWS BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING)
+    ), parts AS (
+        SELECT p.*, row_number() OVER (
+                PARTITION BY p.tenant_id, p.attribute_id ORDER BY p.upper_bound DESC, p.partition_name) AS place, count(*) OVER of_one AS every,
+            -- Its work is over.
+            count(*) FILTER (WHERE CASE WHEN p.state = 'dropping' THEN p.is_valid IS NULL ELSE p.is_valid END)
+                OVER of_one AS done
+        FROM (
+            SELECT w.*, x.indisvalid AND x.indisready AS is_valid
+            FROM wanted AS w
+            LEFT JOIN (pg_index AS x JOIN pg_class AS i ON i.oid = x.indexrelid)
+                ON x.indrelid = w.partition AND i.relname = w.index_name
+        ) AS p
+        WINDOW of_one AS (PARTITION BY p.tenant_id, p.attribute_id)
     ), steps AS (
         SELECT p.*, CASE
             WHEN p.place = 1 AND p.done = p.every AND p.state IN ('building', 'dropping') THEN 'finish'

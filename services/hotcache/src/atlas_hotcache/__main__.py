@@ -11,6 +11,7 @@ from atlas_common.db import Database, PostgresTenants, rights
 from atlas_common.rpc import authenticator, interceptors, new_server, run, serve
 from atlas_hotcache.cache_store import ValkeyCache
 from atlas_hotcache.config import Config
+from atlas_hotcache.indexing.builder import Builder
 from atlas_hotcache.projection.servicer import SERVICE as PROJECTION_SERVICE
 from atlas_hotcache.projection.wiring import wire_projection
 from atlas_hotcache.servicer import SERVICE, TENANTLESS
@@ -33,8 +34,15 @@ async def main() -> None:
         )
         parts = wire(config, store, cache, catalog, time.monotonic)
         projection = wire_projection(
-            config.projection, primary, parts, primary=store, cache=cache, catalog=catalog
+            config.projection,
+            primary,
+            parts,
+            primary=store,
+            cache=cache,
+            catalog=catalog,
+            indexing=config.indexing,
         )
+        builder = config.indexing.builder
         chain = interceptors(
             config.rpc,
             authenticator=authenticator(config.environment),
@@ -52,7 +60,11 @@ async def main() -> None:
             services=[SERVICE.full_name, PROJECTION_SERVICE.full_name],
             # Not Valkey: without it every read is answered from the primary, within bounds.
             readiness={"primary": primary.check, "rights": rights.guard(primary)},
-            background={"watcher": parts.watcher.run, "projection": projection.runner.run},
+            background={
+                "watcher": parts.watcher.run,
+                "projection": projection.runner.run,
+                **({"indexing": Builder(builder, config.indexing).run} if builder else {}),
+            },
         )
 
 

@@ -68,9 +68,7 @@ async def main() -> None:
         survey = Survey(router, tracker, hot, warehouse, config.router.status_timeout_seconds)
         watches = Watches(router, catalog, tracker, config.watch)
         servicer = QueryServicer(
-            Reads(
-                router, catalog, hot, cold_find_seconds_max=config.router.cold_find_seconds_max
-            ),
+            Reads(router, catalog, hot, cold_find_seconds_max=config.router.cold_find_seconds_max),
             near=NearCache(
                 config.router.near_seconds, query_service_pb2.EntityState.ByteSize, time.monotonic
             ),

@@ -68,7 +68,7 @@ class HotRows(NamedTuple):
 
 
 class FoundRows(NamedTuple):
-    """Ids and keys of entities; and the filter's attributes that cannot be asked in this snapshot."""
+    """Ids and keys of entities; the filter's attributes that cannot be asked in this snapshot."""
 
     entities: list[tuple[int, str]]
     unready_ids: frozenset[int]
@@ -254,8 +254,8 @@ async def _bound_statements(connection: ReadConnection, seconds: float) -> None:
 def _too_slow(seconds: float) -> errors.ServiceError:
     return errors.deadline_exceeded(
         "DEADLINE_EXCEEDED",
-        f"the filter over cold attributes took longer than {seconds:g} s: ask for a rarer value, add"
-        " a condition on a hot attribute that few entities meet, or promote the attributes",
+        f"the filter over cold attributes took longer than {seconds:g} s: ask for a rarer value,"
+        " add a condition on a hot attribute that few entities meet, or promote the attributes",
         field="filter",
     )
 

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from atlas_common.catalog import Catalog
 from atlas_common.db import Database
 from atlas_hotcache import convert as hot_convert
-from atlas_hotcache.config import ProjectionConfig
+from atlas_hotcache.config import IndexingConfig, ProjectionConfig
+from atlas_hotcache.indexing.store import IndexStore
 from atlas_hotcache.ports import Cache, Primary
 from atlas_hotcache.projection import convert
 from atlas_hotcache.projection.cache_audit import CacheAudit
@@ -34,6 +35,7 @@ def wire_projection(
     primary: Primary,
     cache: Cache,
     catalog: Catalog,
+    indexing: IndexingConfig,
 ) -> ProjectionParts:
     """The parts over these stores."""
     watcher = parts.watcher
@@ -61,5 +63,6 @@ def wire_projection(
     runner = Runner(
         store, new_worker, poll_seconds=config.poll_seconds, lease_seconds=config.lease_seconds
     )
-    servicer = ProjectionServicer(store, catalog, runner.wake, config.jobs_per_tenant_max)
+    indexes = IndexStore(database, indexing.per_tenant_max, indexing.indexes_max)
+    servicer = ProjectionServicer(store, catalog, runner.wake, config.jobs_per_tenant_max, indexes)
     return ProjectionParts(servicer, runner, store)

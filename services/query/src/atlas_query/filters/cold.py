@@ -160,7 +160,7 @@ class _Ways:
                 told["in"] = list(dict.fromkeys(_text(operand) for operand in operands))
                 rank = 3 if attribute.data_type is DataType.BOOL else 0
             case Range(lower=lower, upper=upper):
-                # Also what is at an end that does not belong to the range: the whole filter decides.
+                # Also what is at an end that is not included: the whole filter decides.
                 if lower is not None:
                     told["from"] = _text(lower.operand)
                 if upper is not None:

@@ -56,6 +56,18 @@ class ProjectionServiceStub:
     """The tenant's jobs, the newest first; the last 200 are kept."""
     CancelProjectionJob: _grpc.UnaryUnaryMultiCallable[_projection_service_pb2.CancelProjectionJobRequest, _projection_service_pb2.CancelProjectionJobResponse]
     """Ends a job. A promotion is undone, also one that failed; a demotion cannot be cancelled, but the attribute promoted afterwards."""
+    IndexAttribute: _grpc.UnaryUnaryMultiCallable[_projection_service_pb2.IndexAttributeRequest, _projection_service_pb2.IndexAttributeResponse]
+    """Indexes a cold attribute, online, so that FindEntities accepts it: for one that is filtered often and read seldom. Answers
+    at once; the work goes on whoever asked for it: follow it with GetAttributeIndex until it is READY. The same call
+    again answers how far it is, and begins anew what has FAILED.
+    """
+    DropAttributeIndex: _grpc.UnaryUnaryMultiCallable[_projection_service_pb2.DropAttributeIndexRequest, _projection_service_pb2.DropAttributeIndexResponse]
+    """Drops the index of an attribute, online, or stops its being built. Filters over the attribute are refused at once;
+    when the index is gone, so is what GetAttributeIndex answers.
+    """
+    GetAttributeIndex: _grpc.UnaryUnaryMultiCallable[_projection_service_pb2.GetAttributeIndexRequest, _projection_service_pb2.GetAttributeIndexResponse]
+    ListAttributeIndexes: _grpc.UnaryUnaryMultiCallable[_projection_service_pb2.ListAttributeIndexesRequest, _projection_service_pb2.ListAttributeIndexesResponse]
+    """All of the tenant, by attribute; there are only a few."""
 
 @_typing.type_check_only
 class ProjectionServiceAsyncStub(ProjectionServiceStub):
@@ -85,6 +97,18 @@ class ProjectionServiceAsyncStub(ProjectionServiceStub):
     """The tenant's jobs, the newest first; the last 200 are kept."""
     CancelProjectionJob: _aio.UnaryUnaryMultiCallable[_projection_service_pb2.CancelProjectionJobRequest, _projection_service_pb2.CancelProjectionJobResponse]  # type: ignore[assignment]
     """Ends a job. A promotion is undone, also one that failed; a demotion cannot be cancelled, but the attribute promoted afterwards."""
+    IndexAttribute: _aio.UnaryUnaryMultiCallable[_projection_service_pb2.IndexAttributeRequest, _projection_service_pb2.IndexAttributeResponse]  # type: ignore[assignment]
+    """Indexes a cold attribute, online, so that FindEntities accepts it: for one that is filtered often and read seldom. Answers
+    at once; the work goes on whoever asked for it: follow it with GetAttributeIndex until it is READY. The same call
+    again answers how far it is, and begins anew what has FAILED.
+    """
+    DropAttributeIndex: _aio.UnaryUnaryMultiCallable[_projection_service_pb2.DropAttributeIndexRequest, _projection_service_pb2.DropAttributeIndexResponse]  # type: ignore[assignment]
+    """Drops the index of an attribute, online, or stops its being built. Filters over the attribute are refused at once;
+    when the index is gone, so is what GetAttributeIndex answers.
+    """
+    GetAttributeIndex: _aio.UnaryUnaryMultiCallable[_projection_service_pb2.GetAttributeIndexRequest, _projection_service_pb2.GetAttributeIndexResponse]  # type: ignore[assignment]
+    ListAttributeIndexes: _aio.UnaryUnaryMultiCallable[_projection_service_pb2.ListAttributeIndexesRequest, _projection_service_pb2.ListAttributeIndexesResponse]  # type: ignore[assignment]
+    """All of the tenant, by attribute; there are only a few."""
 
 class ProjectionServiceServicer(metaclass=_abc_1.ABCMeta):
     """The projection's administration, for operators. Apart from HotCacheService, which services call: it can be
@@ -153,5 +177,41 @@ class ProjectionServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_projection_service_pb2.CancelProjectionJobResponse, _abc.Awaitable[_projection_service_pb2.CancelProjectionJobResponse]]:
         """Ends a job. A promotion is undone, also one that failed; a demotion cannot be cancelled, but the attribute promoted afterwards."""
+
+    @_abc_1.abstractmethod
+    def IndexAttribute(
+        self,
+        request: _projection_service_pb2.IndexAttributeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_projection_service_pb2.IndexAttributeResponse, _abc.Awaitable[_projection_service_pb2.IndexAttributeResponse]]:
+        """Indexes a cold attribute, online, so that FindEntities accepts it: for one that is filtered often and read seldom. Answers
+        at once; the work goes on whoever asked for it: follow it with GetAttributeIndex until it is READY. The same call
+        again answers how far it is, and begins anew what has FAILED.
+        """
+
+    @_abc_1.abstractmethod
+    def DropAttributeIndex(
+        self,
+        request: _projection_service_pb2.DropAttributeIndexRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_projection_service_pb2.DropAttributeIndexResponse, _abc.Awaitable[_projection_service_pb2.DropAttributeIndexResponse]]:
+        """Drops the index of an attribute, online, or stops its being built. Filters over the attribute are refused at once;
+        when the index is gone, so is what GetAttributeIndex answers.
+        """
+
+    @_abc_1.abstractmethod
+    def GetAttributeIndex(
+        self,
+        request: _projection_service_pb2.GetAttributeIndexRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_projection_service_pb2.GetAttributeIndexResponse, _abc.Awaitable[_projection_service_pb2.GetAttributeIndexResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def ListAttributeIndexes(
+        self,
+        request: _projection_service_pb2.ListAttributeIndexesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_projection_service_pb2.ListAttributeIndexesResponse, _abc.Awaitable[_projection_service_pb2.ListAttributeIndexesResponse]]:
+        """All of the tenant, by attribute; there are only a few."""
 
 def add_ProjectionServiceServicer_to_server(servicer: ProjectionServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
