@@ -63,8 +63,8 @@ GRANT EXECUTE ON FUNCTION atlas.find_by_index(integer, jsonpath, jsonpath, jsonb
 -- Likewise the indexes of cold attributes: entities that had a value once. What they have now is checked as atlas_query.
 GRANT SELECT (tenant_id, entity_id, attribute_id, value_bool, value_int, value_double, value_decimal, value_text,
     value_time, value_json) ON atlas.entity_values_ts TO atlas_finder;
-GRANT EXECUTE ON FUNCTION atlas.cold_index_key(text), atlas.cold_literal(text, text), atlas.cold_condition(jsonb)
-    TO atlas_finder;
+GRANT EXECUTE ON FUNCTION atlas.cold_index_key(text), atlas.cold_literal(text, text), atlas.cold_condition(integer, jsonb),
+    atlas.cold_index_predicate(integer, integer) TO atlas_finder;
 GRANT EXECUTE ON FUNCTION atlas.cold_candidates(integer, jsonb, bigint, bigint),
     atlas.next_cold_candidates(integer, jsonb, bigint, integer), atlas.latest_point(integer, bigint, integer), atlas.united(bigint[], bigint[]),
     atlas.find_by_latest(integer, jsonpath, jsonpath, jsonb, integer[], jsonb, bigint, integer),
@@ -73,7 +73,7 @@ GRANT EXECUTE ON FUNCTION atlas.cold_candidates(integer, jsonb, bigint, bigint),
 -- Who asks for indexes of cold attributes, and who makes them.
 GRANT SELECT, INSERT, UPDATE, DELETE ON atlas.attribute_indexes TO atlas_projector;
 GRANT EXECUTE ON FUNCTION atlas.cold_index_key(text), atlas.cold_index_name(integer, integer, text),
-    atlas.cold_index_statement(integer, integer, text, text, boolean), atlas.cold_index_parts(integer, integer),
+    atlas.cold_index_predicate(integer, integer), atlas.cold_index_statement(integer, integer, text, text, boolean), atlas.cold_index_parts(integer, integer),
     atlas.partitions_of(regclass) TO atlas_projector;
 GRANT EXECUTE ON FUNCTION atlas.estimate_attribute_index(integer, integer),
     atlas.start_attribute_index(integer, integer, integer, integer), atlas.drop_attribute_index(integer, integer)

@@ -5,18 +5,20 @@
 -- it. CREATE INDEX CONCURRENTLY cannot run in a function; so the statements are made here, and said by the builder.
 
 -- The expression by which values of a type are indexed. Not the whole text: an entry of a b-tree has 2,700 bytes at
--- most, and a longer one would make the flush fail. Cut texts keep the order of whole ones, byte by byte. NULL for what
--- is no type: what is answered goes into statements.
-CREATE OR REPLACE FUNCTION cold_index_key(p_data_type text) RETURNS text LANGUAGE sql IMMUTABLE AS $$
-    SELECT CASE p_data_type
-        WHEN 'text' THEN 'left(value_text, 64) COLLATE "C"'
-        WHEN 'json' THEN 'jsonb_hash(value_json)'
-        WHEN 'bool' THEN 'value_bool'
-        WHEN 'int' THEN 'value_int'
-        WHEN 'double' THEN 'value_double'
-        WHEN 'decimal' THEN 'value_decimal'
-        WHEN 'time' THEN 'value_time'
-    END
+-- most, and a longer one would make the flush fail. Cut texts keep the order of whole ones, byte by byte. Raises
+-- for what is no type: what is answered goes into statements.
+CREATE OR REPLACE FUNCTION cold_index_key(p_data_type text) RETURNS text LANGUAGE plpgsql IMMUTABLE AS $$
+BEGIN
+    CASE p_data_type
+        WHEN 'bool' THEN RETURN 'value_bool';
+        WHEN 'int' THEN RETURN 'value_int';
+        WHEN 'double' THEN RETURN 'value_double';
+        WHEN 'decimal' THEN RETURN 'value_decimal';
+        WHEN 'text' THEN RETURN 'left(value_text, 64) COLLATE "C"';
+        WHEN 'time' THEN RETURN 'value_time';
+        WHEN 'json' THEN RETURN 'jsonb_hash(value_json)';
+    END CASE;
+END
 $$;
 
 CREATE OR REPLACE FUNCTION cold_index_name(p_tenant integer, p_attribute integer, p_partition text) RETURNS text
@@ -24,13 +26,21 @@ LANGUAGE sql IMMUTABLE AS $$
     SELECT format('cold_%s_%s_%s', p_tenant, p_attribute, regexp_replace(p_partition, '^entity_values_ts_', ''))
 $$;
 
+-- Which points the index of an attribute has; who asks it says the same. `+ 0` keeps every other index from being taken: of
+-- a partition that was not analyzed yet the planner believes that hardly any row is of this tenant and this attribute,
+-- and that to read all of those by entity_values_ts_latest is as good.
+CREATE OR REPLACE FUNCTION cold_index_predicate(p_tenant integer, p_attribute integer) RETURNS text
+LANGUAGE sql IMMUTABLE AS $$
+    SELECT format('(tenant_id + 0) = %s AND (attribute_id + 0) = %s', p_tenant, p_attribute)
+$$;
+
 -- What makes one index. The entity stands in it too: those with one value are found in their order.
 CREATE OR REPLACE FUNCTION cold_index_statement(
     p_tenant integer, p_attribute integer, p_data_type text, p_partition text, p_concurrently boolean
 ) RETURNS text LANGUAGE sql STABLE SET search_path = atlas, pg_temp AS $$
-    SELECT format('CREATE INDEX %s %I ON atlas.%I ((%s), entity_id) WHERE tenant_id = %s AND attribute_id = %s',
+    SELECT format('CREATE INDEX %s %I ON atlas.%I ((%s), entity_id) WHERE %s',
         CASE WHEN p_concurrently THEN 'CONCURRENTLY' END, cold_index_name(p_tenant, p_attribute, p_partition), p_partition,
-        cold_index_key(p_data_type), p_tenant, p_attribute)
+        cold_index_key(p_data_type), cold_index_predicate(p_tenant, p_attribute))
 $$;
 
 -- The partitions of entity_values_ts with what they have of an attribute's index; is_valid NULL: nothing.

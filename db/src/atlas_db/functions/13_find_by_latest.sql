@@ -27,9 +27,9 @@ END
 $$;
 
 -- One of `cold` as a condition on entity_values_ts, in the form of its partial indexes.
-CREATE OR REPLACE FUNCTION cold_condition(alternative jsonb) RETURNS text
+CREATE OR REPLACE FUNCTION cold_condition(p_tenant integer, alternative jsonb) RETURNS text
 LANGUAGE sql STABLE SET search_path = atlas, pg_temp AS $$
-    SELECT format('v.attribute_id = %s', (alternative ->> 'attribute')::integer)
+    SELECT cold_index_predicate(p_tenant, (alternative ->> 'attribute')::integer)
         || coalesce(' AND ' || k.key || ' IN (' || (
             SELECT string_agg(cold_literal(k.data_type, w.value), ', ')
             FROM jsonb_array_elements_text(alternative -> 'in') AS w
@@ -42,7 +42,8 @@ $$;
 -- The entities with ids above `after` that have or had one of these values, in order; NULL if the indexes know more than
 -- `rows_max` points. As atlas_finder, as find_by_index and for the same reason: here it is left(), jsonb_hash() and the
 -- operators of numeric. Not one plan for all: the tenant and the attribute must be constants for the partial indexes to be
--- seen. No bitmaps: they would be made of all points before the LIMIT is looked at.
+-- seen. No bitmaps: they would be made of all points before the LIMIT is looked at. And what lies before `after` is counted,
+-- too: left out in the scan, it would be read without any bound.
 CREATE OR REPLACE FUNCTION cold_candidates(p_tenant_id integer, alternatives jsonb, after bigint, rows_max bigint)
 RETURNS bigint[] LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = atlas, pg_temp SET timezone = 'UTC'
 SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off AS $$
@@ -58,18 +59,18 @@ BEGIN
         RETURN '{}';
     END IF;
     SELECT string_agg(format(
-        '(SELECT v.entity_id FROM entity_values_ts AS v WHERE v.tenant_id = %s AND %s AND v.entity_id > %s LIMIT %s)',
-        p_tenant_id, cold_condition(a.value), after, rows_max + 1), ' UNION ALL ')
+        '(SELECT v.entity_id FROM entity_values_ts AS v WHERE %s LIMIT %s)',
+        cold_condition(p_tenant_id, a.value), rows_max + 1), ' UNION ALL ')
     INTO parts FROM jsonb_array_elements(alternatives) AS a;
-    EXECUTE format('SELECT count(*), array_agg(DISTINCT c.entity_id ORDER BY c.entity_id) FROM (%s) AS c', parts)
+    EXECUTE format('SELECT count(*), array_agg(DISTINCT c.entity_id ORDER BY c.entity_id) FILTER (WHERE c.entity_id > %s)
+        FROM (%s) AS c', after, parts)
     INTO row_count, candidates;
     RETURN CASE WHEN row_count <= rows_max THEN coalesce(candidates, '{}') END;
 END
 $$;
 
 -- The next `ids_max` of such entities, of nothing but a few equalities: from one entity to the next, however many points of
--- one value each of them has. The rows are compared whole, and ordered by what is equal too, so that no other index than
--- the partial one has this order: the planner knows nothing of how often a value occurs before the next ANALYZE.
+-- one value each of them has.
 CREATE OR REPLACE FUNCTION next_cold_candidates(p_tenant_id integer, alternatives jsonb, after bigint, ids_max integer)
 RETURNS bigint[] LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = atlas, pg_temp SET timezone = 'UTC'
 SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off AS $$
@@ -81,9 +82,9 @@ BEGIN
         RAISE insufficient_privilege USING MESSAGE = 'the tenant is not the transaction''s';
     END IF;
     SELECT format('least(%s)', string_agg(format(
-        '(SELECT v.entity_id FROM entity_values_ts AS v WHERE v.tenant_id = %s AND v.attribute_id = %s'
-        ' AND (%3$s, v.entity_id) > (%4$s, s.entity_id) AND %3$s <= %4$s ORDER BY %3$s, v.entity_id LIMIT 1)',
-        p_tenant_id, (a.value ->> 'attribute')::integer, cold_index_key(a.value ->> 'type'),
+        '(SELECT v.entity_id FROM entity_values_ts AS v WHERE %1$s AND %2$s = %3$s AND v.entity_id > s.entity_id'
+        ' ORDER BY v.entity_id LIMIT 1)',
+        cold_index_predicate(p_tenant_id, (a.value ->> 'attribute')::integer), cold_index_key(a.value ->> 'type'),
         cold_literal(a.value ->> 'type', w.value)), ', '))
     INTO next
     FROM jsonb_array_elements(alternatives) AS a CROSS JOIN LATERAL jsonb_array_elements_text(a.value -> 'in') AS w;
