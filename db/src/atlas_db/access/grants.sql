@@ -60,30 +60,6 @@ GRANT EXECUTE ON FUNCTION atlas.filter_matches(jsonb, jsonpath, jsonb), atlas.do
 GRANT EXECUTE ON FUNCTION atlas.find_by_index(integer, jsonpath, jsonpath, jsonb, bigint, bigint),
     atlas.find_entities(integer, jsonpath, jsonpath, jsonb, boolean, bigint, integer) TO atlas_query;
 
--- Likewise the indexes of cold attributes: entities that had a value once. What they have now is checked as atlas_query.
-GRANT SELECT (tenant_id, entity_id, attribute_id, value_bool, value_int, value_double, value_decimal, value_text,
-    value_time, value_json) ON atlas.entity_values_ts TO atlas_finder;
-GRANT EXECUTE ON FUNCTION atlas.cold_index_key(text), atlas.cold_literal(text, text), atlas.cold_condition(integer, jsonb),
-    atlas.cold_index_predicate(integer, integer) TO atlas_finder;
-GRANT EXECUTE ON FUNCTION atlas.cold_candidates(integer, jsonb, bigint, bigint),
-    atlas.next_cold_candidates(integer, jsonb, bigint, integer), atlas.latest_point(integer, bigint, integer), atlas.united(bigint[], bigint[]),
-    atlas.find_by_latest(integer, jsonpath, jsonpath, jsonb, integer[], jsonb, bigint, integer),
-    atlas.hot_value(boolean, bigint, double precision, numeric, text, timestamptz, jsonb) TO atlas_query;
-
--- Who asks for indexes of cold attributes, and who makes them.
-GRANT SELECT, INSERT, UPDATE, DELETE ON atlas.attribute_indexes TO atlas_projector;
-GRANT EXECUTE ON FUNCTION atlas.cold_index_key(text), atlas.cold_index_name(integer, integer, text),
-    atlas.cold_index_predicate(integer, integer), atlas.cold_index_statement(integer, integer, text, text, boolean), atlas.cold_index_parts(integer, integer),
-    atlas.partitions_of(regclass) TO atlas_projector;
-GRANT EXECUTE ON FUNCTION atlas.estimate_attribute_index(integer, integer),
-    atlas.start_attribute_index(integer, integer, integer, integer), atlas.drop_attribute_index(integer, integer)
-    TO atlas_hotcache;
-GRANT EXECUTE ON FUNCTION atlas.cold_index_parts(integer, integer), atlas.cold_index_name(integer, integer, text),
-    atlas.partitions_of(regclass) TO atlas_hotcache;
-GRANT EXECUTE ON FUNCTION atlas.attribute_index_steps(),
-    atlas.note_attribute_index(integer, integer, integer, integer, text, boolean),
-    atlas.finish_attribute_index(integer, integer) TO atlas_indexer;
-
 -- Jobs on the projection. Their functions work as atlas_projector within the transaction's tenant; only which jobs there
 -- are is asked of all tenants at once. Points are read, never written.
 GRANT SELECT ON atlas.entities, atlas.attributes, atlas.entity_values_ts TO atlas_projector;
@@ -101,7 +77,8 @@ GRANT EXECUTE ON FUNCTION atlas.projection_lane(), atlas.require_tenant(integer)
     atlas.next_projection_entities(atlas.projection_jobs, integer),
     atlas.project_entities(integer, bigint[], integer[], integer[], boolean),
     atlas.compare_projection(integer, bigint[], integer[], boolean), atlas.next_projection_position(bigint),
-    atlas.count_projection_batch(atlas.projection_jobs, bigint[], integer, jsonb) TO atlas_projector;
+    atlas.count_projection_batch(atlas.projection_jobs, bigint[], integer, jsonb),
+    atlas.partitions_of(regclass) TO atlas_projector;
 
 GRANT SELECT ON atlas.projected_attributes, atlas.projection_jobs TO atlas_hotcache;
 GRANT SELECT ON atlas.projected_attributes TO atlas_ingest;
@@ -156,3 +133,27 @@ GRANT SELECT ON atlas.attribute_indexes TO atlas_monitor;
 GRANT EXECUTE ON FUNCTION atlas.staging_status(), atlas.lane_is_owned(smallint), atlas.lane_lock_class(),
     atlas.flush_lock(), atlas.flushes_in_flight(), atlas.default_rows(), atlas.partitions_of(regclass),
     atlas.retention_plan(text), atlas.blocked_sessions(), atlas.flushing_lanes() TO atlas_monitor;
+
+-- The indexes of cold attributes are asked as that of the projection is, for entities that have or had a value. What they
+-- have now is looked up as atlas_query.
+GRANT SELECT (tenant_id, entity_id, attribute_id, value_bool, value_int, value_double, value_decimal, value_text,
+    value_time, value_json) ON atlas.entity_values_ts TO atlas_finder;
+GRANT EXECUTE ON FUNCTION atlas.cold_index_key(text), atlas.cold_literal(text, text),
+    atlas.cold_condition(integer, jsonb), atlas.cold_index_predicate(integer, integer) TO atlas_finder;
+GRANT EXECUTE ON FUNCTION atlas.cold_candidates(integer, jsonb, bigint, bigint),
+    atlas.next_cold_candidates(integer, jsonb, bigint, integer), atlas.latest_point(integer, bigint, integer),
+    atlas.united(bigint[], bigint[]),
+    atlas.find_by_latest(integer, jsonpath, jsonpath, jsonb, integer[], jsonb, bigint, integer),
+    atlas.hot_value(boolean, bigint, double precision, numeric, text, timestamptz, jsonb) TO atlas_query;
+
+-- Who asks for indexes of cold attributes, and who makes them.
+GRANT SELECT, INSERT, UPDATE, DELETE ON atlas.attribute_indexes TO atlas_projector;
+GRANT EXECUTE ON FUNCTION atlas.cold_index_key(text), atlas.cold_index_name(integer, integer, text),
+    atlas.cold_index_predicate(integer, integer), atlas.cold_index_statement(integer, integer, text, text, boolean),
+    atlas.cold_index_parts(integer, integer) TO atlas_projector;
+GRANT EXECUTE ON FUNCTION atlas.estimate_attribute_index(integer, integer),
+    atlas.start_attribute_index(integer, integer, integer, integer), atlas.drop_attribute_index(integer, integer),
+    atlas.cold_index_parts(integer, integer) TO atlas_hotcache;
+GRANT EXECUTE ON FUNCTION atlas.attribute_index_steps(),
+    atlas.note_attribute_index(integer, integer, integer, integer, text, boolean),
+    atlas.finish_attribute_index(integer, integer) TO atlas_indexer;

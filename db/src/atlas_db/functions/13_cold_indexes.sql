@@ -46,7 +46,7 @@ $$;
 -- The partitions of entity_values_ts with what they have of an attribute's index; is_valid NULL: nothing.
 CREATE OR REPLACE FUNCTION cold_index_parts(p_tenant integer, p_attribute integer)
 RETURNS TABLE (partition_name text, index_name text, is_valid boolean, byte_count bigint, row_estimate bigint)
-LANGUAGE sql STABLE SET search_path = atlas, pg_temp AS $$
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = atlas, pg_temp AS $$
     SELECT p.name, cold_index_name(p_tenant, p_attribute, p.name), x.indisvalid AND x.indisready,
         CASE WHEN x.indexrelid IS NULL THEN 0 ELSE pg_relation_size(x.indexrelid) END,
         greatest(c.reltuples, 0)::bigint

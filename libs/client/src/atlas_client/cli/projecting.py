@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from atlas_client.cli import exits
+from atlas_client.cli import exits, indexing
 from atlas_client.cli.connection import Context, connected
 from atlas_client.cli.output import note, print_json, print_table
 from atlas_client.projection import Difference, JobKind, JobState, ProjectionJob
@@ -17,6 +17,7 @@ _group = typer.Typer(
     epilog=exits.EPILOG,
 )
 app.add_typer(_group, name="projection")
+_group.registered_commands += indexing.app.registered_commands
 
 AttributeArgument = Annotated[str, typer.Argument(help="Its name.")]
 EntitiesArgument = Annotated[

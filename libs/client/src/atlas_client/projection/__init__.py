@@ -1,6 +1,21 @@
-"""The projection's administration: attributes promoted and demoted, rebuilding, verifying."""
+"""The projection's administration: what is hot, what is indexed, rebuilding, verifying."""
 
 from atlas_client.projection.admin import ProjectionAdmin
-from atlas_client.projection.records import Difference, JobKind, JobState, ProjectionJob
+from atlas_client.projection.records import (
+    AttributeIndex,
+    Difference,
+    IndexState,
+    JobKind,
+    JobState,
+    ProjectionJob,
+)
 
-__all__ = ["Difference", "JobKind", "JobState", "ProjectionAdmin", "ProjectionJob"]
+__all__ = [
+    "AttributeIndex",
+    "Difference",
+    "IndexState",
+    "JobKind",
+    "JobState",
+    "ProjectionAdmin",
+    "ProjectionJob",
+]
