@@ -185,7 +185,9 @@ async def test_a_build_that_is_killed_goes_on(indexing: Indexing) -> None:
         finally:
             process.send_signal(signal.SIGKILL)
             process.wait()
-    # Its session ends when the server notices; what it left is dropped and built anew.
+        # The server notices, and ends the session; half an index is left.
+        await eventually(lambda: not waits_for_transactions(indexing))
+        assert False in indexing.indexes().values()
     await eventually(lambda: indexing.builder().walk())
     await eventually(lambda: is_built(indexing))
 

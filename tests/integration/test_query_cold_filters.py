@@ -111,7 +111,10 @@ def test_filters_mean_of_the_latest_points_what_they_mean_of_hot_values(
     hot = {id_: values for id_, (values, _) in zip(OURS, ours, strict=False)}
     cold = {id_: found for id_, (_, found) in zip(OURS, ours, strict=False)}
     whole = {
-        id_: {**hot[id_], **{name: latest(history) for name, history in cold[id_].items()}}
+        id_: {
+            **{name: value for name, value in hot[id_].items() if MIXED[name].is_hot},
+            **{name: latest(history) for name, history in cold[id_].items()},
+        }
         for id_ in hot
     }
     with admin.transaction(force_rollback=True):
