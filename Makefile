@@ -24,7 +24,7 @@ test: setup ## Run all tests against real servers.
 	@$(BIN)/pytest $(ARGS)
 
 chaos: setup ## Do random faults to the write path for SECONDS (600), audit every point; SEED repeats a run.
-	@$(BIN)/pytest tests/chaos/soak.py -o log_cli=true --log-cli-level=INFO --log-cli-format='%(asctime)s %(message)s' \
+	@$(BIN)/pytest tests/chaos/soak.py -n0 -o log_cli=true --log-cli-level=INFO --log-cli-format='%(asctime)s %(message)s' \
 	    --soak-seconds=$(or $(SECONDS),600) $(if $(SEED),--soak-seed=$(SEED))
 
 lint: setup ## ruff, mypy --strict, import rules, buf lint + breaking, stubs current, squawk.

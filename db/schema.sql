@@ -10,6 +10,12 @@ CREATE SCHEMA staging;
 
 ALTER SCHEMA staging OWNER TO atlas_flusher;
 
+CREATE FUNCTION atlas.access_retention() RETURNS interval
+    LANGUAGE sql IMMUTABLE
+    AS $$SELECT interval '16 days'$$;
+
+ALTER FUNCTION atlas.access_retention() OWNER TO atlas_owner;
+
 CREATE FUNCTION atlas.advance_projection_job(p_owner text, p_tenant integer, p_job bigint, p_step text, p_next text) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'atlas', 'pg_temp'
@@ -118,6 +124,42 @@ CREATE FUNCTION atlas.beat_heart(min_interval interval) RETURNS boolean
 $$;
 
 ALTER FUNCTION atlas.beat_heart(min_interval interval) OWNER TO atlas_flusher;
+
+CREATE FUNCTION atlas.begin_promotion_evaluation(p_owner text, p_lease_seconds double precision, p_interval_seconds double precision) RETURNS boolean
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'atlas', 'pg_temp'
+    SET lock_timeout TO '1s'
+    AS $$
+DECLARE
+    begun timestamptz := clock_timestamp();
+
+    was_due boolean;
+
+BEGIN
+    SELECT r.leased_until < begun AND r.evaluated_at <= begun - make_interval(secs => p_interval_seconds) INTO was_due
+    FROM promotion_runner AS r WHERE r.id = 1;
+
+    IF NOT was_due THEN
+        RETURN false; -- Mostly so: without a write.
+    END IF;
+
+    UPDATE promotion_runner AS r
+    SET owner = p_owner, leased_until = begun + make_interval(secs => p_lease_seconds), evaluated_at = begun
+    WHERE r.id = 1 AND r.leased_until < begun AND r.evaluated_at <= begun - make_interval(secs => p_interval_seconds);
+
+    IF NOT FOUND THEN
+        RETURN false;
+
+    END IF;
+
+    DELETE FROM promotion_decisions AS d WHERE d.decided_at < begun - interval '90 days';
+
+    RETURN true;
+
+END
+$$;
+
+ALTER FUNCTION atlas.begin_promotion_evaluation(p_owner text, p_lease_seconds double precision, p_interval_seconds double precision) OWNER TO atlas_meter;
 
 CREATE FUNCTION atlas.blocked_sessions() RETURNS TABLE(pid integer, application text, waiting_seconds double precision, wait_event text, statement text, blocker_pid integer, blocker_application text, blocker_state text, blocker_transaction_seconds double precision, blocker_statement text)
     LANGUAGE sql SECURITY DEFINER
@@ -1363,6 +1405,24 @@ $$;
 
 ALTER FUNCTION atlas.followed_attributes(p_tenant integer) OWNER TO atlas_owner;
 
+CREATE FUNCTION atlas.fresh_view(not_before timestamp with time zone, lanes smallint[], epochs bigint[], sequences bigint[], OUT beat_id bigint, OUT beaten_at timestamp with time zone, OUT begun_at timestamp with time zone, OUT held_lanes smallint[], OUT held_epochs bigint[], OUT held_sequences bigint[]) RETURNS record
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'atlas', 'pg_temp'
+    AS $$
+BEGIN
+    SELECT g.beat_id, g.beaten_at INTO beat_id, beaten_at FROM require_fresh(not_before, lanes, epochs, sequences) AS g;
+
+    SELECT coalesce(array_agg(f.lane ORDER BY f.lane), '{}'), coalesce(array_agg(f.epoch ORDER BY f.lane), '{}'),
+        coalesce(array_agg(f.sequence ORDER BY f.lane), '{}')
+    INTO held_lanes, held_epochs, held_sequences FROM flush_positions AS f;
+
+    begun_at := transaction_timestamp();
+
+END
+$$;
+
+ALTER FUNCTION atlas.fresh_view(not_before timestamp with time zone, lanes smallint[], epochs bigint[], sequences bigint[], OUT beat_id bigint, OUT beaten_at timestamp with time zone, OUT begun_at timestamp with time zone, OUT held_lanes smallint[], OUT held_epochs bigint[], OUT held_sequences bigint[]) OWNER TO atlas_owner;
+
 CREATE FUNCTION atlas.held_projection_job(p_owner text, p_tenant integer, p_job bigint, p_step text) RETURNS atlas.projection_jobs
     LANGUAGE plpgsql
     SET search_path TO 'atlas', 'pg_temp'
@@ -1454,6 +1514,25 @@ END
 $$;
 
 ALTER FUNCTION atlas.keep_projection_lease(p_owner text, p_seconds double precision) OWNER TO atlas_projector;
+
+CREATE FUNCTION atlas.keep_promotion_lease(p_owner text, p_seconds double precision) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'atlas', 'pg_temp'
+    SET lock_timeout TO '1s'
+    AS $$
+BEGIN
+    UPDATE promotion_runner AS r SET leased_until = clock_timestamp() + make_interval(secs => p_seconds)
+    WHERE r.id = 1 AND r.owner = p_owner AND r.leased_until >= clock_timestamp();
+
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'another process evaluates' USING ERRCODE = 'AT003';
+
+    END IF;
+
+END
+$$;
+
+ALTER FUNCTION atlas.keep_promotion_lease(p_owner text, p_seconds double precision) OWNER TO atlas_meter;
 
 CREATE FUNCTION atlas.known_offsets(batches regclass, p_lane smallint, p_epoch bigint, p_sequence bigint, flushed_at timestamp with time zone) RETURNS jsonb
     LANGUAGE plpgsql
@@ -1945,6 +2024,62 @@ END
 $$;
 
 ALTER FUNCTION atlas.make_spans_ahead(from_day date, to_day date) OWNER TO atlas_owner;
+
+CREATE FUNCTION atlas.measure_attribute_writes(p_hours integer, p_pages bigint, p_older_seconds double precision) RETURNS boolean
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'atlas', 'pg_temp'
+    SET lock_timeout TO '1s'
+    AS $$
+DECLARE
+    begun timestamptz := clock_timestamp();
+
+    since timestamptz := begun - make_interval(hours => p_hours);
+
+    page_count bigint;
+
+    sampled_percent real;
+
+BEGIN
+    IF NOT pg_try_advisory_xact_lock(hashtext('atlas.attribute_writes'), 0) OR EXISTS (
+        SELECT FROM promotion_runner AS r WHERE r.measured_at > begun - make_interval(secs => p_older_seconds)
+    ) THEN
+        RETURN false;
+
+    END IF;
+
+    SELECT sum(pg_relation_size(p.partition)) / current_setting('block_size')::bigint INTO page_count
+    FROM partitions_of('entity_values_ts') AS p WHERE p.upper_bound > since;
+
+    sampled_percent := least(100.0, 100.0 * p_pages / greatest(page_count, 1));
+
+    INSERT INTO attribute_promotion AS p (tenant_id, attribute_id, points_per_hour)
+    WITH sampled AS MATERIALIZED (
+        SELECT v.tenant_id, v.attribute_id, count(*) AS points, min(v.ingested_at) AS oldest
+        FROM entity_values_ts AS v TABLESAMPLE SYSTEM (sampled_percent)
+        WHERE v.ingested_at >= since
+        GROUP BY v.tenant_id, v.attribute_id
+    ), span AS (
+        -- A platform that is younger than the window has not had all its hours.
+        SELECT greatest(1, extract(EPOCH FROM begun - min(s.oldest)) / 3600) AS hours FROM sampled AS s
+    ), asked AS (
+        SELECT a.tenant_id, a.attribute_id FROM attributes AS a WHERE a.is_hot
+        UNION
+        SELECT x.tenant_id, x.attribute_id FROM attribute_access AS x WHERE x.hour >= since AND x.attribute_id > 0
+    )
+    SELECT k.tenant_id, k.attribute_id, coalesce(s.points * 100.0 / sampled_percent / span.hours, 0)
+    FROM asked AS k CROSS JOIN span LEFT JOIN sampled AS s USING (tenant_id, attribute_id)
+    ORDER BY 1, 2
+    ON CONFLICT (tenant_id, attribute_id) DO UPDATE SET points_per_hour = excluded.points_per_hour
+    WHERE p.points_per_hour <> excluded.points_per_hour;
+
+    UPDATE promotion_runner AS r SET measured_at = begun WHERE r.id = 1;
+
+    RETURN true;
+
+END
+$$;
+
+ALTER FUNCTION atlas.measure_attribute_writes(p_hours integer, p_pages bigint, p_older_seconds double precision) OWNER TO atlas_meter;
 
 CREATE FUNCTION atlas.move_attribute(p_tenant integer, p_attribute integer, p_kind text, begun timestamp with time zone) RETURNS text
     LANGUAGE plpgsql
@@ -2488,6 +2623,15 @@ CREATE FUNCTION atlas.projection_lane() RETURNS smallint
 
 ALTER FUNCTION atlas.projection_lane() OWNER TO atlas_owner;
 
+CREATE FUNCTION atlas.promotion_tenants(p_after integer, p_limit integer) RETURNS TABLE(tenant_id integer)
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'atlas', 'pg_temp'
+    AS $$
+    SELECT DISTINCT p.tenant_id FROM attribute_promotion AS p WHERE p.tenant_id > p_after ORDER BY p.tenant_id LIMIT p_limit
+$$;
+
+ALTER FUNCTION atlas.promotion_tenants(p_after integer, p_limit integer) OWNER TO atlas_meter;
+
 CREATE FUNCTION atlas.recheck_projection(p_owner text, p_tenant integer, p_job bigint, p_step text, p_entities bigint[], p_count bigint) RETURNS bigint
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'atlas', 'pg_temp'
@@ -2551,6 +2695,71 @@ END
 $_$;
 
 ALTER FUNCTION atlas.record_archive(p_name text, p_class text, p_tenants integer[], p_path text, p_rows bigint, p_bytes bigint, p_checksum text) OWNER TO atlas_keeper;
+
+CREATE FUNCTION atlas.record_attribute_access(p_tenants integer[], p_names text[], p_reads bigint[], p_filters bigint[]) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'atlas', 'pg_temp'
+    SET lock_timeout TO '1s'
+    AS $$
+DECLARE
+    this_hour timestamptz := date_trunc('hour', clock_timestamp(), 'UTC');
+
+BEGIN
+    IF cardinality(p_tenants) > 100000 THEN
+        RAISE EXCEPTION 'too many counts at once' USING ERRCODE = 'program_limit_exceeded';
+
+    END IF;
+
+    INSERT INTO access_hours AS h (hour, flush_count) VALUES (this_hour, 1)
+    ON CONFLICT (hour) DO UPDATE SET flush_count = h.flush_count + 1;
+
+    INSERT INTO attribute_access AS x (tenant_id, attribute_id, hour, read_count, hot_count, filter_count, refused_count)
+    SELECT t.tenant_id, coalesce(a.attribute_id, 0), this_hour, sum(t.reads),
+        coalesce(sum(t.reads) FILTER (WHERE coalesce(a.is_hot, true)), 0), sum(t.filters),
+        coalesce(sum(t.filters) FILTER (WHERE NOT a.is_hot), 0)
+    FROM unnest(p_tenants, p_names, p_reads, p_filters) AS t (tenant_id, name, reads, filters)
+    LEFT JOIN attributes AS a ON a.tenant_id = t.tenant_id AND a.name = t.name
+    WHERE (a.attribute_id IS NOT NULL OR t.name = '') AND t.reads >= 0 AND t.filters >= 0
+    GROUP BY 1, 2
+    ON CONFLICT (tenant_id, attribute_id, hour) DO UPDATE SET
+        read_count = x.read_count + excluded.read_count, hot_count = x.hot_count + excluded.hot_count,
+        filter_count = x.filter_count + excluded.filter_count, refused_count = x.refused_count + excluded.refused_count;
+
+    DELETE FROM attribute_access AS x WHERE x.ctid = ANY (ARRAY(
+        SELECT o.ctid FROM attribute_access AS o WHERE o.hour < this_hour - access_retention()
+        LIMIT 10000 FOR UPDATE SKIP LOCKED));
+
+    DELETE FROM access_hours AS h WHERE h.hour < this_hour - access_retention();
+
+END
+$$;
+
+ALTER FUNCTION atlas.record_attribute_access(p_tenants integer[], p_names text[], p_reads bigint[], p_filters bigint[]) OWNER TO atlas_meter;
+
+CREATE FUNCTION atlas.remember_flush(p_lane smallint, p_epoch bigint, p_sequence bigint, tenants integer[], entities bigint[], versions bigint[]) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'atlas', 'pg_temp'
+    AS $$
+DECLARE
+    changed integer := coalesce(cardinality(entities), 0);
+
+    is_kept boolean := changed <= 10000;
+
+BEGIN
+    INSERT INTO recent_flushes AS r
+        (lane, slot, epoch, sequence, entity_count, changed_tenants, changed_entities, changed_versions)
+    VALUES (p_lane, p_sequence % 64, p_epoch, p_sequence, changed,
+        CASE WHEN is_kept THEN coalesce(tenants, '{}') END,
+        CASE WHEN is_kept THEN coalesce(entities, '{}') END,
+        CASE WHEN is_kept THEN coalesce(versions, '{}') END)
+    ON CONFLICT (lane, slot) DO UPDATE SET epoch = excluded.epoch, sequence = excluded.sequence,
+        entity_count = excluded.entity_count, changed_tenants = excluded.changed_tenants,
+        changed_entities = excluded.changed_entities, changed_versions = excluded.changed_versions;
+
+END
+$$;
+
+ALTER FUNCTION atlas.remember_flush(p_lane smallint, p_epoch bigint, p_sequence bigint, tenants integer[], entities bigint[], versions bigint[]) OWNER TO atlas_owner;
 
 CREATE FUNCTION atlas.require_fresh(not_before timestamp with time zone, lanes smallint[], epochs bigint[], sequences bigint[], OUT beat_id bigint, OUT beaten_at timestamp with time zone) RETURNS record
     LANGUAGE plpgsql STABLE
@@ -2939,6 +3148,8 @@ BEGIN
     INTO changed_tenants, changed_entities, changed_versions
     FROM upsert_hot_attrs(points::regclass, skip_batches, flushed_at) AS u;
 
+    PERFORM remember_flush(p_lane, p_epoch, p_sequence, changed_tenants, changed_entities, changed_versions);
+
     PERFORM empty_half(points::regclass, batches::regclass);
 
 END
@@ -3278,6 +3489,9 @@ BEGIN
     IF changed_entities IS NOT NULL THEN
         sequence := next_projection_position(p_epoch);
 
+        PERFORM remember_flush(projection_lane(), p_epoch, sequence,
+            array_fill(p_tenant, ARRAY[cardinality(changed_entities)]), changed_entities, changed_versions);
+
     END IF;
 
     UPDATE projection_jobs AS j SET updated_at = clock_timestamp(), message = '',
@@ -3292,13 +3506,23 @@ $$;
 
 ALTER FUNCTION atlas.write_projection_batch(p_owner text, p_epoch bigint, p_tenant integer, p_job bigint, p_step text, p_limit integer, p_again bigint[], OUT scanned integer, OUT sequence bigint, OUT changed_entities bigint[], OUT changed_versions bigint[]) OWNER TO atlas_projector;
 
+CREATE TABLE atlas.access_hours (
+    hour timestamp with time zone NOT NULL,
+    flush_count bigint NOT NULL
+);
+
+ALTER TABLE atlas.access_hours OWNER TO atlas_owner;
+
 CREATE TABLE atlas.attribute_access (
     tenant_id integer NOT NULL,
     attribute_id integer NOT NULL,
     hour timestamp with time zone NOT NULL,
     read_count bigint DEFAULT 0 NOT NULL,
-    filter_count bigint DEFAULT 0 NOT NULL
-);
+    filter_count bigint DEFAULT 0 NOT NULL,
+    hot_count bigint DEFAULT 0 NOT NULL,
+    refused_count bigint DEFAULT 0 NOT NULL
+)
+WITH (fillfactor='70');
 
 ALTER TABLE ONLY atlas.attribute_access FORCE ROW LEVEL SECURITY;
 
@@ -3321,6 +3545,21 @@ CREATE TABLE atlas.attribute_indexes (
 ALTER TABLE ONLY atlas.attribute_indexes FORCE ROW LEVEL SECURITY;
 
 ALTER TABLE atlas.attribute_indexes OWNER TO atlas_owner;
+
+CREATE TABLE atlas.attribute_promotion (
+    tenant_id integer NOT NULL,
+    attribute_id integer NOT NULL,
+    pin text,
+    wish text,
+    streak smallint DEFAULT 0 NOT NULL,
+    points_per_hour double precision DEFAULT 0 NOT NULL,
+    CONSTRAINT attribute_promotion_pin_check CHECK ((pin = ANY (ARRAY['hot'::text, 'cold'::text]))),
+    CONSTRAINT attribute_promotion_wish_check CHECK ((wish = ANY (ARRAY['promote'::text, 'demote'::text])))
+);
+
+ALTER TABLE ONLY atlas.attribute_promotion FORCE ROW LEVEL SECURITY;
+
+ALTER TABLE atlas.attribute_promotion OWNER TO atlas_owner;
 
 CREATE TABLE atlas.attributes (
     tenant_id integer NOT NULL,
@@ -3559,6 +3798,69 @@ CREATE TABLE atlas.projection_runner (
 
 ALTER TABLE atlas.projection_runner OWNER TO atlas_owner;
 
+CREATE TABLE atlas.promotion_decisions (
+    tenant_id integer NOT NULL,
+    decision_id bigint NOT NULL,
+    decided_at timestamp with time zone NOT NULL,
+    actor text NOT NULL,
+    action text NOT NULL,
+    attribute_id integer NOT NULL,
+    dry_run boolean NOT NULL,
+    outcome text NOT NULL,
+    job_id bigint,
+    why text NOT NULL,
+    figures jsonb DEFAULT '{}'::jsonb NOT NULL,
+    CONSTRAINT promotion_decisions_action_check CHECK ((action = ANY (ARRAY['promote'::text, 'demote'::text, 'pin_hot'::text, 'pin_cold'::text, 'unpin'::text]))),
+    CONSTRAINT promotion_decisions_actor_check CHECK ((actor = ANY (ARRAY['policy'::text, 'operator'::text]))),
+    CONSTRAINT promotion_decisions_outcome_check CHECK ((outcome = ANY (ARRAY['started'::text, 'done'::text, 'would'::text, 'refused'::text]))),
+    CONSTRAINT promotion_decisions_why_check CHECK ((octet_length(why) <= 2000))
+);
+
+ALTER TABLE ONLY atlas.promotion_decisions FORCE ROW LEVEL SECURITY;
+
+ALTER TABLE atlas.promotion_decisions OWNER TO atlas_owner;
+
+ALTER TABLE atlas.promotion_decisions ALTER COLUMN decision_id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME atlas.promotion_decisions_decision_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+CREATE TABLE atlas.promotion_runner (
+    id smallint DEFAULT 1 NOT NULL,
+    owner text DEFAULT ''::text NOT NULL,
+    leased_until timestamp with time zone DEFAULT '-infinity'::timestamp with time zone NOT NULL,
+    evaluated_at timestamp with time zone DEFAULT '-infinity'::timestamp with time zone NOT NULL,
+    measured_at timestamp with time zone DEFAULT '-infinity'::timestamp with time zone NOT NULL,
+    CONSTRAINT promotion_runner_id_check CHECK ((id = 1))
+);
+
+ALTER TABLE atlas.promotion_runner OWNER TO atlas_owner;
+
+CREATE UNLOGGED TABLE atlas.recent_flushes (
+    lane smallint NOT NULL,
+    slot smallint NOT NULL,
+    epoch bigint NOT NULL,
+    sequence bigint NOT NULL,
+    entity_count integer NOT NULL,
+    changed_tenants integer[],
+    changed_entities bigint[],
+    changed_versions bigint[],
+    CONSTRAINT recent_flushes_slot_check CHECK (((slot >= 0) AND (slot <= 63)))
+)
+WITH (fillfactor='50');
+
+ALTER TABLE ONLY atlas.recent_flushes ALTER COLUMN changed_tenants SET STORAGE EXTERNAL;
+
+ALTER TABLE ONLY atlas.recent_flushes ALTER COLUMN changed_entities SET STORAGE EXTERNAL;
+
+ALTER TABLE ONLY atlas.recent_flushes ALTER COLUMN changed_versions SET STORAGE EXTERNAL;
+
+ALTER TABLE atlas.recent_flushes OWNER TO atlas_owner;
+
 CREATE TABLE atlas.replication_heartbeat (
     id smallint DEFAULT 1 NOT NULL,
     beat_id bigint NOT NULL,
@@ -3673,11 +3975,17 @@ ALTER TABLE ONLY atlas.entity_values_ts ATTACH PARTITION atlas.entity_values_ts_
 
 ALTER TABLE ONLY atlas.write_requests ATTACH PARTITION atlas.write_requests_default DEFAULT;
 
+ALTER TABLE ONLY atlas.access_hours
+    ADD CONSTRAINT access_hours_pkey PRIMARY KEY (hour);
+
 ALTER TABLE ONLY atlas.attribute_access
     ADD CONSTRAINT attribute_access_pkey PRIMARY KEY (tenant_id, attribute_id, hour);
 
 ALTER TABLE ONLY atlas.attribute_indexes
     ADD CONSTRAINT attribute_indexes_pkey PRIMARY KEY (tenant_id, attribute_id);
+
+ALTER TABLE ONLY atlas.attribute_promotion
+    ADD CONSTRAINT attribute_promotion_pkey PRIMARY KEY (tenant_id, attribute_id);
 
 ALTER TABLE ONLY atlas.attributes
     ADD CONSTRAINT attributes_name_unique UNIQUE (tenant_id, name);
@@ -3727,6 +4035,15 @@ ALTER TABLE ONLY atlas.projection_jobs
 ALTER TABLE ONLY atlas.projection_runner
     ADD CONSTRAINT projection_runner_pkey PRIMARY KEY (id);
 
+ALTER TABLE ONLY atlas.promotion_decisions
+    ADD CONSTRAINT promotion_decisions_pkey PRIMARY KEY (tenant_id, decision_id);
+
+ALTER TABLE ONLY atlas.promotion_runner
+    ADD CONSTRAINT promotion_runner_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY atlas.recent_flushes
+    ADD CONSTRAINT recent_flushes_pkey PRIMARY KEY (lane, slot);
+
 ALTER TABLE ONLY atlas.replication_heartbeat
     ADD CONSTRAINT replication_heartbeat_pkey PRIMARY KEY (id);
 
@@ -3754,6 +4071,8 @@ ALTER TABLE ONLY atlas.write_requests_default
 ALTER TABLE ONLY public.atlas_revision
     ADD CONSTRAINT atlas_revision_pkc PRIMARY KEY (version_num);
 
+CREATE INDEX attribute_access_hour ON atlas.attribute_access USING btree (hour);
+
 CREATE INDEX entity_jsonb_attrs ON atlas.entity_jsonb USING gin (attrs jsonb_path_ops);
 
 CREATE INDEX entity_values_ts_ingested ON ONLY atlas.entity_values_ts USING brin (ingested_at);
@@ -3765,6 +4084,10 @@ CREATE INDEX entity_values_ts_latest ON ONLY atlas.entity_values_ts USING btree 
 CREATE INDEX entity_values_ts_default_tenant_id_entity_id_attribute_id_e_idx ON atlas.entity_values_ts_default USING btree (tenant_id, entity_id, attribute_id, event_time DESC);
 
 CREATE INDEX projection_jobs_running ON atlas.projection_jobs USING btree (job_id) WHERE (state = 'running'::text);
+
+CREATE INDEX promotion_decisions_age ON atlas.promotion_decisions USING btree (decided_at);
+
+CREATE UNIQUE INDEX promotion_decisions_job ON atlas.promotion_decisions USING btree (tenant_id, job_id) WHERE (job_id IS NOT NULL);
 
 ALTER INDEX atlas.entity_values_ts_ingested ATTACH PARTITION atlas.entity_values_ts_default_ingested_at_idx;
 
@@ -3780,6 +4103,8 @@ CREATE POLICY archive ON atlas.entity_values_ts FOR SELECT TO atlas_maintenance 
 ALTER TABLE atlas.attribute_access ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE atlas.attribute_indexes ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE atlas.attribute_promotion ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE atlas.attributes ENABLE ROW LEVEL SECURITY;
 
@@ -3817,6 +4142,18 @@ CREATE POLICY keeper ON atlas.entity_values_ts_default FOR SELECT TO atlas_keepe
 
 CREATE POLICY keeper ON atlas.tenants FOR SELECT TO atlas_keeper USING (true);
 
+CREATE POLICY meter ON atlas.attribute_access TO atlas_meter USING (true) WITH CHECK (true);
+
+CREATE POLICY meter ON atlas.attribute_promotion TO atlas_meter USING (true) WITH CHECK (true);
+
+CREATE POLICY meter ON atlas.attributes FOR SELECT TO atlas_meter USING (true);
+
+CREATE POLICY meter ON atlas.entity_values_ts FOR SELECT TO atlas_meter USING (true);
+
+CREATE POLICY meter_expires ON atlas.promotion_decisions FOR DELETE TO atlas_meter USING (true);
+
+CREATE POLICY meter_looks ON atlas.promotion_decisions FOR SELECT TO atlas_meter USING (true);
+
 CREATE POLICY monitor ON atlas.attribute_indexes FOR SELECT TO atlas_monitor USING (true);
 
 CREATE POLICY monitor ON atlas.ingest_dead_letters FOR SELECT TO atlas_monitor USING (true);
@@ -3853,6 +4190,8 @@ CREATE POLICY projector_looks ON atlas.attribute_indexes FOR SELECT TO atlas_pro
 
 CREATE POLICY projector_looks ON atlas.projection_jobs FOR SELECT TO atlas_projector USING (true);
 
+ALTER TABLE atlas.promotion_decisions ENABLE ROW LEVEL SECURITY;
+
 CREATE POLICY registry_change ON atlas.tenants FOR UPDATE TO atlas_ingest USING (true) WITH CHECK (true);
 
 CREATE POLICY registry_read ON atlas.tenants FOR SELECT TO atlas_hotcache, atlas_ingest, atlas_query, atlas_reconciler USING (true);
@@ -3862,6 +4201,8 @@ CREATE POLICY registry_write ON atlas.tenants FOR INSERT TO atlas_ingest WITH CH
 CREATE POLICY tenant_only ON atlas.attribute_access TO atlas_hotcache, atlas_ingest, atlas_query, atlas_reconciler USING ((tenant_id = (NULLIF(current_setting('atlas.tenant_id'::text, true), ''::text))::integer)) WITH CHECK ((tenant_id = (NULLIF(current_setting('atlas.tenant_id'::text, true), ''::text))::integer));
 
 CREATE POLICY tenant_only ON atlas.attribute_indexes TO atlas_hotcache, atlas_ingest, atlas_query, atlas_reconciler USING ((tenant_id = (NULLIF(current_setting('atlas.tenant_id'::text, true), ''::text))::integer)) WITH CHECK ((tenant_id = (NULLIF(current_setting('atlas.tenant_id'::text, true), ''::text))::integer));
+
+CREATE POLICY tenant_only ON atlas.attribute_promotion TO atlas_hotcache, atlas_ingest, atlas_query, atlas_reconciler USING ((tenant_id = (NULLIF(current_setting('atlas.tenant_id'::text, true), ''::text))::integer)) WITH CHECK ((tenant_id = (NULLIF(current_setting('atlas.tenant_id'::text, true), ''::text))::integer));
 
 CREATE POLICY tenant_only ON atlas.attributes TO atlas_hotcache, atlas_ingest, atlas_query, atlas_reconciler USING ((tenant_id = (NULLIF(current_setting('atlas.tenant_id'::text, true), ''::text))::integer)) WITH CHECK ((tenant_id = (NULLIF(current_setting('atlas.tenant_id'::text, true), ''::text))::integer));
 
@@ -3878,6 +4219,8 @@ CREATE POLICY tenant_only ON atlas.producer_positions TO atlas_hotcache, atlas_i
 CREATE POLICY tenant_only ON atlas.projected_attributes TO atlas_hotcache, atlas_ingest, atlas_query, atlas_reconciler USING ((tenant_id = (NULLIF(current_setting('atlas.tenant_id'::text, true), ''::text))::integer)) WITH CHECK ((tenant_id = (NULLIF(current_setting('atlas.tenant_id'::text, true), ''::text))::integer));
 
 CREATE POLICY tenant_only ON atlas.projection_jobs TO atlas_hotcache, atlas_ingest, atlas_query, atlas_reconciler USING ((tenant_id = (NULLIF(current_setting('atlas.tenant_id'::text, true), ''::text))::integer)) WITH CHECK ((tenant_id = (NULLIF(current_setting('atlas.tenant_id'::text, true), ''::text))::integer));
+
+CREATE POLICY tenant_only ON atlas.promotion_decisions TO atlas_hotcache, atlas_ingest, atlas_query, atlas_reconciler USING ((tenant_id = (NULLIF(current_setting('atlas.tenant_id'::text, true), ''::text))::integer)) WITH CHECK ((tenant_id = (NULLIF(current_setting('atlas.tenant_id'::text, true), ''::text))::integer));
 
 CREATE POLICY tenant_only ON atlas.write_requests TO atlas_hotcache, atlas_ingest, atlas_query, atlas_reconciler USING ((tenant_id = (NULLIF(current_setting('atlas.tenant_id'::text, true), ''::text))::integer)) WITH CHECK ((tenant_id = (NULLIF(current_setting('atlas.tenant_id'::text, true), ''::text))::integer));
 
@@ -3913,6 +4256,8 @@ GRANT USAGE ON SCHEMA atlas TO atlas_finder;
 
 GRANT USAGE ON SCHEMA atlas TO atlas_projector;
 
+GRANT USAGE ON SCHEMA atlas TO atlas_meter;
+
 GRANT USAGE ON SCHEMA atlas TO atlas_ingest;
 
 GRANT USAGE ON SCHEMA atlas TO atlas_hotcache;
@@ -3932,6 +4277,10 @@ GRANT USAGE ON SCHEMA retired TO atlas_keeper;
 GRANT USAGE ON SCHEMA retired TO atlas_maintenance;
 
 GRANT USAGE ON SCHEMA staging TO atlas_ingest;
+
+REVOKE ALL ON FUNCTION atlas.access_retention() FROM PUBLIC;
+
+GRANT ALL ON FUNCTION atlas.access_retention() TO atlas_meter;
 
 REVOKE ALL ON FUNCTION atlas.advance_projection_job(p_owner text, p_tenant integer, p_job bigint, p_step text, p_next text) FROM PUBLIC;
 
@@ -3954,6 +4303,10 @@ REVOKE ALL ON FUNCTION atlas.beat_heart(min_interval interval) FROM PUBLIC;
 GRANT ALL ON FUNCTION atlas.beat_heart(min_interval interval) TO atlas_ingest;
 
 GRANT ALL ON FUNCTION atlas.beat_heart(min_interval interval) TO atlas_reconciler;
+
+REVOKE ALL ON FUNCTION atlas.begin_promotion_evaluation(p_owner text, p_lease_seconds double precision, p_interval_seconds double precision) FROM PUBLIC;
+
+GRANT ALL ON FUNCTION atlas.begin_promotion_evaluation(p_owner text, p_lease_seconds double precision, p_interval_seconds double precision) TO atlas_hotcache;
 
 REVOKE ALL ON FUNCTION atlas.blocked_sessions() FROM PUBLIC;
 
@@ -4169,6 +4522,16 @@ REVOKE ALL ON FUNCTION atlas.followed_attributes(p_tenant integer) FROM PUBLIC;
 
 GRANT ALL ON FUNCTION atlas.followed_attributes(p_tenant integer) TO atlas_projector;
 
+REVOKE ALL ON FUNCTION atlas.fresh_view(not_before timestamp with time zone, lanes smallint[], epochs bigint[], sequences bigint[], OUT beat_id bigint, OUT beaten_at timestamp with time zone, OUT begun_at timestamp with time zone, OUT held_lanes smallint[], OUT held_epochs bigint[], OUT held_sequences bigint[]) FROM PUBLIC;
+
+GRANT ALL ON FUNCTION atlas.fresh_view(not_before timestamp with time zone, lanes smallint[], epochs bigint[], sequences bigint[], OUT beat_id bigint, OUT beaten_at timestamp with time zone, OUT begun_at timestamp with time zone, OUT held_lanes smallint[], OUT held_epochs bigint[], OUT held_sequences bigint[]) TO atlas_ingest;
+
+GRANT ALL ON FUNCTION atlas.fresh_view(not_before timestamp with time zone, lanes smallint[], epochs bigint[], sequences bigint[], OUT beat_id bigint, OUT beaten_at timestamp with time zone, OUT begun_at timestamp with time zone, OUT held_lanes smallint[], OUT held_epochs bigint[], OUT held_sequences bigint[]) TO atlas_hotcache;
+
+GRANT ALL ON FUNCTION atlas.fresh_view(not_before timestamp with time zone, lanes smallint[], epochs bigint[], sequences bigint[], OUT beat_id bigint, OUT beaten_at timestamp with time zone, OUT begun_at timestamp with time zone, OUT held_lanes smallint[], OUT held_epochs bigint[], OUT held_sequences bigint[]) TO atlas_query;
+
+GRANT ALL ON FUNCTION atlas.fresh_view(not_before timestamp with time zone, lanes smallint[], epochs bigint[], sequences bigint[], OUT beat_id bigint, OUT beaten_at timestamp with time zone, OUT begun_at timestamp with time zone, OUT held_lanes smallint[], OUT held_epochs bigint[], OUT held_sequences bigint[]) TO atlas_reconciler;
+
 REVOKE ALL ON FUNCTION atlas.held_projection_job(p_owner text, p_tenant integer, p_job bigint, p_step text) FROM PUBLIC;
 
 GRANT ALL ON FUNCTION atlas.held_projection_job(p_owner text, p_tenant integer, p_job bigint, p_step text) TO atlas_projector;
@@ -4186,6 +4549,10 @@ REVOKE ALL ON FUNCTION atlas.index_new_partition(p_partition text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION atlas.keep_projection_lease(p_owner text, p_seconds double precision) FROM PUBLIC;
 
 GRANT ALL ON FUNCTION atlas.keep_projection_lease(p_owner text, p_seconds double precision) TO atlas_hotcache;
+
+REVOKE ALL ON FUNCTION atlas.keep_promotion_lease(p_owner text, p_seconds double precision) FROM PUBLIC;
+
+GRANT ALL ON FUNCTION atlas.keep_promotion_lease(p_owner text, p_seconds double precision) TO atlas_hotcache;
 
 REVOKE ALL ON FUNCTION atlas.known_offsets(batches regclass, p_lane smallint, p_epoch bigint, p_sequence bigint, flushed_at timestamp with time zone) FROM PUBLIC;
 
@@ -4249,6 +4616,10 @@ GRANT ALL ON FUNCTION atlas.make_partition(root text, name text, bound_from text
 
 REVOKE ALL ON FUNCTION atlas.make_spans_ahead(from_day date, to_day date) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION atlas.measure_attribute_writes(p_hours integer, p_pages bigint, p_older_seconds double precision) FROM PUBLIC;
+
+GRANT ALL ON FUNCTION atlas.measure_attribute_writes(p_hours integer, p_pages bigint, p_older_seconds double precision) TO atlas_hotcache;
+
 REVOKE ALL ON FUNCTION atlas.move_attribute(p_tenant integer, p_attribute integer, p_kind text, begun timestamp with time zone) FROM PUBLIC;
 
 GRANT ALL ON FUNCTION atlas.move_attribute(p_tenant integer, p_attribute integer, p_kind text, begun timestamp with time zone) TO atlas_projector;
@@ -4299,6 +4670,8 @@ REVOKE ALL ON FUNCTION atlas.partitions_of(root regclass) FROM PUBLIC;
 
 GRANT ALL ON FUNCTION atlas.partitions_of(root regclass) TO atlas_projector;
 
+GRANT ALL ON FUNCTION atlas.partitions_of(root regclass) TO atlas_meter;
+
 GRANT ALL ON FUNCTION atlas.partitions_of(root regclass) TO atlas_keeper;
 
 GRANT ALL ON FUNCTION atlas.partitions_of(root regclass) TO atlas_monitor;
@@ -4329,6 +4702,10 @@ GRANT ALL ON FUNCTION atlas.projection_lane() TO atlas_projector;
 
 GRANT ALL ON FUNCTION atlas.projection_lane() TO atlas_hotcache;
 
+REVOKE ALL ON FUNCTION atlas.promotion_tenants(p_after integer, p_limit integer) FROM PUBLIC;
+
+GRANT ALL ON FUNCTION atlas.promotion_tenants(p_after integer, p_limit integer) TO atlas_hotcache;
+
 REVOKE ALL ON FUNCTION atlas.recheck_projection(p_owner text, p_tenant integer, p_job bigint, p_step text, p_entities bigint[], p_count bigint) FROM PUBLIC;
 
 GRANT ALL ON FUNCTION atlas.recheck_projection(p_owner text, p_tenant integer, p_job bigint, p_step text, p_entities bigint[], p_count bigint) TO atlas_hotcache;
@@ -4336,6 +4713,16 @@ GRANT ALL ON FUNCTION atlas.recheck_projection(p_owner text, p_tenant integer, p
 REVOKE ALL ON FUNCTION atlas.record_archive(p_name text, p_class text, p_tenants integer[], p_path text, p_rows bigint, p_bytes bigint, p_checksum text) FROM PUBLIC;
 
 GRANT ALL ON FUNCTION atlas.record_archive(p_name text, p_class text, p_tenants integer[], p_path text, p_rows bigint, p_bytes bigint, p_checksum text) TO atlas_maintenance;
+
+REVOKE ALL ON FUNCTION atlas.record_attribute_access(p_tenants integer[], p_names text[], p_reads bigint[], p_filters bigint[]) FROM PUBLIC;
+
+GRANT ALL ON FUNCTION atlas.record_attribute_access(p_tenants integer[], p_names text[], p_reads bigint[], p_filters bigint[]) TO atlas_query;
+
+REVOKE ALL ON FUNCTION atlas.remember_flush(p_lane smallint, p_epoch bigint, p_sequence bigint, tenants integer[], entities bigint[], versions bigint[]) FROM PUBLIC;
+
+GRANT ALL ON FUNCTION atlas.remember_flush(p_lane smallint, p_epoch bigint, p_sequence bigint, tenants integer[], entities bigint[], versions bigint[]) TO atlas_flusher;
+
+GRANT ALL ON FUNCTION atlas.remember_flush(p_lane smallint, p_epoch bigint, p_sequence bigint, tenants integer[], entities bigint[], versions bigint[]) TO atlas_projector;
 
 REVOKE ALL ON FUNCTION atlas.require_fresh(not_before timestamp with time zone, lanes smallint[], epochs bigint[], sequences bigint[], OUT beat_id bigint, OUT beaten_at timestamp with time zone) FROM PUBLIC;
 
@@ -4421,6 +4808,14 @@ REVOKE ALL ON FUNCTION atlas.write_projection_batch(p_owner text, p_epoch bigint
 
 GRANT ALL ON FUNCTION atlas.write_projection_batch(p_owner text, p_epoch bigint, p_tenant integer, p_job bigint, p_step text, p_limit integer, p_again bigint[], OUT scanned integer, OUT sequence bigint, OUT changed_entities bigint[], OUT changed_versions bigint[]) TO atlas_hotcache;
 
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE atlas.access_hours TO atlas_meter;
+
+GRANT SELECT ON TABLE atlas.access_hours TO atlas_hotcache;
+
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE atlas.attribute_access TO atlas_meter;
+
+GRANT SELECT ON TABLE atlas.attribute_access TO atlas_hotcache;
+
 GRANT SELECT ON TABLE atlas.attribute_indexes TO atlas_ingest;
 
 GRANT SELECT ON TABLE atlas.attribute_indexes TO atlas_hotcache;
@@ -4432,6 +4827,10 @@ GRANT SELECT ON TABLE atlas.attribute_indexes TO atlas_reconciler;
 GRANT SELECT ON TABLE atlas.attribute_indexes TO atlas_monitor;
 
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE atlas.attribute_indexes TO atlas_projector;
+
+GRANT SELECT,INSERT,UPDATE ON TABLE atlas.attribute_promotion TO atlas_meter;
+
+GRANT SELECT,INSERT,UPDATE ON TABLE atlas.attribute_promotion TO atlas_hotcache;
 
 GRANT SELECT ON TABLE atlas.attributes TO atlas_flusher;
 
@@ -4445,7 +4844,15 @@ GRANT SELECT ON TABLE atlas.attributes TO atlas_reconciler;
 
 GRANT SELECT ON TABLE atlas.attributes TO atlas_projector;
 
+GRANT SELECT(tenant_id) ON TABLE atlas.attributes TO atlas_meter;
+
+GRANT SELECT(attribute_id) ON TABLE atlas.attributes TO atlas_meter;
+
+GRANT SELECT(name) ON TABLE atlas.attributes TO atlas_meter;
+
 GRANT UPDATE(is_hot) ON TABLE atlas.attributes TO atlas_projector;
+
+GRANT SELECT(is_hot) ON TABLE atlas.attributes TO atlas_meter;
 
 GRANT UPDATE(updated_at) ON TABLE atlas.attributes TO atlas_projector;
 
@@ -4485,11 +4892,17 @@ GRANT SELECT,INSERT,DELETE ON TABLE atlas.entity_values_ts TO atlas_keeper;
 
 GRANT SELECT ON TABLE atlas.entity_values_ts TO atlas_maintenance;
 
+GRANT SELECT(tenant_id) ON TABLE atlas.entity_values_ts TO atlas_meter;
+
 GRANT SELECT(tenant_id) ON TABLE atlas.entity_values_ts TO atlas_finder;
+
+GRANT SELECT(attribute_id) ON TABLE atlas.entity_values_ts TO atlas_meter;
 
 GRANT SELECT(attribute_id) ON TABLE atlas.entity_values_ts TO atlas_finder;
 
 GRANT SELECT(entity_id) ON TABLE atlas.entity_values_ts TO atlas_finder;
+
+GRANT SELECT(ingested_at) ON TABLE atlas.entity_values_ts TO atlas_meter;
 
 GRANT SELECT(value_int) ON TABLE atlas.entity_values_ts TO atlas_finder;
 
@@ -4584,6 +4997,22 @@ GRANT SELECT ON TABLE atlas.projected_attributes TO atlas_hotcache;
 GRANT SELECT ON TABLE atlas.projected_attributes TO atlas_ingest;
 
 GRANT SELECT,UPDATE ON TABLE atlas.projection_runner TO atlas_projector;
+
+GRANT DELETE ON TABLE atlas.promotion_decisions TO atlas_meter;
+
+GRANT SELECT,INSERT ON TABLE atlas.promotion_decisions TO atlas_hotcache;
+
+GRANT SELECT(decided_at) ON TABLE atlas.promotion_decisions TO atlas_meter;
+
+GRANT SELECT,UPDATE ON TABLE atlas.promotion_runner TO atlas_meter;
+
+GRANT SELECT ON TABLE atlas.promotion_runner TO atlas_hotcache;
+
+GRANT SELECT,INSERT,UPDATE ON TABLE atlas.recent_flushes TO atlas_flusher;
+
+GRANT SELECT ON TABLE atlas.recent_flushes TO atlas_hotcache;
+
+GRANT SELECT,INSERT,UPDATE ON TABLE atlas.recent_flushes TO atlas_projector;
 
 GRANT SELECT,UPDATE ON TABLE atlas.replication_heartbeat TO atlas_flusher;
 

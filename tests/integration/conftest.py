@@ -8,6 +8,8 @@ import psycopg
 import pytest
 
 from atlas_devstack.database import Database
+from atlas_devstack.valkey_cluster import ValkeyCluster
+from atlas_devstack.waiting import Patience
 
 Connect = Callable[[str], "psycopg.Connection[Any]"]
 
@@ -30,6 +32,17 @@ def connector(database: Database, cleanup: ExitStack) -> Connect:
         return cleanup.enter_context(psycopg.connect(dsn, autocommit=True))
 
     return connect_as
+
+
+@pytest.fixture(scope="session")
+def valkey_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ValkeyCluster]:
+    """A Valkey cluster. Shared: leave it whole."""
+    cluster = ValkeyCluster(tmp_path_factory.mktemp("valkey-cluster"), Patience())
+    try:
+        cluster.start()
+        yield cluster
+    finally:
+        cluster.stop()
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ which a real server does not.
 """
 
 from bisect import bisect_right
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from atlas_common import errors
@@ -15,12 +15,14 @@ from atlas_common.token import Position
 from atlas_common.values import DataType
 from atlas_hotcache.lag import PrimaryView
 from atlas_hotcache.marks import Claims
-from atlas_hotcache.ports import Change, HotRow, HotValue, PrimaryRead
+from atlas_hotcache.ports import Change, HotRow, HotValue, Missed, MissedFlush, PrimaryRead
 
 Key = tuple[int, int]
 """Tenant and entity."""
 LANES = (0, 1)
 TICK_SECONDS = 0.001
+REMEMBERED = 3
+"""Flushes of a lane: few, so that some are not."""
 
 
 @dataclass(frozen=True)
@@ -138,6 +140,27 @@ class ModelPrimary:
             for entity_id in entity_ids
         )
         return PrimaryRead(rows, moment.lanes, source, round(as_of * 1e6))
+
+    async def peek(self, tenant: Tenant, entity_id: int) -> PrimaryRead:
+        """As PrimaryStore."""
+        return await self.read(tenant, [entity_id], ())
+
+    async def missed(self, after: Mapping[int, int], changes_max: int) -> Missed:
+        """As PrimaryStore. Flushes are remembered for as long as the real one does, and less."""
+        sent = self.tick()
+        await self._interrupt_before()
+        moment, source = self._now, self.source
+        flushes = tuple(
+            MissedFlush(flush.position, tuple(flush.changes))
+            for flush in self.flushes
+            if flush.lost_at is None
+            and flush.position.sequence > after.get(flush.position.lane, 2**62)
+            and flush.position.sequence > moment.lanes[flush.position.lane].sequence - REMEMBERED
+        )
+        self.tick()
+        await self._interrupt()
+        view = PrimaryView(sent, round(sent * 1e6), source, moment.lanes, Claims(moment.claims))
+        return Missed(view, flushes)
 
     async def view(self) -> PrimaryView:
         """As PrimaryStore."""

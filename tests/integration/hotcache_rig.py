@@ -8,7 +8,7 @@ from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import grpc.aio
 import psycopg
@@ -24,14 +24,19 @@ from atlas_common.token import Position, TokenSigner
 from atlas_devstack.database import Database as OwnDatabase
 from atlas_devstack.ports import free_port
 from atlas_devstack.valkey import Valkey, ValkeySite
+from atlas_devstack.valkey_cluster import ValkeyCluster
 from atlas_devstack.waiting import Patience
 from atlas_hotcache.cache_store import ValkeyCache
+from atlas_hotcache.checker import Checker
 from atlas_hotcache.config import Config
 from atlas_hotcache.flights import Flights
+from atlas_hotcache.layout import Layout, slot
 from atlas_hotcache.ports import PrimaryRead
 from atlas_hotcache.projection.runner import Runner
 from atlas_hotcache.projection.store import JobStore
 from atlas_hotcache.projection.wiring import ProjectionParts, wire_projection
+from atlas_hotcache.promotion.evaluator import Evaluator
+from atlas_hotcache.reader import Reader
 from atlas_hotcache.servicer import TENANTLESS
 from atlas_hotcache.store import PrimaryStore
 from atlas_hotcache.watcher import Watcher
@@ -44,6 +49,8 @@ from .waiting import eventually
 ACME, GLOBEX = "acme", "globex"
 TENANT_IDS = {ACME: 1, GLOBEX: 2}
 PRESSURE, STATE = 1, 2
+SHARDS = 3
+"""In a cluster: the two tenants' entries are on different nodes."""
 T0 = datetime(2026, 3, 1, tzinfo=UTC)
 _KEY = base64.b64encode(b"sixteen bytes, ok").decode()
 
@@ -78,26 +85,66 @@ class Rig:
 
     stub: "hotcache_service_pb2_grpc.HotCacheServiceAsyncStub"
     watcher: Watcher
-    cache: ValkeyCache
+    caches: Sequence[ValkeyCache]
+    checker: Checker
     store: GatedStore
     database: Database
     clock: MovableClock
-    valkey: Valkey
+    servers: "Servers"
     admin: "psycopg.Connection[Any]"
     connect: Callable[[str], "psycopg.Connection[Any]"]
     signer: TokenSigner
-    flights: Flights[tuple[int, int], Any]
     projection: "projection_service_pb2_grpc.ProjectionServiceAsyncStub"
     jobs: JobStore
     new_runner: Callable[[], Runner]
     """Another process that works on jobs; the test moves it."""
     catalog: Catalog
+    new_evaluator: Callable[..., Evaluator]
+    """Another process that evaluates, with these settings of its own; the test moves it."""
+    reader: Reader
     _event_count: int = 0
 
     @property
+    def flights(self) -> Flights[tuple[int, int], Any]:
+        """Reads of the primary under way."""
+        return self.reader.flights
+
+    @property
+    def valkey(self) -> Valkey:
+        """The server, where there is one only."""
+        (server,) = self.servers.nodes
+        return server
+
+    @property
+    def cache(self) -> ValkeyCache:
+        """Acme's shard."""
+        return self.caches[TENANT_IDS[ACME] % len(self.caches)]
+
+    @property
+    def layout(self) -> Layout:
+        """Where acme's entries are."""
+        return self.cache._layout
+
+    @property
     def direct(self) -> "redis.Redis":
-        """Valkey without the service."""
-        return redis.Redis.from_url(self.valkey.url)
+        """The Valkey that has acme's entries, without the service."""
+        return redis.Redis.from_url(self.servers.owner(self.layout).url)
+
+    def flushall(self) -> None:
+        """Empty every server."""
+        self.servers.flushall()
+
+    async def status(self) -> pb.GetCacheStatusResponse:
+        """GetCacheStatus."""
+        return await self.stub.GetCacheStatus(pb.GetCacheStatusRequest())
+
+    async def generations(self) -> int:
+        """How often the cache was begun anew, by the shard where that was most often.
+
+        Counted over all shards together: the first time they all begin, later perhaps one only.
+        """
+        total = (await self.status()).generations_total
+        return -(-total // len(self.caches))
 
     def lane(self, lane: int = 0) -> LaneWriter:
         """The owner of a lane."""
@@ -176,6 +223,72 @@ def invalidation(lane: LaneWriter, flushed: Flushed) -> pb.InvalidateEntitiesReq
     return request
 
 
+class Servers(Protocol):
+    """What a rig's cache is on."""
+
+    @property
+    def url(self) -> str: ...
+
+    @property
+    def nodes(self) -> Sequence[Valkey]: ...
+
+    def owner(self, layout: Layout) -> Valkey:
+        """The server that has a shard's keys."""
+
+    def flushall(self) -> None:
+        """Forget everything, everywhere."""
+
+
+@dataclass
+class OneServer:
+    """A cache on one server."""
+
+    server: Valkey
+
+    @property
+    def url(self) -> str:
+        return self.server.url
+
+    @property
+    def nodes(self) -> Sequence[Valkey]:
+        return [self.server]
+
+    def owner(self, layout: Layout) -> Valkey:
+        return self.server
+
+    def flushall(self) -> None:
+        flushall(self.server)
+
+
+@dataclass
+class ClusterServers:
+    """A cache on a cluster."""
+
+    cluster: ValkeyCluster
+
+    @property
+    def url(self) -> str:
+        return self.cluster.url
+
+    @property
+    def nodes(self) -> Sequence[Valkey]:
+        return self.cluster.nodes
+
+    def owner(self, layout: Layout) -> Valkey:
+        return self.cluster.owner(slot(layout.tag))
+
+    def flushall(self) -> None:
+        for node in self.nodes:
+            if self.cluster.role(node) == "master":
+                flushall(node)
+
+
+def flushall(server: Valkey) -> None:
+    """Empty a server."""
+    with redis.Redis.from_url(server.url) as client:
+        client.flushall()
+
+
 def start_valkey(directory: Path) -> Valkey:
     """A server of the test's own; stop it."""
     directory.mkdir(parents=True, exist_ok=True)
@@ -192,31 +305,47 @@ async def start_rig(
     *,
     watch: bool = False,
     projection: Mapping[str, float] | None = None,
+    promotion: Mapping[str, Any] | None = None,
+    servers: Servers | None = None,
+    url: str | None = None,
+    valkey_fields: dict[str, Any] | None = None,
     **cache_fields: Any,
 ) -> AsyncIterator[Rig]:
-    """A service on this database and a Valkey of its own.
+    """A service on this database and a Valkey of its own, or on these servers, emptied.
 
-    `watch`: run the watcher in the background, as the service does; else the test moves it.
+    `watch`: run the watcher in the background, as the service does; else the test moves it. `url`:
+    another way to the servers.
     """
     with ExitStack() as cleanup:
         connect = connector(own, cleanup)
         admin = connect("admin")
         make_two_tenants(admin)
-        valkey = start_valkey(directory / "valkey")
-        cleanup.callback(valkey.stop)
+        if servers is None:
+            valkey = start_valkey(directory / "valkey")
+            cleanup.callback(valkey.stop)
+            servers = OneServer(valkey)
+        servers.flushall()
         config = Config.model_validate(
             {
                 "primary": {"dsn": own.dsn("atlas_hotcache")},
                 "token": {"keys": {1: _KEY}, "active_key": 1},
                 # Patient: a busy machine must not make the server look slow to a test.
-                "valkey": {"url": valkey.url, "call_timeout_seconds": 0.5, "open_seconds": 0.2},
-                "cache": {"poll_interval_seconds": 0.05, **cache_fields},
+                "valkey": {
+                    "url": url or servers.url,
+                    "call_timeout_seconds": 0.5,
+                    "open_seconds": 0.2,
+                    "shards": SHARDS,
+                    **(valkey_fields or {}),
+                },
+                # Sampling off: reads of the primary are counted.
+                "cache": {"poll_interval_seconds": 0.05, "checked_share": 0, **cache_fields},
                 "projection": {"poll_seconds": 0.05, "lease_seconds": 3, **(projection or {})},
+                "promotion": dict(promotion or {}),
             }
         )
         async with (
             Database.open(config.primary, name="primary") as database,
-            ValkeyCache.open(config.valkey, config.cache) as cache,
+            ValkeyCache.open(config.valkey, config.cache) as caches,
         ):
             clock = MovableClock()
             store = GatedStore(database, clock)
@@ -225,15 +354,15 @@ async def start_rig(
                 attributes_ttl_seconds=config.projection.catalog_ttl_seconds,
                 attributes_age_max_seconds=config.projection.catalog_age_max_seconds,
             )
-            parts = wire(config, store, cache, catalog, clock)
+            parts = wire(config, store, caches, catalog, clock)
 
-            def new_projection() -> ProjectionParts:
+            def new_projection(**changed: Any) -> ProjectionParts:
                 return wire_projection(
                     config.projection,
+                    config.promotion.model_copy(update=changed),
                     database,
                     parts,
                     primary=store,
-                    cache=cache,
                     catalog=catalog,
                     indexing=config.indexing,
                 )
@@ -256,21 +385,24 @@ async def start_rig(
                 rig = Rig(
                     stub=stub_of(channel),
                     watcher=parts.watcher,
-                    cache=cache,
+                    caches=caches,
+                    checker=parts.checker,
                     store=store,
                     database=database,
                     clock=clock,
-                    valkey=valkey,
+                    servers=servers,
                     admin=admin,
                     connect=connect,
                     signer=TokenSigner.from_config(config.token),
-                    flights=parts.reader.flights,
                     projection=projection_service_pb2_grpc.ProjectionServiceStub(channel),
                     jobs=administration.store,
                     new_runner=lambda: new_projection().runner,
                     catalog=catalog,
+                    new_evaluator=lambda **changed: new_projection(**changed).evaluator,
+                    reader=parts.reader,
                 )
-                watching = asyncio.create_task(parts.watcher.run()) if watch else None
+                work = [parts.watcher.run, parts.checker.run] if watch else []
+                working = [asyncio.create_task(one()) for one in work]
                 try:
                     if watch:
                         await eventually(lambda: parts.watcher.proof().lag_seconds < 1)
@@ -278,9 +410,9 @@ async def start_rig(
                         await rig.settle()
                     yield rig
                 finally:
-                    if watching is not None:
-                        watching.cancel()
-                        await asyncio.wait([watching])
+                    for task in working:
+                        task.cancel()
+                    await asyncio.gather(*working, return_exceptions=True)
 
 
 def stub_of(channel: grpc.aio.Channel) -> "hotcache_service_pb2_grpc.HotCacheServiceAsyncStub":

@@ -139,6 +139,7 @@ async def test_a_snapshot_tells_its_heartbeat_and_sees_one_tenant(
     await Heartbeat(ingest, interval_seconds=0.001).beat()
     async with tenant_snapshot(ingest, ACME) as snapshot:
         assert snapshot.beat.beat_id == 2
+        assert snapshot.positions == ()
         assert snapshot.beat.beaten_at.tzinfo is not None
         assert await keys(snapshot.connection) == ["pump of acme"]
         cursor = await snapshot.connection.execute(
@@ -166,6 +167,9 @@ async def test_a_snapshot_demands_heartbeat_and_positions(
     reached = Freshness(datetime(2020, 1, 1, tzinfo=UTC), (Position(3, 10, 4), Position(3, 20, 7)))
     async with tenant_snapshot(ingest, ACME, fresh=reached) as snapshot:
         assert snapshot.beat.beat_id > 0
+        assert snapshot.positions == (Position(3, 20, 7),)
+        cursor = await snapshot.connection.execute("SELECT transaction_timestamp()")
+        assert await cursor.fetchone() == (snapshot.begun_at,)
 
     later = Freshness(datetime.now(UTC) + timedelta(hours=1))
     for behind in (

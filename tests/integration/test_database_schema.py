@@ -21,6 +21,7 @@ SERVICE_QUERIES = [
     ("atlas_hotcache", "atlas_hotcache"),
     ("atlas_hotcache.projection", "atlas_hotcache"),
     ("atlas_hotcache.indexing", "atlas_hotcache"),
+    ("atlas_hotcache.promotion", "atlas_hotcache"),
     ("atlas_query", "atlas_query"),
     ("atlas_cdc_reconciler", "atlas_reconciler"),
 ]
@@ -121,7 +122,7 @@ def test_tenant_tables_have_no_triggers(database: Database) -> None:
 
 
 def test_service_roles_own_nothing_and_nobody_may_touch_partitions(database: Database) -> None:
-    owners = ("atlas_flusher", "atlas_finder", "atlas_projector")
+    owners = ("atlas_flusher", "atlas_finder", "atlas_projector", "atlas_meter")
     roles = ", ".join(f"'{role}'" for role in (*atlas_db.SERVICE_ROLES, *owners))
     owned = rows(
         database.admin_dsn,

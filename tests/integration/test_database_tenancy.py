@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from contextlib import ExitStack
 from datetime import UTC, datetime
-from functools import cache
 from typing import Any
 
 import psycopg
@@ -27,12 +26,14 @@ TENANT_TABLES = [
     "projected_attributes",
     "projection_jobs",
     "attribute_indexes",
+    "attribute_promotion",
+    "promotion_decisions",
 ]
 
 
 @pytest.fixture(scope="module")
-def connect(database: Database) -> Iterator[Connect]:
-    """Connections by role to a database of this module, in which both tenants wrote."""
+def written(database: Database) -> Iterator[Database]:
+    """A database of this module, in which both tenants wrote."""
     with another(database) as own, ExitStack() as cleanup:
         connect_as = connector(own, cleanup)
         tenants = make_two_tenants(connect_as("admin"))
@@ -42,7 +43,15 @@ def connect(database: Database) -> Iterator[Connect]:
             writer.stage([RawPoint(tenant_id, 1, 1, NOW, float(tenant_id), batch_no=tenant_id)])
         writer.flush()
         start_jobs(connect_as("atlas_hotcache"), tenants)
-        yield cache(connect_as)  # One of each role: the server has a hundred.
+        count_and_decide(connect_as("admin"))
+        yield own
+
+
+@pytest.fixture
+def connect(written: Database) -> Iterator[Connect]:
+    """Connections by role, of each test its own."""
+    with ExitStack() as cleanup:
+        yield connector(written, cleanup)
 
 
 def start_jobs(hotcache: "psycopg.Connection[Any]", tenants: tuple[int, ...]) -> None:
@@ -58,6 +67,23 @@ def start_jobs(hotcache: "psycopg.Connection[Any]", tenants: tuple[int, ...]) ->
             hotcache.execute("SELECT start_attribute_index(%s, 3, 4, 16)", [tenant_id])
 
 
+def count_and_decide(admin: "psycopg.Connection[Any]") -> None:
+    """What is counted and decided about an attribute of each tenant."""
+    for table, columns, values in (
+        ("attribute_access", "hour", "now()"),
+        ("attribute_promotion", "pin", "'hot'"),
+        (
+            "promotion_decisions",
+            "decided_at, actor, action, dry_run, outcome, why",
+            "now(), 'policy', 'promote', true, 'would', 'read'",
+        ),
+    ):
+        admin.execute(
+            f"INSERT INTO {table} (tenant_id, attribute_id, {columns})"
+            f" SELECT t, 3, {values} FROM generate_series(1, 2) AS t"
+        )
+
+
 @pytest.mark.parametrize("role", atlas_db.SERVICE_ROLES)
 @pytest.mark.parametrize("table", TENANT_TABLES)
 def test_a_role_sees_its_transactions_tenant_only(connect: Connect, role: str, table: str) -> None:
@@ -70,8 +96,7 @@ def test_a_role_sees_its_transactions_tenant_only(connect: Connect, role: str, t
                 connection.execute(f"SET LOCAL atlas.tenant_id = {tenant_id}")
                 seen = {row[0] for row in connection.execute(select)}
                 assert seen <= {tenant_id}
-                if table != "attribute_access":
-                    assert seen == {tenant_id}
+                assert seen == {tenant_id}
         # A setting of the transaction is gone with it; the session's is '' now, not missing.
         assert connection.execute(select).fetchall() == []
     except errors.InsufficientPrivilege:
@@ -137,9 +162,9 @@ def test_the_owning_roles_cannot_log_in(database: Database) -> None:
     with psycopg.connect(database.admin_dsn) as connection:
         flags: list[Any] = connection.execute(
             "SELECT rolcanlogin, rolsuper, rolbypassrls FROM pg_roles"
-            " WHERE rolname IN ('atlas_owner', 'atlas_flusher', 'atlas_projector')"
+            " WHERE rolname IN ('atlas_owner', 'atlas_flusher', 'atlas_projector', 'atlas_meter')"
         ).fetchall()
-    assert flags == [(False, False, False)] * 3
+    assert flags == [(False, False, False)] * 4
 
 
 def test_jobs_on_the_projection_stay_in_their_transactions_tenant(connect: Connect) -> None:

@@ -7,25 +7,34 @@ import pytest
 import redis
 from psycopg.types.json import Jsonb
 
-from atlas.hotcache.v1 import hotcache_service_pb2 as pb
 from atlas_common import errors
 from atlas_common.token import Position
 from atlas_devstack.database import Database
-from atlas_hotcache.cache_store import STATE_KEY, entity_key
 
-from .hotcache_rig import ACME, GLOBEX, PRESSURE, T0, Rig, invalidation, pressure, start_rig
+from .hotcache_rig import (
+    ACME,
+    GLOBEX,
+    PRESSURE,
+    T0,
+    ClusterServers,
+    Rig,
+    invalidation,
+    pressure,
+    start_rig,
+)
 from .lane_writer import LaneWriter, RawPoint
 from .test_hotcache_reads import refusal
 
 
-@pytest.fixture
-async def rig(fresh_database: Database, tmp_path: Path) -> AsyncIterator[Rig]:
-    async with start_rig(fresh_database, tmp_path) as rig:
+@pytest.fixture(params=["standalone", "cluster"])
+async def rig(
+    request: pytest.FixtureRequest, fresh_database: Database, tmp_path: Path
+) -> AsyncIterator[Rig]:
+    servers = None
+    if request.param == "cluster":
+        servers = ClusterServers(request.getfixturevalue("valkey_cluster"))
+    async with start_rig(fresh_database, tmp_path, servers=servers) as rig:
         yield rig
-
-
-async def status(rig: Rig) -> pb.GetCacheStatusResponse:
-    return await rig.stub.GetCacheStatus(pb.GetCacheStatusRequest())
 
 
 async def both_hit(rig: Rig, value: float) -> None:
@@ -43,7 +52,7 @@ async def test_after_an_invalidation_the_new_value_is_read(rig: Rig) -> None:
     for value in (1.0, 2.0, 3.0):
         await rig.write_through(lane, value)
         await both_hit(rig, value)
-    assert (await status(rig)).generations_total == 1
+    assert await rig.generations() == 1
 
 
 async def test_a_repeated_invalidation_changes_nothing(rig: Rig) -> None:
@@ -53,7 +62,7 @@ async def test_a_repeated_invalidation_changes_nothing(rig: Rig) -> None:
     await rig.invalidate(lane, first)
     assert (await rig.get(ACME)).hit_count == 1  # The entry has the version of the tombstone.
     await rig.settle()
-    assert (await status(rig)).generations_total == 1
+    assert await rig.generations() == 1
 
 
 async def test_a_fill_that_read_before_a_flush_loses_to_its_tombstone(rig: Rig) -> None:
@@ -66,7 +75,7 @@ async def test_a_fill_that_read_before_a_flush_loses_to_its_tombstone(rig: Rig) 
 
     rig.store.after_read = flush_meanwhile
     assert pressure(await rig.get(ACME)) == 1.0  # It was so when the call was made.
-    assert (await status(rig)).fills_refused_total == 1
+    assert (await rig.status()).fills_refused_total == 1
     assert pressure(await rig.get(ACME)) == 2.0
     await both_hit(rig, 2.0)
 
@@ -93,7 +102,7 @@ async def test_a_fill_of_entities_that_a_later_flush_left_alone_is_kept(rig: Rig
 
     rig.store.after_read = flush_meanwhile
     await rig.get(ACME, [1, 2])
-    assert (await status(rig)).fills_refused_total == 1
+    assert (await rig.status()).fills_refused_total == 1
     response = await rig.get(ACME, [1, 2])
     assert (response.hit_count, pressure(response, 0), pressure(response, 1)) == (1, 1.0, 2.0)
     assert pressure(await rig.get(GLOBEX, [2])) == -2.0
@@ -111,14 +120,14 @@ async def test_a_fill_is_refused_when_its_tombstone_may_have_been_evicted(rig: R
         direct.config_set("maxmemory-policy", "volatile-ttl")  # The state has no TTL: it stays.
         direct.config_set("maxmemory", 1)
         with pytest.raises(redis.OutOfMemoryError):
-            direct.set("x", "y")
+            direct.set(rig.layout.entity_key(1, 99), "y")
         direct.config_set("maxmemory", 0)
-        assert not direct.exists(entity_key(1, 1))
-        assert direct.exists(STATE_KEY)
+        assert not direct.exists(rig.layout.entity_key(1, 1))
+        assert direct.exists(rig.layout.state_key)
 
     rig.store.after_read = flush_and_evict
     assert pressure(await rig.get(ACME)) == 1.0
-    assert not direct.exists(entity_key(1, 1))
+    assert not direct.exists(rig.layout.entity_key(1, 1))
     direct.close()
     await both_hit(rig, 2.0)
 
@@ -134,7 +143,7 @@ async def test_a_late_fill_is_refused_though_no_tombstone_is_left(
             rig.store.after_read = None
             await rig.write_through(lane, 2.0)
             direct = rig.direct
-            direct.delete(entity_key(1, 1))
+            direct.delete(rig.layout.entity_key(1, 1))
             direct.close()
 
         rig.store.after_read = flush_and_expire
@@ -148,6 +157,7 @@ async def test_a_missed_invalidation_is_never_served_beyond_the_bound(rig: Rig) 
     await rig.settle()
     await both_hit(rig, 1.0)
     rig.write(lane, 2.0)  # The writer dies here.
+    rig.admin.execute("DELETE FROM recent_flushes")
     rig.clock.offset += 0.6
     await rig.watcher.step()
     behind = await rig.get(ACME, staleness=0.5)
@@ -156,24 +166,25 @@ async def test_a_missed_invalidation_is_never_served_beyond_the_bound(rig: Rig) 
     stale = await rig.get(GLOBEX, staleness=5)
     assert (pressure(stale), stale.hit_count) == (-1.0, 1)
     assert 0.6 <= stale.lag.ToNanoseconds() / 1e9 < 5
-    assert (await status(rig)).lag.ToNanoseconds() >= 0.6e9
+    assert (await rig.status()).lag.ToNanoseconds() >= 0.6e9
     # It stays missing: everything is forgotten, and believed again from the next look on.
     rig.clock.offset += 1.1
     await rig.settle()
-    assert (await status(rig)).generations_total == 2
+    assert await rig.generations() == 2
     fresh = await rig.get(GLOBEX, staleness=5)
     assert (pressure(fresh), fresh.hit_count, fresh.bypass_reason) == (-2.0, 0, "")
     await both_hit(rig, 2.0)
 
 
-async def test_a_gap_makes_the_cache_forget_at_once(rig: Rig) -> None:
+async def test_a_gap_over_what_is_not_remembered_makes_the_cache_forget_at_once(rig: Rig) -> None:
     lane = rig.lane()
     await rig.write_through(lane, 1.0, [1, 2])
     await both_hit(rig, 1.0)
     rig.write(lane, 2.0, [1])
+    rig.admin.execute("DELETE FROM recent_flushes")
     await rig.write_through(lane, 3.0, [2])
     await rig.settle()
-    assert (await status(rig)).generations_total == 2
+    assert await rig.generations() == 2
     await both_hit(rig, 2.0)
 
 
@@ -183,14 +194,15 @@ async def test_a_lane_that_was_never_heard_of_counts_as_behind(rig: Rig) -> None
     await both_hit(rig, 1.0)
     for value in (2.0, 3.0):
         rig.write(other, value)
+    rig.admin.execute("DELETE FROM recent_flushes")
     await rig.watcher.step()
     rig.clock.offset += 1.1
     await rig.settle()
-    assert (await status(rig)).generations_total == 2
+    assert await rig.generations() == 2
     await both_hit(rig, 3.0)
     await rig.write_through(other, 4.0)  # Followed from here on.
     await rig.settle()
-    assert (await status(rig)).generations_total == 2
+    assert await rig.generations() == 2
     await both_hit(rig, 4.0)
 
 
@@ -199,9 +211,10 @@ async def test_an_unknown_lanes_call_that_is_not_its_first_is_a_gap(rig: Rig) ->
     await rig.write_through(rig.lane(0), 1.0)
     await both_hit(rig, 1.0)
     rig.write(other, 2.0, [1])
+    rig.admin.execute("DELETE FROM recent_flushes")
     await rig.write_through(other, 3.0, [2])
     await rig.settle()
-    assert (await status(rig)).generations_total == 2
+    assert await rig.generations() == 2
     await both_hit(rig, 2.0)
 
 
@@ -248,7 +261,7 @@ async def test_a_lanes_new_owner_is_followed_without_forgetting(rig: Rig) -> Non
     assert (await rig.get(ACME, token=token)).hit_count == 1
     await rig.write_through(new, 2.0, [2])
     await rig.settle()
-    assert (await status(rig)).generations_total == 1
+    assert await rig.generations() == 1
     kept = await rig.get(ACME, token=token)  # Of the old epoch, reached in the new one.
     assert (kept.hit_count, pressure(kept)) == (1, 1.0)
     assert pressure(await rig.get(GLOBEX, [2], token=rig.token(GLOBEX, new))) == -2.0
@@ -264,7 +277,7 @@ async def test_an_old_owners_late_call_changes_nothing(rig: Rig) -> None:
     await rig.invalidate(old, first)
     await rig.settle()
     await both_hit(rig, 2.0)
-    assert (await status(rig)).generations_total == 1
+    assert await rig.generations() == 1
 
 
 async def test_what_the_primary_lost_is_forgotten(rig: Rig) -> None:
@@ -277,7 +290,7 @@ async def test_what_the_primary_lost_is_forgotten(rig: Rig) -> None:
     await rig.settle()
     lose_last_flush(rig, saved)
     await rig.settle()
-    assert (await status(rig)).generations_total == 2
+    assert await rig.generations() == 2
     await both_hit(rig, 1.0)
 
 
@@ -294,7 +307,7 @@ async def test_a_lost_flush_that_was_read_but_never_announced_is_forgotten(rig: 
     assert new.sequence == 1
     await rig.write_through(new, 3.0, [2])
     await rig.settle()
-    assert (await status(rig)).generations_total == 2
+    assert await rig.generations() == 2
     await both_hit(rig, 1.0)
 
 
@@ -314,14 +327,12 @@ async def test_flushall_costs_misses_and_nothing_else(rig: Rig) -> None:
     lane = rig.lane()
     await rig.write_through(lane, 1.0)
     await both_hit(rig, 1.0)
-    direct = rig.direct
-    direct.flushall()
+    rig.flushall()
     empty = await rig.get(ACME)
     assert (pressure(empty), empty.bypass_reason) == (1.0, "the cache is not ready yet")
     await rig.invalidate(lane, rig.write(lane, 2.0))  # Into an empty cache: fine.
     await rig.settle()
     await both_hit(rig, 2.0)
-    direct.close()
 
 
 async def test_a_fill_from_before_flushall_is_refused(rig: Rig) -> None:
@@ -331,9 +342,7 @@ async def test_a_fill_from_before_flushall_is_refused(rig: Rig) -> None:
     async def flushall_meanwhile() -> None:
         rig.store.after_read = None
         rig.write(lane, 2.0)
-        direct = rig.direct
-        direct.flushall()
-        direct.close()
+        rig.flushall()
         await rig.settle()  # A new generation, whose marks are at the second flush.
 
     rig.store.after_read = flushall_meanwhile
@@ -346,10 +355,10 @@ async def test_another_server_on_either_side_is_not_believed(rig: Rig, field: st
     await rig.write_through(rig.lane(), 1.0)
     await both_hit(rig, 1.0)
     direct = rig.direct
-    direct.hset(STATE_KEY, field, "another")
+    direct.hset(rig.layout.state_key, field, "another")
     direct.close()
     await rig.settle()
-    assert (await status(rig)).generations_total == 2
+    assert await rig.generations() == 2
     await both_hit(rig, 1.0)
 
 
@@ -384,7 +393,7 @@ async def test_a_flush_of_too_many_entities_makes_the_cache_forget(
         await both_hit(rig, 1.0)
         await rig.write_through(lane, 2.0, [1, 2])
         await rig.settle()
-        assert (await status(rig)).generations_total == 2
+        assert await rig.generations() == 2
         await both_hit(rig, 2.0)
 
 
@@ -393,7 +402,7 @@ async def test_a_large_flush_is_applied_in_parts_before_its_mark_moves(rig: Rig)
     ids = list(range(1, 1201))
     await rig.write_through(lane, 1.0, ids)
     await rig.get(ACME, ids[:1000])
-    assert (await rig.get(ACME, ids[:1000])).hit_count == 1000
+    assert (await rig.get(ACME, ids[:1000], staleness=60)).hit_count == 1000
     await rig.write_through(lane, 2.0, ids)
     response = await rig.get(ACME, ids[:1000], token=rig.token(ACME, lane))
     assert (response.miss_count, response.bypass_reason) == (1000, "")
@@ -404,12 +413,14 @@ async def test_a_large_flush_is_applied_in_parts_before_its_mark_moves(rig: Rig)
 async def test_an_invalidation_that_cannot_be_applied_says_so(rig: Rig) -> None:
     lane = rig.lane()
     flushed = rig.write(lane, 1.0)
-    rig.valkey.kill()
+    for node in rig.servers.nodes:
+        node.pause()
     refused: errors.ServiceError = await refusal(
         rig.stub.InvalidateEntities(invalidation(lane, flushed), timeout=5)
     )
     assert refused.reason == "DEPENDENCY_UNAVAILABLE"
-    rig.valkey.start()
+    for node in rig.servers.nodes:
+        node.resume()
 
 
 async def test_late_points_change_no_entry(rig: Rig) -> None:

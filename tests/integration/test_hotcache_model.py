@@ -5,7 +5,7 @@ admits, and after the flushes of the caller's token.
 """
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,21 +23,23 @@ from hypothesis.stateful import (
 from atlas_common import errors
 from atlas_common.tenant import Tenant
 from atlas_common.testing import FakeClock
-from atlas_devstack.valkey import Valkey
 from atlas_hotcache import convert
 from atlas_hotcache.cache_store import ValkeyCache
 from atlas_hotcache.config import CacheConfig, ValkeyConfig
 from atlas_hotcache.invalidator import Invalidator
 from atlas_hotcache.metrics import Counts
 from atlas_hotcache.reader import Demand, Reader
-from atlas_hotcache.watcher import Watcher
+from atlas_hotcache.sampler import Sampler
+from atlas_hotcache.shards import Shards
+from atlas_hotcache.watcher import CatchUp, Watcher
 
 from .hotcache_model import LANES, Key, ModelPrimary
-from .hotcache_rig import start_valkey
+from .hotcache_rig import SHARDS, ClusterServers, OneServer, Servers, start_valkey
 
 TENANTS = (Tenant(1, "acme"), Tenant(2, "globex"))
 ENTITIES = (1, 2)
 PATIENCE_SECONDS = 1.0
+CATCH_UP_SECONDS = 0.3
 
 lanes = st.sampled_from(LANES)
 keys = st.lists(
@@ -62,44 +64,51 @@ interruptions = st.lists(events, max_size=3)
 class Instance:
     """One process of the service."""
 
-    def __init__(self, primary: ModelPrimary, cache: ValkeyCache, clock: FakeClock) -> None:
-        counts = Counts()
+    def __init__(
+        self, primary: ModelPrimary, caches: Sequence[ValkeyCache], clock: FakeClock
+    ) -> None:
+        counts = self.counts = Counts()
+        shards = Shards(caches)
         self.watcher = Watcher(
             primary,
-            cache,
+            shards,
             interval_seconds=1.0,
             patience_seconds=PATIENCE_SECONDS,
+            catch_up=CatchUp(CATCH_UP_SECONDS, 1000),
             clock=clock,
             counts=counts,
         )
         self.reader = Reader(
             primary,
-            cache,
+            shards,
             self.watcher,
+            Sampler(0),
             encode=convert.body,
             reads_max=100,
             clock=clock,
             counts=counts,
         )
-        self.invalidator = Invalidator(cache, self.watcher, counts, changes_max=1000)
+        self.invalidator = Invalidator(shards, self.watcher, counts, changes_max=1000)
 
 
 class Histories(RuleBasedStateMachine):
     """Rules are what happens; each answer is judged where it is given."""
 
     loop: asyncio.AbstractEventLoop
-    cache: ValkeyCache
+    caches: Sequence[ValkeyCache]
+    servers: Servers
     hits = 0
     checks = 0
+    caught_up = 0
 
     def __init__(self) -> None:
         super().__init__()
         self.clock = FakeClock()
         self.primary = ModelPrimary(self.clock)
-        self.instances = [Instance(self.primary, self.cache, self.clock) for _ in range(3)]
+        self.instances = [Instance(self.primary, self.caches, self.clock) for _ in range(3)]
         self.untold: list[int] = []
         self.checks_here = 0
-        self.run(self._flushall())
+        self.servers.flushall()
         for instance in self.instances:
             self.run(instance.watcher.step())
 
@@ -131,7 +140,7 @@ class Histories(RuleBasedStateMachine):
         self._interrupt_with(meanwhile, early)
         self.run(self.instances[instance].watcher.step())
 
-    @rule(seconds=st.sampled_from([0.1, 0.7, 1.5]))
+    @rule(seconds=st.sampled_from([0.1, 0.4, 0.7, 1.5]))
     def wait(self, seconds: float) -> None:
         self.clock.advance(seconds)
 
@@ -139,7 +148,7 @@ class Histories(RuleBasedStateMachine):
     @rule()
     def flushall(self) -> None:
         self.checks_here = 0
-        self.run(self._flushall())
+        self.servers.flushall()
 
     @invariant()
     def one_tenant_is_read_all_the_time(self) -> None:
@@ -232,24 +241,31 @@ class Histories(RuleBasedStateMachine):
         self.primary.before = interrupt if early and meanwhile else None
         self.primary.between = interrupt if not early and meanwhile else None
 
-    async def _flushall(self) -> None:
-        await self.cache._client.flushall()
+    def teardown(self) -> None:
+        type(self).caught_up += sum(one.counts.caught_up_flushes for one in self.instances)
 
 
-@pytest.fixture
-def valkey(tmp_path: Path) -> Iterator[Valkey]:
+@pytest.fixture(params=["standalone", "cluster"])
+def servers(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Servers]:
+    if request.param == "cluster":
+        yield ClusterServers(request.getfixturevalue("valkey_cluster"))
+        return
     valkey = start_valkey(tmp_path / "valkey")
-    yield valkey
+    yield OneServer(valkey)
     valkey.stop()
 
 
 @pytest.mark.timeout(600)  # A failure is shrunk first, which takes its time.
-def test_no_history_makes_an_answer_staler_than_it_admits(valkey: Valkey) -> None:
+def test_no_history_makes_an_answer_staler_than_it_admits(servers: Servers) -> None:
     loop = asyncio.new_event_loop()
-    server = ValkeyConfig.model_validate({"url": valkey.url, "call_timeout_seconds": 5})
-    opened = ValkeyCache.open(server, CacheConfig())
+    config = ValkeyConfig.model_validate(
+        {"url": servers.url, "call_timeout_seconds": 5, "shards": SHARDS}
+    )
+    opened = ValkeyCache.open(config, CacheConfig())
     Histories.loop = loop
-    Histories.cache = loop.run_until_complete(opened.__aenter__())
+    Histories.servers = servers
+    Histories.hits = Histories.checks = Histories.caught_up = 0
+    Histories.caches = loop.run_until_complete(opened.__aenter__())
     try:
         run_state_machine_as_test(
             Histories,
@@ -266,3 +282,4 @@ def test_no_history_makes_an_answer_staler_than_it_admits(valkey: Valkey) -> Non
         loop.run_until_complete(opened.__aexit__(None, None, None))
         loop.close()
     assert Histories.hits > Histories.checks / 10  # Else the test would show little.
+    assert Histories.caught_up > 30

@@ -1,31 +1,42 @@
 """What callers get while Valkey is dead, stalled or restarted, and when they give up themselves."""
 
 import asyncio
-import contextlib
 import os
+import random
 import signal
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 
-import grpc.aio
 import psycopg
 import pytest
+import redis
 
 from atlas.hotcache.v1 import hotcache_service_pb2 as pb
 from atlas_common.config import DatabaseConfig
 from atlas_common.db import Database as Store
-from atlas_common.rpc import TENANT_KEY
+from atlas_common.tenant import Tenant
 from atlas_devstack.database import Database
 from atlas_devstack.postgres import PostgresOptions
 from atlas_devstack.pytest_plugin import StartStack
 from atlas_devstack.servers import ServerOptions
+from atlas_devstack.valkey import Valkey
+from atlas_hotcache import convert
 from atlas_hotcache.ports import PrimaryUnavailableError
+from atlas_hotcache.reader import Demand
 from atlas_hotcache.store import PrimaryStore
 
-from .hotcache_rig import ACME, GLOBEX, Rig, pressure, start_rig
+from .hotcache_rig import ACME, GLOBEX, TENANT_IDS, ClusterServers, Rig, pressure, start_rig
 from .test_hotcache_reads import refusal
 from .waiting import eventually
+
+CONNECTIONS_MAX = 32
+AT_ONCE_BY_RPC = 20
+"""More cancelled at once, and gRPC takes its own connection down for the flood of resets."""
+AT_ONCE = 60
+BY_RPC = 1_000
+"""So many of the calls go through gRPC, the others begin behind it."""
+"""Fewer than reads of the primary are let through."""
 
 
 @pytest.fixture
@@ -68,7 +79,7 @@ async def is_another(source: Callable[[], Awaitable[str]], than: str) -> bool:
 
 
 async def is_connected(rig: Rig) -> bool:
-    return (await rig.stub.GetCacheStatus(pb.GetCacheStatusRequest())).connected
+    return (await rig.status()).connected
 
 
 async def hits_again(rig: Rig) -> bool:
@@ -116,33 +127,76 @@ async def test_a_stalled_valkey_costs_little_and_leaves_no_old_value_behind(rig:
     assert pressure(await rig.get(GLOBEX)) == -2.0
 
 
-async def test_cancelled_calls_leave_pools_and_replies_in_order(rig: Rig) -> None:
-    lane = rig.lane()
-    ids = list(range(1, 41))
-    for entity_id in ids:
-        await rig.write_through(lane, float(entity_id), [entity_id])
-    await rig.get(ACME, [1])
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize(("kind", "calls"), [("standalone", 10_000), ("cluster", 3_000)])
+async def test_thousands_of_cancelled_calls_leave_pools_and_replies_in_order(
+    request: pytest.FixtureRequest, fresh_database: Database, tmp_path: Path, kind: str, calls: int
+) -> None:
+    servers = None
+    if kind == "cluster":
+        servers = ClusterServers(request.getfixturevalue("valkey_cluster"))
+    async with start_rig(
+        fresh_database,
+        tmp_path,
+        watch=True,
+        servers=servers,
+        primary_reads_max=2 * AT_ONCE,  # None is refused: on a busy machine they pile up.
+    ) as rig:
+        lane = rig.lane()
+        ids = list(range(1, 41))
+        for entity_id in ids:
+            await rig.write_through(lane, float(entity_id), [entity_id])
+        await rig.get(ACME, [1])
+        chance = random.Random(11)
 
-    async def give_up(number: int) -> None:
-        # Some within the look-up, some within the read of the primary, some within the fill.
-        tenant = ACME if number % 2 else GLOBEX
-        request = pb.GetEntitiesRequest(entity_ids=[1 + number % 40, 1_000 + number])
-        call = rig.stub.GetEntities(request, metadata=((TENANT_KEY, tenant),))
-        await asyncio.sleep(number % 50 / 2_000)
-        call.cancel()
-        with contextlib.suppress(asyncio.CancelledError, grpc.aio.AioRpcError):
-            await call
+        async def give_up(number: int) -> bool:
+            """Some within the look-up, some within the read of the primary, some in the fill."""
+            tenant, sign = (ACME, 1) if number % 2 else (GLOBEX, -1)
+            entity_id = 1 + number % 40
+            asked = [entity_id, 1_000 + number]
+            by_rpc = number < BY_RPC
+            call = asyncio.ensure_future(
+                rig.get(tenant, asked) if by_rpc else read_body(rig, tenant, asked)
+            )
+            await asyncio.sleep(chance.random() * (0.03 if by_rpc else 0.1))
+            call.cancel()
+            try:
+                response = await call
+            except asyncio.CancelledError:
+                return True
+            assert pressure(response) == sign * entity_id
+            return False
 
-    for start in range(0, 1_000, 100):
-        await asyncio.gather(*(give_up(number) for number in range(start, start + 100)))
-    await eventually(lambda: rig.database.stats().in_use == 0)
-    assert len(rig.flights) == 0
-    for tenant, sign in ((ACME, 1), (GLOBEX, -1)):
-        for _ in range(2):
-            response = await rig.get(tenant, ids)
-            assert [pressure(response, at) for at in range(40)] == [sign * id_ for id_ in ids]
-    assert response.hit_count == 40
-    assert response.bypass_reason == ""
+        cancelled = done = 0
+        while done < calls:
+            numbers = range(done, done + (AT_ONCE_BY_RPC if done < BY_RPC else AT_ONCE))
+            cancelled += sum(await asyncio.gather(*map(give_up, numbers)))
+            done += len(numbers)
+        assert 0.3 * calls < cancelled < 0.99 * calls
+        await eventually(lambda: rig.database.stats().in_use == 0)
+        assert len(rig.flights) == 0
+        await eventually(lambda: rig.cache._slots._value == CONNECTIONS_MAX)
+        # As many connections as may be, and none that waits for an answer nobody takes.
+        for node in rig.servers.nodes:
+            assert connections(node) <= CONNECTIONS_MAX
+        for tenant, sign in ((ACME, 1), (GLOBEX, -1)):
+            for _ in range(2):
+                response = await rig.get(tenant, ids)
+                assert [pressure(response, at) for at in range(40)] == [sign * id_ for id_ in ids]
+            assert (response.hit_count, response.bypass_reason) == (40, "")
+
+
+async def read_body(rig: Rig, tenant: str, entity_ids: Sequence[int]) -> pb.GetEntitiesResponse:
+    """What GetEntities does behind gRPC."""
+    whose = Tenant(TENANT_IDS[tenant], tenant)
+    answer = await rig.reader.get(whose, entity_ids, Demand(max_staleness_seconds=3.0))
+    return convert.entities_response(answer, convert.Shown())
+
+
+def connections(server: Valkey) -> int:
+    """Those of the service."""
+    with redis.Redis.from_url(server.url) as client:
+        return sum(one["name"] == "atlas-hotcache" for one in client.client_list())
 
 
 async def test_a_cancelled_caller_does_not_take_others_with_it(rig: Rig) -> None:

@@ -1,6 +1,7 @@
 """GetEntities reads through the cache: per tenant, in the order asked, all types."""
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from decimal import Decimal
@@ -217,3 +218,23 @@ async def test_concurrent_misses_of_an_entity_are_one_read(rig: Rig) -> None:
     assert {pressure(answer) for answer in answers} == {1.5}
     assert pressure(await other_tenant) == -1.5
     assert rig.store.read_count == reads + 2
+
+
+async def test_a_look_up_is_one_script_with_one_mget_however_many_are_asked(rig: Rig) -> None:
+    ids = list(range(1, 1001))
+    await rig.write_through(rig.lane(), 1.5, ids)
+    await rig.settle()
+    await rig.get(ACME, ids)
+    before = calls(rig)
+    response = await rig.get(ACME, ids, staleness=60)
+    assert response.hit_count == 1000
+    assert pressure(await rig.get(GLOBEX, [1000], staleness=60)) == -1.5  # Look-up and fill.
+    assert calls(rig) - before == Counter(evalsha=3, mget=2)
+
+
+def calls(rig: Rig) -> "Counter[str]":
+    """How often Valkey was called with scripts, and within them with MGET and GET."""
+    with rig.direct as direct:
+        stats = direct.info("commandstats")
+    names = ("evalsha", "mget", "get")
+    return Counter({name: stats.get(f"cmdstat_{name}", {}).get("calls", 0) for name in names})

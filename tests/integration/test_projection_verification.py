@@ -12,7 +12,6 @@ from atlas.hotcache.v1 import projection_service_pb2 as pb
 from atlas_common.values import datetime_to_us
 from atlas_devstack.database import Database
 from atlas_hotcache import entry
-from atlas_hotcache.cache_store import STATE_KEY, entity_key
 
 from .hotcache_rig import ACME, GLOBEX, PRESSURE, T0, Rig, pressure, start_rig
 from .lane_writer import RawPoint
@@ -129,7 +128,7 @@ async def test_both_values_of_a_difference_are_told(rig: Rig) -> None:
 
 def plant_entry(rig: Rig, entity_id: int, value: float, version_change: int) -> None:
     """Put an entry into the cache that no fill would have made."""
-    generation = rig.direct.hget(STATE_KEY, "generation")
+    generation = rig.direct.hget(rig.layout.state_key, "generation")
     row = rig.admin.execute(
         "SELECT version FROM entity_jsonb WHERE (tenant_id, entity_id) = (1, %s)", [entity_id]
     ).fetchone()
@@ -141,7 +140,7 @@ def plant_entry(rig: Rig, entity_id: int, value: float, version_change: int) -> 
         row[0] + version_change,
         body.SerializeToString(),
     )
-    rig.direct.set(entity_key(1, entity_id), entry.encode(made))
+    rig.direct.set(rig.layout.entity_key(1, entity_id), entry.encode(made))
 
 
 @pytest.mark.parametrize("version_change", [-1, 0, 1, 10**15])

@@ -6,11 +6,14 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import grpc
+import psycopg
 import pytest
 from google.protobuf.duration_pb2 import Duration
 
 from atlas.catalog.v1 import catalog_service_pb2 as catalog_pb
 from atlas.catalog.v1 import catalog_service_pb2_grpc
+from atlas.hotcache.v1 import projection_service_pb2 as projection_pb
+from atlas.hotcache.v1 import projection_service_pb2_grpc
 from atlas.ingest.v1 import ingest_service_pb2 as ingest_pb
 from atlas.ingest.v1 import ingest_service_pb2_grpc
 from atlas.query.v1 import query_service_pb2 as pb
@@ -19,6 +22,7 @@ from atlas.type.v1 import consistency_pb2, value_pb2
 from atlas_devstack.stack import Stack, StackOptions
 from atlas_devstack.waiting import wait_until
 
+from .access_counts import COUNTING, DECIDING, WHATEVER_IS_HOT, AccessCounts
 from .query_reading import PATIENCE, STRONG, T0, as_tenant, at_least, eventual, refusal, trailers
 
 KEYS = {"acme": 1.0, "globex": 100.0}
@@ -65,7 +69,11 @@ def point(key: str, attribute: str, at: datetime, **value: Any) -> value_pb2.Poi
 
 @pytest.fixture(scope="module")
 def platform(tmp_path_factory: pytest.TempPathFactory, server_options: Any) -> Iterator[Platform]:
-    options = StackOptions(servers=server_options, tenants=tuple(KEYS))
+    options = StackOptions(
+        servers=server_options,
+        tenants=tuple(KEYS),
+        environment={"query": COUNTING, "hotcache": DECIDING},
+    )
     stack = Stack.start(tmp_path_factory.mktemp("tiers") / "state", options)
     try:
         with (
@@ -150,6 +158,7 @@ def test_what_hotcache_answered_is_given_again_with_its_age_until_a_token_asks_f
     assert metadata.source == consistency_pb2.SOURCE_CACHE
     assert timedelta(0) < metadata.lag.ToTimedelta() <= timedelta(seconds=3)
     assert metadata.HasField("as_of")
+    assert kept[0].entities == platform.get("acme", STRONG).entities
     # Another tenant's entity of the same key is another entity.
     assert pressures(platform.get("globex", eventual())) == [900.0, 900.0]
     now = datetime.now(UTC)
@@ -183,6 +192,118 @@ def test_masks_with_cold_attributes_and_strong_reads_pass_the_cache_by(platform:
     strong = platform.get("globex", STRONG)
     assert strong.metadata.source == consistency_pb2.SOURCE_PRIMARY
     assert pressures(strong) == [900.0, 900.0]
+
+
+@pytest.fixture
+def counts(platform: Platform) -> Iterator[AccessCounts]:
+    with psycopg.connect(platform.stack.database.admin_dsn, autocommit=True) as admin:
+        counts = AccessCounts(admin)
+        counts.forget()
+        yield counts
+
+
+def test_reads_count_by_entity_and_attribute_hot_or_cold(
+    platform: Platform, counts: AccessCounts
+) -> None:
+    platform.get("acme", STRONG, attributes=["serial", "pressure"])
+    platform.get("acme", eventual(30), attributes=["serial"])
+    platform.get("acme", STRONG)
+    platform.get("globex", STRONG, attributes=["pressure"])
+    # What no promotion would make faster.
+    platform.get("acme", STRONG, scope=pb.ATTRIBUTE_SCOPE_ALL)
+    history = pb.GetHistoryRequest(entity_key="pump-1", attributes=["serial"], consistency=STRONG)
+    assert list(platform.query.GetHistory(history, metadata=as_tenant("acme"), timeout=20))
+    assert counts.all() == {
+        ("acme", "serial"): (4, 0, 0, 0),
+        ("acme", "pressure"): (2, 2, 0, 0),
+        ("acme", WHATEVER_IS_HOT): (2, 2, 0, 0),
+        ("globex", "pressure"): (2, 2, 0, 0),
+    }
+
+
+def test_what_the_near_cache_answers_counts_too(platform: Platform, counts: AccessCounts) -> None:
+    calls, near = 0, 0
+    while near < 3:
+        answer = platform.get("acme", eventual(30), attributes=["pressure"])
+        calls += 1
+        near += answer.metadata.endpoint == "near cache"
+        assert calls < 500, "the near cache answers"
+    assert counts.all() == {("acme", "pressure"): (2 * calls, 2 * calls, 0, 0)}
+
+
+def find(platform: Platform, tenant: str, attribute: str, **value: Any) -> pb.FindEntitiesResponse:
+    equals = pb.Equals(attribute=attribute, value=value_pb2.Value(**value))
+    request = pb.FindEntitiesRequest(
+        filter=pb.Filter(equals=equals), consistency=STRONG, attributes=["pressure"]
+    )
+    return platform.query.FindEntities(request, metadata=as_tenant(tenant), timeout=20)
+
+
+def test_filters_count_also_those_that_are_refused_for_a_cold_attribute(
+    platform: Platform, counts: AccessCounts
+) -> None:
+    assert len(find(platform, "globex", "pressure", double_value=900.0).entities) == 2
+    for _ in range(2):
+        with pytest.raises(grpc.RpcError) as caught:
+            find(platform, "acme", "serial", text_value="acme-1")
+        assert refusal(caught.value)[1] == "ATTRIBUTE_NOT_HOT"
+    with pytest.raises(grpc.RpcError):
+        find(platform, "globex", "no such", text_value="x")
+    assert counts.all() == {
+        ("globex", "pressure"): (2, 2, 1, 0),
+        ("acme", "serial"): (0, 0, 2, 2),
+    }
+
+
+def test_what_was_read_is_what_the_policy_decides_on(
+    platform: Platform, counts: AccessCounts
+) -> None:
+    """From calls of query to the audit log, by the processes themselves; in a dry run."""
+    for _ in range(5):
+        platform.get("acme", STRONG, attributes=["serial"])
+        for tenant in KEYS:
+            platform.get(tenant, STRONG, attributes=["pressure"])
+    counts.let_an_hour_pass()
+    with grpc.insecure_channel(platform.stack.services["hotcache"].target) as channel:
+        projection = projection_service_pb2_grpc.ProjectionServiceStub(channel)
+
+        def decided(tenant: str) -> set[tuple[str, int, bool]]:
+            request = projection_pb.ListPromotionDecisionsRequest()
+            metadata = as_tenant(tenant)
+            answer = projection.ListPromotionDecisions(request, metadata=metadata, timeout=20)
+            return {(one.attribute, one.action, one.dry_run) for one in answer.decisions}
+
+        promotion = ("serial", projection_pb.PROMOTION_ACTION_PROMOTE, True)
+        counts.wait(lambda: promotion in decided("acme"), "serial would be promoted")
+        assert promotion not in decided("globex")
+        told = projection.GetPromotionReport(
+            projection_pb.GetPromotionReportRequest(), metadata=as_tenant("acme"), timeout=20
+        )
+    standing = {one.attribute: one for one in told.attributes}["serial"]
+    assert (standing.read_count, standing.hot) == (10, False)
+    assert standing.figures.points_per_hour > 0
+
+
+def test_reads_go_on_while_nobody_can_count_them_and_are_counted_again_later(
+    platform: Platform, counts: AccessCounts
+) -> None:
+    right = "FUNCTION atlas.record_attribute_access(integer[], text[], bigint[], bigint[])"
+    with psycopg.connect(platform.stack.database.admin_dsn, autocommit=True) as admin:
+        admin.execute(f"REVOKE EXECUTE ON {right} FROM atlas_query")
+        try:
+            seen = counts.flushes()
+            for _ in range(5):
+                assert len(platform.get("acme", STRONG, attributes=["serial"]).entities) == 2
+            process = platform.stack.services["query"]._process
+            assert process is not None
+            log = process.log_path
+            counts.wait(lambda: "reads are not counted" in log.read_text(), "a flush fails")
+            assert counts.flushes() - seen <= 1, "the one that was under way"
+        finally:
+            admin.execute(f"GRANT EXECUTE ON {right} TO atlas_query")
+    counts.after_a_flush()
+    platform.get("acme", STRONG, attributes=["serial"])
+    assert ("acme", "serial") in counts.all()
 
 
 def test_without_the_cache_reads_go_on(platform: Platform) -> None:

@@ -188,7 +188,7 @@ async def _are_beyond(
     rig: Rig, topic: Topic, before: dict[int, int], partitions: Sequence[int]
 ) -> bool:
     now = await next_offsets(rig, topic.name)
-    return all(now[each] > before.get(each, 0) + 20 for each in partitions)
+    return all(now.get(each, 0) > before.get(each, 0) + 20 for each in partitions)
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ from rich.table import Table
 _WIDTH_OF_A_FILE = 130
 _STEP_WIDTH = 56
 _STEPS_SHOWN = 14
+_PARTS_SHOWN = 8
 
 
 def show(result: dict[str, Any]) -> None:
@@ -120,8 +121,22 @@ def _read(result: dict[str, Any]) -> RenderableType:
         f"{stored['points']:,} points in {stored['partitions']} partitions; and"
         f" {stored['neighbour_points']:,} of another tenant. Took {result['took_seconds']:.0f} s"
         f"{' (quick: rough figures)' if result['quick'] else ''}.",
+        *_beside_ingest(result.get("under_ingest")),
         *_steps(result.get("profile")),
     )
+
+
+def _beside_ingest(beside: dict[str, Any] | None) -> list[str]:
+    """Say what reads waited for while ingest ran."""
+    if beside is None:
+        return []
+    shares = list(beside["queued_share"].items())[:_PARTS_SHOWN]
+    parts = ", ".join(f"{name} {share:.0%}" for name, share in shares)
+    return [
+        f"Under ingest ({beside['ingest_rows_per_s']:,.0f} rows/s) the cores were busy for"
+        f" {beside['busy_share']:.0%} of the time. Of the time in which it was ready to run, a part"
+        f" waited for a core: {parts}."
+    ]
 
 
 def _latencies(result: dict[str, Any]) -> Table:

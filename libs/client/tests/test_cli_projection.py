@@ -19,6 +19,7 @@ from .client_rig import Refusal
 
 # ruff: noqa: N802 - methods have the names of the contracts' calls.
 
+PROMOTING = ("pin", "report", "decisions")
 RUNNING, DONE = pb.PROJECTION_JOB_STATE_RUNNING, pb.PROJECTION_JOB_STATE_DONE
 
 
@@ -29,6 +30,7 @@ class Jobs(projection_service_pb2_grpc.ProjectionServiceServicer):
     lives: list[pb.ProjectionJob] = field(default_factory=list)
     requests: list[Any] = field(default_factory=list)
     refusal: Refusal | None = None
+    decisions: list[pb.PromotionDecision] = field(default_factory=list)
     indexes: list[pb.AttributeIndex] = field(default_factory=list)
 
     async def IndexAttribute(self, request: Any, context: Any) -> Any:
@@ -76,6 +78,29 @@ class Jobs(projection_service_pb2_grpc.ProjectionServiceServicer):
 
     async def ListProjectionJobs(self, request: Any, context: Any) -> Any:
         return pb.ListProjectionJobsResponse(jobs=self.lives)
+
+    async def PinAttribute(self, request: Any, context: Any) -> Any:
+        self.requests.append(request)
+        return pb.PinAttributeResponse(pin=request.pin, hot=False)
+
+    async def GetPromotionReport(self, request: Any, context: Any) -> Any:
+        self.requests.append(request)
+        standing = pb.AttributeStanding(
+            attribute="serial",
+            read_count=900,
+            refused_filter_count=7,
+            figures=pb.PromotionFigures(promote_score=3.25, hours=24),
+            action=pb.PROMOTION_ACTION_PROMOTE,
+            why="score 3.25 reaches 2",
+        )
+        return pb.GetPromotionReportResponse(
+            mode=pb.PROMOTION_MODE_DRY_RUN, hot_count=2, hot_max=50, attributes=[standing]
+        )
+
+    async def ListPromotionDecisions(self, request: Any, context: Any) -> Any:
+        before = request.before_decision_id or len(self.decisions) + 1
+        older = [one for one in self.decisions if one.decision_id < before]
+        return pb.ListPromotionDecisionsResponse(decisions=older[: request.page_size])
 
     async def CancelProjectionJob(self, request: Any, context: Any) -> Any:
         return pb.CancelProjectionJobResponse(job=await self._begin(request, context))
@@ -250,8 +275,62 @@ def test_a_dry_run_of_an_index_tells_its_cost(cli: Cli) -> None:
     assert cli.jobs.requests[0].dry_run
 
 
+@pytest.mark.parametrize(
+    ("how", "number", "hint"),
+    [
+        ("hot", pb.ATTRIBUTE_PIN_HOT, "atlas projection promote serial"),
+        ("cold", pb.ATTRIBUTE_PIN_COLD, ""),
+        ("none", pb.ATTRIBUTE_PIN_NONE, ""),
+    ],
+)
+def test_a_pin_tells_what_it_does_not_do(cli: Cli, how: str, number: int, hint: str) -> None:
+    result = cli.run("pin", "serial", how, "--reason", "on the wall")
+    assert hint in result.stderr
+    assert bool(hint) is ("until" in result.stderr)
+    request = cli.jobs.requests[0]
+    assert (request.attribute, request.pin, request.reason) == ("serial", number, "on the wall")
+    answer = json.loads(cli.run("pin", "serial", how, "--json").stdout)
+    assert answer == {"attribute": "serial", "pin": how, "is_hot": False}
+    cli.run("pin", "serial", "warm", code=2)
+
+
+def test_the_report_is_a_table_or_json(cli: Cli) -> None:
+    result = cli.run("report", "--limit", "7")
+    assert "score 3.25 reaches 2" in result.stdout
+    assert "promotion is dry_run; 2 of at most 50" in result.stderr
+    assert cli.jobs.requests[0].page_size == 7
+    answer = json.loads(cli.run("report", "--json").stdout)
+    (one,) = answer["attributes"]
+    assert (answer["mode"], one["action"], one["refused_filter_count"]) == ("dry_run", "promote", 7)
+    assert one["figures"]["promote_score"] == 3.25
+
+
+def test_decisions_are_listed_over_pages(cli: Cli) -> None:
+    cli.jobs.decisions = [
+        pb.PromotionDecision(
+            decision_id=number,
+            actor=pb.PromotionDecision.ACTOR_POLICY,
+            action=pb.PROMOTION_ACTION_DEMOTE,
+            attribute="state",
+            outcome=pb.PromotionDecision.OUTCOME_REFUSED,
+            why="a job is in the way",
+        )
+        for number in range(120, 0, -1)
+    ]
+    result = cli.run("decisions")
+    assert "a job is in the way" in result.stdout
+    assert len(json.loads(cli.run("decisions", "--json").stdout)) == 20
+    found = json.loads(cli.run("decisions", "--json", "--limit", "1000").stdout)
+    assert [one["decision_id"] for one in found] == list(range(120, 0, -1))
+    assert (found[0]["actor"], found[0]["action"], found[0]["outcome"]) == (
+        "policy",
+        "demote",
+        "refused",
+    )
+
+
 def test_every_command_has_an_example(cli: Cli) -> None:
     jobs = ("promote", "demote", "rebuild", "verify", "jobs", "cancel")
-    for name in (*jobs, "index", "drop-index", "indexes"):
+    for name in (*jobs, *PROMOTING, "index", "drop-index", "indexes"):
         result = CliRunner().invoke(build(), ["projection", name, "--help"])
         assert "Example: atlas projection" in result.output

@@ -6,7 +6,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from atlas_common.token import Position
-from atlas_hotcache.marks import CacheState, Claims, follows, lost, reached
+from atlas_hotcache.marks import (
+    NO_CLAIMS,
+    CacheState,
+    Claims,
+    Move,
+    follows,
+    is_between,
+    lost,
+    moves_over,
+    reached,
+)
 
 LANE = 3
 
@@ -133,3 +143,44 @@ def test_a_primary_that_does_not_know_the_lane_lost_it() -> None:
     mark = Position(LANE, 10, 2)
     assert lost(state(mark), {}, Claims({})) == mark
     assert lost(state(Position(LANE, 10, 0)), {}, Claims({})) is None
+
+
+def at(sequence: int, lane: int = 0) -> Position:
+    return Position(lane, 1, sequence)
+
+
+def test_a_mark_moves_over_flushes_that_are_all_known() -> None:
+    marks, positions = {0: at(2), 1: at(9, lane=1)}, {0: at(4), 1: at(9, lane=1)}
+    assert moves_over(marks, positions, NO_CLAIMS, {(0, 3), (0, 4)}) == ([Move(at(4), at(2))], None)
+    for known in ({(0, 4)}, {(0, 3)}, set[tuple[int, int]]()):
+        assert moves_over(marks, positions, NO_CLAIMS, known) == ([], at(4))
+
+
+def test_a_lane_without_a_mark_begins_at_its_first_flush() -> None:
+    assert moves_over({}, {0: at(2)}, NO_CLAIMS, {(0, 1), (0, 2)}) == ([Move(at(2), None)], None)
+    assert moves_over({}, {0: at(2)}, NO_CLAIMS, {(0, 2)}) == ([], at(2))
+
+
+def test_a_lane_that_cannot_be_made_up_for_keeps_no_other() -> None:
+    positions = {0: at(2), 1: at(2, lane=1)}
+    moves, unknown = moves_over({}, positions, NO_CLAIMS, {(0, 1), (0, 2)})
+    assert (moves, unknown) == ([Move(at(2), None)], at(2, lane=1))
+
+
+def test_a_mark_of_an_epoch_that_was_lost_does_not_move() -> None:
+    positions = {0: Position(0, 20, 4)}
+    known = {(0, 3), (0, 4)}
+    kept = Claims({0: {1: 1, 20: 3}})
+    assert moves_over({0: at(2)}, positions, kept, known) == ([Move(positions[0], at(2))], None)
+    lost_ = Claims({0: {1: 1, 20: 2}})
+    assert moves_over({0: at(2)}, positions, lost_, known) == ([], positions[0])
+    # Ahead of the primary: nothing to move over, and nothing to believe.
+    assert moves_over({0: at(9)}, positions, kept, known) == ([], positions[0])
+
+
+def test_what_lies_between() -> None:
+    moves = [Move(at(4), at(2)), Move(at(1, lane=1), None)]
+    between = [at(n) for n in range(6) if is_between(at(n), moves)]
+    assert between == [at(3), at(4)]
+    assert is_between(at(1, lane=1), moves)
+    assert not is_between(at(2, lane=1), moves)

@@ -55,8 +55,16 @@ class Runs:
         """Make a run of whatever, and keep it."""
         before = processor.read(self._rig.state)
         made = run()
-        used = processor.read(self._rig.state).since(before)
-        kept: Run = {"kind": kind, "repeat": repeat, **facts, **made, "processor_seconds": used}
+        after = processor.read(self._rig.state)
+        kept: Run = {
+            "kind": kind,
+            "repeat": repeat,
+            **facts,
+            **made,
+            "processor_seconds": after.since(before),
+            "queued_seconds": after.queued_since(before),
+            "busy_share": after.busy_share_since(before),
+        }
         self.all.append(kept)
         say(_line(kept))
         return kept

@@ -1,7 +1,8 @@
 """What reads cost while ingest takes all it can: the same runs beside its benchmark's load."""
 
 import time
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,6 +15,7 @@ from atlas_bench.medians import median, ratio
 from atlas_bench.progress import say
 from atlas_bench.read.job import OpenLoop
 from atlas_bench.read.questions import Question
+from atlas_bench.read.runs import Run
 from atlas_bench.read.turns import Turns
 
 SUFFIX = "_under_ingest"
@@ -51,7 +53,7 @@ def results(turns: Turns, idle: Mapping[str, float]) -> dict[str, Any]:
     latency: dict[str, float] = {}
     for kind in kinds:
         latency |= runs.percentiles(f"{kind}{SUFFIX}", kind)
-    rates = [run["ingest_rows_per_s"] for kind in kinds for run in runs.of(f"{kind}{SUFFIX}")]
+    all_runs = [run for kind in kinds for run in runs.of(f"{kind}{SUFFIX}")]
     return {
         "latency_ms": latency,
         "to_idle": {
@@ -59,8 +61,22 @@ def results(turns: Turns, idle: Mapping[str, float]) -> dict[str, Any]:
             for name, value in latency.items()
             if (found := ratio(value, idle.get(name))) is not None
         },
-        "ingest_rows_per_s": median(rates),
+        "ingest_rows_per_s": median([run["ingest_rows_per_s"] for run in all_runs]),
+        "busy_share": median([run["busy_share"] for run in all_runs]),
+        "queued_share": queued_shares(all_runs),
     }
+
+
+def queued_shares(runs: Sequence[Run]) -> dict[str, float]:
+    """Return how much of the time that a part wanted a core it waited for one; most first."""
+    wanted: Counter[str] = Counter()
+    queued: Counter[str] = Counter()
+    for run in runs:
+        queued.update(run["queued_seconds"])
+        wanted.update(run["queued_seconds"])
+        wanted.update(run["processor_seconds"])
+    shares = {part: round(queued[part] / wanted[part], 3) for part in queued if wanted[part]}
+    return dict(sorted(shares.items(), key=lambda item: item[1], reverse=True))
 
 
 def _asked(turns: Turns) -> dict[str, tuple[Question, float]]:

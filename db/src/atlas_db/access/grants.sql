@@ -3,11 +3,11 @@ REVOKE ALL ON SCHEMA atlas, staging, retired FROM PUBLIC;
 REVOKE ALL ON ALL TABLES IN SCHEMA atlas FROM PUBLIC, atlas_ingest, atlas_hotcache, atlas_query, atlas_reconciler;
 REVOKE ALL ON ALL ROUTINES IN SCHEMA atlas FROM PUBLIC, atlas_ingest, atlas_hotcache, atlas_query, atlas_reconciler;
 REVOKE ALL ON ALL TABLES IN SCHEMA atlas FROM atlas_flusher, atlas_keeper, atlas_finder, atlas_projector,
-    atlas_maintenance, atlas_monitor, atlas_indexer;
+    atlas_meter, atlas_maintenance, atlas_monitor, atlas_indexer;
 REVOKE ALL ON ALL ROUTINES IN SCHEMA atlas FROM atlas_maintenance, atlas_monitor, atlas_indexer;
 
-GRANT USAGE ON SCHEMA atlas TO atlas_flusher, atlas_keeper, atlas_finder, atlas_projector, atlas_ingest, atlas_hotcache,
-    atlas_query,
+GRANT USAGE ON SCHEMA atlas TO atlas_flusher, atlas_keeper, atlas_finder, atlas_projector, atlas_meter, atlas_ingest,
+    atlas_hotcache, atlas_query,
     atlas_reconciler, atlas_maintenance, atlas_monitor, atlas_indexer;
 GRANT USAGE ON SCHEMA staging TO atlas_ingest;
 
@@ -20,6 +20,8 @@ GRANT INSERT ON atlas.ingest_dead_letters TO atlas_flusher;
 GRANT INSERT ON atlas.entity_values_ts TO atlas_flusher;
 GRANT SELECT, UPDATE ON atlas.flush_control, atlas.replication_heartbeat TO atlas_flusher;
 GRANT SELECT ON atlas.attributes, atlas.projected_attributes TO atlas_flusher;
+GRANT SELECT, INSERT, UPDATE ON atlas.recent_flushes TO atlas_flusher;
+GRANT EXECUTE ON FUNCTION atlas.remember_flush(smallint, bigint, bigint, integer[], bigint[], bigint[]) TO atlas_flusher;
 GRANT EXECUTE ON FUNCTION atlas.flush_lock(), atlas.lane_lock_class(), atlas.lane_flush_class(), atlas.projection_lane(),
     atlas.hot_value(boolean, bigint, double precision, numeric, text, timestamptz, jsonb),
     atlas.upsert_hot_attrs(regclass, integer[], timestamptz), atlas.lane_is_owned(smallint), atlas.empty_half(regclass, regclass),
@@ -31,7 +33,8 @@ GRANT EXECUTE ON FUNCTION atlas.flush_lock(), atlas.lane_lock_class(), atlas.lan
 GRANT SELECT ON atlas.tenants, atlas.flush_positions, atlas.lane_epochs, atlas.replication_heartbeat
     TO atlas_ingest, atlas_hotcache, atlas_query, atlas_reconciler;
 GRANT EXECUTE ON FUNCTION atlas.position_state(smallint, bigint, bigint),
-    atlas.require_fresh(timestamptz, smallint[], bigint[], bigint[])
+    atlas.require_fresh(timestamptz, smallint[], bigint[], bigint[]),
+    atlas.fresh_view(timestamptz, smallint[], bigint[], bigint[])
     TO atlas_ingest, atlas_hotcache, atlas_query, atlas_reconciler;
 GRANT SELECT ON atlas.entities, atlas.attributes, atlas.attribute_indexes
     TO atlas_ingest, atlas_hotcache, atlas_query, atlas_reconciler;
@@ -51,6 +54,7 @@ GRANT EXECUTE ON FUNCTION atlas.drop_expired_ledger(), atlas.default_rows(), atl
     atlas.flushing_lanes() TO atlas_ingest;
 
 GRANT SELECT ON atlas.entity_jsonb TO atlas_hotcache, atlas_query;
+GRANT SELECT ON atlas.recent_flushes TO atlas_hotcache; -- Entities by number, of all tenants; no values.
 GRANT SELECT ON atlas.entity_values_ts TO atlas_query, atlas_reconciler;
 
 -- The index of the projection is asked for a tenant's ids by a function that compares the tenant itself.
@@ -69,6 +73,8 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON atlas.projected_attributes, atlas.projec
 GRANT SELECT, UPDATE ON atlas.projection_runner TO atlas_projector;
 GRANT SELECT, INSERT, UPDATE ON atlas.flush_positions TO atlas_projector; -- The projection's own lane.
 GRANT SELECT, INSERT, DELETE ON atlas.lane_epochs TO atlas_projector;
+GRANT SELECT, INSERT, UPDATE ON atlas.recent_flushes TO atlas_projector;
+GRANT EXECUTE ON FUNCTION atlas.remember_flush(smallint, bigint, bigint, integer[], bigint[], bigint[]) TO atlas_projector;
 GRANT EXECUTE ON FUNCTION atlas.projection_lane(), atlas.require_tenant(integer),
     atlas.held_projection_job(text, integer, bigint, text), atlas.claim_projection_lane(timestamptz),
     atlas.move_attribute(integer, integer, text, timestamptz),
@@ -93,6 +99,24 @@ GRANT EXECUTE ON FUNCTION atlas.flushes_in_flight(), atlas.flush_lock(), atlas.p
     atlas.compare_projection_batch(text, integer, bigint, text, integer),
     atlas.recheck_projection(text, integer, bigint, text, bigint[], bigint),
     atlas.note_cache_differences(text, integer, bigint, text, jsonb, bigint, bigint, bigint) TO atlas_hotcache;
+
+-- How attributes are read and written, and who promotes them by that. The meter sees whose a point is and when it came,
+-- and no value. Query may add counts, and nothing else; hotcache decides within the transaction's tenant. The audit log
+-- can be added to and, by the meter, expire.
+GRANT SELECT, INSERT, UPDATE, DELETE ON atlas.attribute_access, atlas.access_hours TO atlas_meter;
+GRANT SELECT, INSERT, UPDATE ON atlas.attribute_promotion TO atlas_meter;
+GRANT SELECT, UPDATE ON atlas.promotion_runner TO atlas_meter;
+GRANT SELECT (tenant_id, attribute_id, name, is_hot) ON atlas.attributes TO atlas_meter;
+GRANT SELECT (tenant_id, attribute_id, ingested_at) ON atlas.entity_values_ts TO atlas_meter;
+GRANT SELECT (decided_at), DELETE ON atlas.promotion_decisions TO atlas_meter;
+GRANT EXECUTE ON FUNCTION atlas.access_retention(), atlas.partitions_of(regclass) TO atlas_meter;
+GRANT EXECUTE ON FUNCTION atlas.record_attribute_access(integer[], text[], bigint[], bigint[]) TO atlas_query;
+GRANT SELECT ON atlas.attribute_access, atlas.access_hours, atlas.promotion_runner TO atlas_hotcache;
+GRANT SELECT, INSERT, UPDATE ON atlas.attribute_promotion TO atlas_hotcache;
+GRANT SELECT, INSERT ON atlas.promotion_decisions TO atlas_hotcache;
+GRANT EXECUTE ON FUNCTION atlas.measure_attribute_writes(integer, bigint, double precision),
+    atlas.begin_promotion_evaluation(text, double precision, double precision),
+    atlas.keep_promotion_lease(text, double precision), atlas.promotion_tenants(integer, integer) TO atlas_hotcache;
 
 GRANT EXECUTE ON FUNCTION atlas.beat_heart(interval), atlas.announce_seal(timestamptz),
     atlas.flushes_in_flight(), atlas.flush_lock() TO atlas_reconciler;

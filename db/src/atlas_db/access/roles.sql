@@ -2,7 +2,7 @@
 -- atlas_owner owns every object; atlas_flusher is what the flush runs as: the one role that writes
 -- telemetry, for all tenants at once; atlas_keeper is what maintenance moves and deletes telemetry as; atlas_finder is
 -- what the projection's index is asked as; atlas_projector is what jobs on the projection write it as, within one
--- tenant. Nobody can log in as any of them.
+-- tenant; atlas_meter is what counts reads and points, without seeing a value. Nobody can log in as any of them.
 -- atlas_indexer builds and drops indexes of cold attributes, which the owner of a table alone may, and never within a
 -- function: it can log in, inherits nothing, and becomes atlas_owner for these statements (ADR 19).
 -- atlas_maintenance is the job that archives and retires; atlas_monitor looks, at counts and sizes only.
@@ -12,8 +12,8 @@ DECLARE
     role_name text;
 BEGIN
     FOREACH role_name IN ARRAY ARRAY[
-        'atlas_owner', 'atlas_flusher', 'atlas_keeper', 'atlas_finder', 'atlas_projector', 'atlas_ingest', 'atlas_hotcache',
-        'atlas_query', 'atlas_reconciler', 'atlas_maintenance', 'atlas_monitor', 'atlas_indexer'
+        'atlas_owner', 'atlas_flusher', 'atlas_keeper', 'atlas_finder', 'atlas_projector', 'atlas_meter', 'atlas_ingest',
+        'atlas_hotcache', 'atlas_query', 'atlas_reconciler', 'atlas_maintenance', 'atlas_monitor', 'atlas_indexer'
     ] LOOP
         BEGIN
             EXECUTE format('CREATE ROLE %I NOSUPERUSER NOCREATEDB NOCREATEROLE NOBYPASSRLS', role_name);
@@ -50,7 +50,7 @@ BEGIN
 END
 $$;
 
-GRANT atlas_owner, atlas_flusher, atlas_keeper, atlas_finder, atlas_projector TO CURRENT_USER;
+GRANT atlas_owner, atlas_flusher, atlas_keeper, atlas_finder, atlas_projector, atlas_meter TO CURRENT_USER;
 
 DO $$
 BEGIN

@@ -57,6 +57,22 @@ BEGIN
 END
 $$;
 
+-- The guard, and what the snapshot it has judged holds: when the transaction began by the server's clock, and how far each
+-- lane is flushed. One trip with BEGIN for all that a read has to know and to prove.
+CREATE OR REPLACE FUNCTION fresh_view(
+    not_before timestamptz, lanes smallint[], epochs bigint[], sequences bigint[],
+    OUT beat_id bigint, OUT beaten_at timestamptz, OUT begun_at timestamptz,
+    OUT held_lanes smallint[], OUT held_epochs bigint[], OUT held_sequences bigint[]
+) LANGUAGE plpgsql STABLE SET search_path = atlas, pg_temp AS $$
+BEGIN
+    SELECT g.beat_id, g.beaten_at INTO beat_id, beaten_at FROM require_fresh(not_before, lanes, epochs, sequences) AS g;
+    SELECT coalesce(array_agg(f.lane ORDER BY f.lane), '{}'), coalesce(array_agg(f.epoch ORDER BY f.lane), '{}'),
+        coalesce(array_agg(f.sequence ORDER BY f.lane), '{}')
+    INTO held_lanes, held_epochs, held_sequences FROM flush_positions AS f;
+    begun_at := transaction_timestamp();
+END
+$$;
+
 -- The advisory lock that every flush holds shared from before it reads flush_control until it ends.
 CREATE OR REPLACE FUNCTION flush_lock() RETURNS bigint LANGUAGE sql IMMUTABLE AS 'SELECT 7310579681::bigint';
 

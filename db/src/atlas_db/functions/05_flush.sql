@@ -80,7 +80,30 @@ BEGIN
     INTO changed_tenants, changed_entities, changed_versions
     FROM upsert_hot_attrs(points::regclass, skip_batches, flushed_at) AS u;
 
+    PERFORM remember_flush(p_lane, p_epoch, p_sequence, changed_tenants, changed_entities, changed_versions);
     PERFORM empty_half(points::regclass, batches::regclass);
+END
+$$;
+
+-- Keeps what the lane's latest 64 flushes changed, for a cache that was not told: not of one that changed so much
+-- that a cache had better begin anew.
+CREATE OR REPLACE FUNCTION remember_flush(
+    p_lane smallint, p_epoch bigint, p_sequence bigint,
+    tenants integer[], entities bigint[], versions bigint[]
+) RETURNS void LANGUAGE plpgsql SET search_path = atlas, pg_temp AS $$
+DECLARE
+    changed integer := coalesce(cardinality(entities), 0);
+    is_kept boolean := changed <= 10000;
+BEGIN
+    INSERT INTO recent_flushes AS r
+        (lane, slot, epoch, sequence, entity_count, changed_tenants, changed_entities, changed_versions)
+    VALUES (p_lane, p_sequence % 64, p_epoch, p_sequence, changed,
+        CASE WHEN is_kept THEN coalesce(tenants, '{}') END,
+        CASE WHEN is_kept THEN coalesce(entities, '{}') END,
+        CASE WHEN is_kept THEN coalesce(versions, '{}') END)
+    ON CONFLICT (lane, slot) DO UPDATE SET epoch = excluded.epoch, sequence = excluded.sequence,
+        entity_count = excluded.entity_count, changed_tenants = excluded.changed_tenants,
+        changed_entities = excluded.changed_entities, changed_versions = excluded.changed_versions;
 END
 $$;
 

@@ -166,6 +166,8 @@ BEGIN
         p_step = 'fill' OR p_again IS NOT NULL) AS c;
     IF changed_entities IS NOT NULL THEN
         sequence := next_projection_position(p_epoch);
+        PERFORM remember_flush(projection_lane(), p_epoch, sequence,
+            array_fill(p_tenant, ARRAY[cardinality(changed_entities)]), changed_entities, changed_versions);
     END IF;
     UPDATE projection_jobs AS j SET updated_at = clock_timestamp(), message = '',
         cursor_entity = CASE WHEN p_again IS NULL THEN batch[scanned] ELSE j.cursor_entity END,

@@ -30,11 +30,17 @@ from atlas_client.producer import (
     UndeliveredError,
 )
 from atlas_client.projection import (
+    AttributeStanding,
     Difference,
     JobKind,
     JobState,
+    Pin,
+    Pinned,
     ProjectionAdmin,
     ProjectionJob,
+    PromotionDecision,
+    PromotionFigures,
+    PromotionReport,
 )
 from atlas_client.queued import queued_write
 from atlas_client.records import (
@@ -89,6 +95,7 @@ __all__ = [
     "AtlasError",
     "Attribute",
     "AttributeRef",
+    "AttributeStanding",
     "Bucket",
     "BucketFunction",
     "BufferFullError",
@@ -106,6 +113,8 @@ __all__ = [
     "Json",
     "Level",
     "OnUnmet",
+    "Pin",
+    "Pinned",
     "PipelineStatus",
     "Point",
     "PointError",
@@ -117,6 +126,9 @@ __all__ = [
     "ProducerStats",
     "ProjectionAdmin",
     "ProjectionJob",
+    "PromotionDecision",
+    "PromotionFigures",
+    "PromotionReport",
     "ReadKind",
     "ReadMetadata",
     "ReadStream",

@@ -1,9 +1,9 @@
 """What the running call carries besides its tenant: its request id and its time."""
 
 import asyncio
-from collections.abc import Iterator
-from contextlib import contextmanager
 from contextvars import ContextVar
+
+from atlas_common.scoped import Scoped
 
 _request_id: ContextVar[str | None] = ContextVar("atlas_request_id", default=None)
 _work_ends: ContextVar[float | None] = ContextVar("atlas_work_ends", default=None)
@@ -20,21 +20,11 @@ def remaining() -> float | None:
     return None if ends is None else max(0.0, ends - asyncio.get_running_loop().time())
 
 
-@contextmanager
-def request_context(id_: str) -> Iterator[None]:
+def request_context(id_: str) -> Scoped[str]:
     """Run the block as work of the request with this id."""
-    reset = _request_id.set(id_)
-    try:
-        yield
-    finally:
-        _request_id.reset(reset)
+    return Scoped(_request_id, id_)
 
 
-@contextmanager
-def work_until(ends: float | None) -> Iterator[None]:
+def work_until(ends: float | None) -> Scoped[float | None]:
     """Run the block with its end at this time of the running loop's clock."""
-    reset = _work_ends.set(ends)
-    try:
-        yield
-    finally:
-        _work_ends.reset(reset)
+    return Scoped(_work_ends, ends)

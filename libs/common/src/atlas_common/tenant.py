@@ -1,12 +1,11 @@
 """Whose data a piece of work is about."""
 
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 
 from atlas_common import errors
+from atlas_common.scoped import Scoped
 
 TENANT_KEY_BYTES_MAX = 63
 TENANT_ID_MAX = 2**31 - 1
@@ -54,11 +53,6 @@ def tenant_or_none() -> Tenant | None:
     return _current.get()
 
 
-@contextmanager
-def tenant_context(tenant: Tenant) -> Iterator[Tenant]:
+def tenant_context(tenant: Tenant) -> Scoped[Tenant]:
     """Run the block as work of this tenant."""
-    reset = _current.set(tenant)
-    try:
-        yield tenant
-    finally:
-        _current.reset(reset)
+    return Scoped(_current, tenant)

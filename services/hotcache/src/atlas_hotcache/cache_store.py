@@ -8,11 +8,8 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import Any, TypeVar
 
-from redis import asyncio as redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
+from redis.exceptions import ClusterError, NoScriptError, RedisClusterException, RedisError
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import NoScriptError, RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from atlas_common.breaker import Breaker, BreakerOpenError, BreakerState
@@ -20,7 +17,8 @@ from atlas_common.token import Position
 from atlas_hotcache import entry
 from atlas_hotcache.config import CacheConfig, ValkeyConfig
 from atlas_hotcache.entry import Entry
-from atlas_hotcache.marks import CacheState, Outcome
+from atlas_hotcache.layout import PLAIN, Layout, cluster_layouts
+from atlas_hotcache.marks import CacheState, Move, Outcome
 from atlas_hotcache.ports import (
     CacheUnavailableError,
     Change,
@@ -29,10 +27,13 @@ from atlas_hotcache.ports import (
     Reading,
     ServerStatus,
 )
+from atlas_hotcache.valkey_client import Client, open_client
+from atlas_hotcache.valkey_url import Deployment, ValkeyUrl
 
 T = TypeVar("T")
 
-STATE_KEY = "cache:marks"
+_NOWHERE = Position(0, 0, 0)
+
 _KEYS_PER_SCRIPT_MAX = 500  # A script blocks the server while it runs.
 
 
@@ -54,28 +55,40 @@ class _Script:
         return cls(text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
 
 
+_LOOKUP = _Script.load("lookup")
+_STATUS = _Script.load("status")
 _FILL = _Script.load("fill")
 _INVALIDATE = _Script.load("invalidate")
 _FORGET = _Script.load("forget")
-
-
-def entity_key(tenant_id: int, entity_id: int) -> str:
-    """The key of an entity's entry. The tenant comes first: no id of one reaches another's."""
-    return f"entity:{tenant_id}:{entity_id}"
+# What speaks of the server, and not of the call.
+_FAILURES = (
+    RedisConnectionError,
+    RedisTimeoutError,
+    ClusterError,
+    RedisClusterException,  # redis-py's: no RedisError.
+    OSError,
+)
 
 
 class ValkeyCache:
-    """Commands with a bound on time and number, behind a breaker.
+    """One shard's scripts, with a bound on time and number, behind a breaker.
 
     Every method raises CacheUnavailableError when the server does not do as asked in time; whether
-    it did the thing is then unknown, and every command may be repeated.
+    it did the thing is then unknown, and every script may be repeated.
     """
 
-    def __init__(self, client: "redis.Redis", valkey: ValkeyConfig, cache: CacheConfig) -> None:
+    def __init__(
+        self,
+        client: Client,
+        layout: Layout,
+        slots: asyncio.Semaphore,
+        valkey: ValkeyConfig,
+        cache: CacheConfig,
+    ) -> None:
         self._client = client
+        self._layout = layout
+        self._slots = slots
         self._call_timeout = valkey.call_timeout_seconds
-        # As many as connections, so that the pool is never asked for more than it has.
-        self._slots = asyncio.Semaphore(valkey.connections_max)
         self._breaker = Breaker(valkey.failures_max, valkey.open_seconds)
         self._entry_ttl_ms = round(cache.entry_ttl_seconds * 1000)
         self._tombstone_ttl_ms = round(cache.tombstone_ttl_seconds * 1000)
@@ -83,23 +96,19 @@ class ValkeyCache:
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, valkey: ValkeyConfig, cache: CacheConfig) -> "AsyncIterator[ValkeyCache]":
-        """A cache on the configured server, which need not be there yet."""
-        client = redis.Redis.from_url(
-            valkey.url.get_secret_value(),
-            protocol=2,
-            max_connections=valkey.connections_max,
-            socket_timeout=valkey.call_timeout_seconds,
-            socket_connect_timeout=valkey.connect_timeout_seconds,
-            # Once more at once on a broken connection (after a restart of the server all pooled
-            # ones are), not on a timeout. Every command of ours may be repeated.
-            retry=Retry(NoBackoff(), 1, supported_errors=(RedisConnectionError,)),
-            client_name="atlas-hotcache",
+    async def open(
+        cls, valkey: ValkeyConfig, cache: CacheConfig
+    ) -> "AsyncIterator[tuple[ValkeyCache, ...]]":
+        """The shards of the configured deployment, which need not be there yet: one, but in a
+        cluster. Raises ValkeyUrlError."""
+        url = ValkeyUrl.parse(valkey.url.get_secret_value())
+        layouts = (
+            cluster_layouts(valkey.shards) if url.deployment is Deployment.CLUSTER else [PLAIN]
         )
-        try:
-            yield cls(client, valkey, cache)
-        finally:
-            await client.aclose()
+        # As many as connections, so that the pool is never asked for more than it has.
+        slots = asyncio.Semaphore(valkey.connections_max)
+        async with open_client(url, valkey) as client:
+            yield tuple(cls(client, layout, slots, valkey, cache) for layout in layouts)
 
     @property
     def is_open(self) -> bool:
@@ -107,28 +116,15 @@ class ValkeyCache:
         return self._breaker.state is not BreakerState.OPEN
 
     async def lookup(self, tenant_id: int, entity_ids: Sequence[int]) -> Lookup:
-        """Entries and the state they go with, of one moment.
-
-        A transaction, because the proof in marks.py speaks of one moment: marks read after the
-        entries may have moved past a flush that the entries read before do not reflect.
-        """
-        keys = [entity_key(tenant_id, entity_id) for entity_id in entity_ids]
-
-        async def read() -> Lookup:
-            async with self._client.pipeline(transaction=True) as pipeline:
-                pipeline.hgetall(STATE_KEY)
-                pipeline.time()
-                if keys:
-                    pipeline.mget(keys)
-                fields, (seconds, us), *rest = await pipeline.execute()
-            entries: dict[int, Entry] = {}
-            for entity_id, raw in zip(entity_ids, rest[0] if rest else (), strict=True):
-                found = None if raw is None else entry.decode(raw)
-                if found is not None:
-                    entries[entity_id] = found
-            return Lookup(_state(fields), entries, seconds * 1_000_000 + us)
-
-        return await self._call(read)
+        """Entries and the state they go with, of one moment."""
+        keys = [self._layout.entity_key(tenant_id, entity_id) for entity_id in entity_ids]
+        fields, (seconds, us), raws = await self._run(_LOOKUP, keys, [])
+        entries: dict[int, Entry] = {}
+        for entity_id, raw in zip(entity_ids, raws, strict=True):
+            found = None if raw is None else entry.decode(raw)
+            if found is not None:
+                entries[entity_id] = found
+        return Lookup(_state(fields), entries, int(seconds) * 1_000_000 + int(us))
 
     async def fill(
         self, tenant_id: int, lookup: Lookup, evicted_count: int | None, reading: Reading
@@ -142,7 +138,7 @@ class ValkeyCache:
         for position in reading.positions.values():
             positions += [position.lane, position.epoch, position.sequence]
         for batch in _batches(reading.entities):
-            keys = [entity_key(tenant_id, entity.entity_id) for entity in batch]
+            keys = [self._layout.entity_key(tenant_id, entity.entity_id) for entity in batch]
             arguments: list[str | int | bytes] = [
                 generation,
                 reading.source,
@@ -161,12 +157,31 @@ class ValkeyCache:
         """Put tombstones for the changes of this flush, then move its lane's mark if it is next."""
         batches = list(_batches(changes)) or [()]
         for batch in batches[:-1]:
-            await self._invalidate(position, batch, mark="no")
+            await self._put_tombstones(batch)
         return await self._invalidate(position, batches[-1], mark="mark")
 
     async def advance(self, position: Position, after: Position) -> Outcome:
         """Move a lane's mark to a later epoch's position, if it is still at `after`."""
         return await self._invalidate(position, (), mark="mark", after=_mark_text(after))
+
+    async def make_up(
+        self, generation: str, moves: Sequence[Move], changes: Sequence[Change]
+    ) -> bool:
+        """Put tombstones for all that changed on the way of these moves, then make the moves.
+
+        False if a mark was not where its move begins, or the generation has ended: then some
+        tombstones were put for nothing.
+        """
+        for batch in _batches(changes):
+            await self._put_tombstones(batch, generation=generation)
+        made = True
+        for move in moves:
+            after = "none" if move.after is None else _mark_text(move.after)
+            outcome = await self._invalidate(
+                move.position, (), mark="mark", after=after, generation=generation
+            )
+            made = made and outcome is Outcome.ADVANCED
+        return made
 
     async def forget(
         self, expected: CacheState | None, run_id: str, source: str, marks: Sequence[Position]
@@ -181,21 +196,22 @@ class ValkeyCache:
 
     async def status(self) -> ServerStatus:
         """The server's identity and memory, and the state."""
+        fields, run_id, evicted = await self._run(_STATUS, [], [])
+        return ServerStatus(_state(fields), run_id.decode(), int(evicted))
 
-        async def read() -> ServerStatus:
-            async with self._client.pipeline(transaction=True) as pipeline:
-                pipeline.hgetall(STATE_KEY)
-                pipeline.info("server")
-                pipeline.info("stats")
-                fields, server, stats = await pipeline.execute()
-            return ServerStatus(_state(fields), str(server["run_id"]), int(stats["evicted_keys"]))
-
-        return await self._call(read)
+    async def _put_tombstones(self, batch: Sequence[Change], *, generation: str = "") -> None:
+        await self._invalidate(_NOWHERE, batch, mark="no", generation=generation)
 
     async def _invalidate(
-        self, position: Position, batch: Sequence[Change], *, mark: str, after: str = ""
+        self,
+        position: Position,
+        batch: Sequence[Change],
+        *,
+        mark: str,
+        after: str = "",
+        generation: str = "",
     ) -> Outcome:
-        keys = [entity_key(change.tenant_id, change.entity_id) for change in batch]
+        keys = [self._layout.entity_key(change.tenant_id, change.entity_id) for change in batch]
         arguments: list[str | int | bytes] = [
             self._tombstone_ttl_ms,
             mark,
@@ -203,6 +219,7 @@ class ValkeyCache:
             position.epoch,
             position.sequence,
             after,
+            generation,
             *(entry.version_text(change.version) for change in batch),
         ]
         outcome, _ = await self._run(_INVALIDATE, keys, arguments)
@@ -211,14 +228,13 @@ class ValkeyCache:
     async def _run(
         self, script: _Script, keys: Sequence[str], arguments: Sequence[str | int | bytes]
     ) -> Any:
-        parts = (len(keys) + 1, STATE_KEY, *keys, *arguments)
+        parts = (len(keys) + 1, self._layout.state_key, *keys, *arguments)
 
         async def run() -> Any:
-            client: Any = self._client  # Its commands are typed for both of its kinds at once.
             try:
-                return await client.evalsha(script.digest, *parts)
+                return await self._client.execute("EVALSHA", script.digest, *parts)
             except NoScriptError:  # A server that was started anew.
-                return await client.eval(script.text, *parts)
+                return await self._client.execute("EVAL", script.text, *parts)
 
         return await self._call(run)
 
@@ -227,14 +243,15 @@ class ValkeyCache:
         try:
             # The time limit inside the breaker's block: there it is a failure, outside it would
             # look like a cancellation.
-            with self._breaker.call(RedisConnectionError, RedisTimeoutError, OSError):
+            with self._breaker.call(*_FAILURES):
                 async with asyncio.timeout(self._call_timeout):
                     return await command()
         except BreakerOpenError as error:
             raise CacheUnavailableError("the cache has failed repeatedly") from error
         except TimeoutError as error:
+            self._client.suspect()
             raise CacheUnavailableError("the cache does not answer in time") from error
-        except (RedisError, OSError) as error:
+        except (RedisError, RedisClusterException, OSError) as error:
             raise CacheUnavailableError("the cache is unreachable") from error
         finally:
             self._slots.release()
@@ -256,10 +273,14 @@ def _mark_text(mark: Position) -> str:
     return f"{mark.epoch}:{mark.sequence}"
 
 
-def _state(fields: dict[bytes, bytes]) -> CacheState | None:
-    """The state, or None if it is missing or not whole: then nothing is believed."""
-    text = {name.decode(): value.decode() for name, value in fields.items()}
+def _state(pairs: Sequence[bytes]) -> CacheState | None:
+    """The state, or None if it is missing or not whole: then nothing is believed.
+
+    `pairs`: names and values by turns, as a script answers a hash.
+    """
     try:
+        texts = [part.decode() for part in pairs]
+        text = dict(zip(texts[::2], texts[1::2], strict=True))
         generation, run_id, source = text.pop("generation"), text.pop("run_id"), text.pop("source")
         marks: dict[int, Position] = {}
         seen: dict[int, Position] = {}

@@ -1,29 +1,50 @@
 """What the hotcache service can be told."""
 
-from pydantic import Field, SecretStr, model_validator
+from dataclasses import fields
+
+from pydantic import Field, SecretStr, field_validator, model_validator
 
 from atlas_common.config import DatabaseConfig, Section, ServiceConfig, TokenConfig
+from atlas_hotcache.promotion.policy import Mode, Rules
+from atlas_hotcache.valkey_url import FORMS, ValkeyUrl
 
 
 class ValkeyConfig(Section):
-    """The Valkey (or Redis) server that holds the cache."""
+    """The Valkey (or Redis) server, servers with sentinels, or cluster, that holds the cache."""
 
-    url: SecretStr = Field(description="As redis://:password@host:port/0, or rediss:// for TLS.")
+    url: SecretStr = Field(description=f"As {FORMS}.")
+    shards: int = Field(
+        default=16,
+        ge=1,
+        le=256,
+        description="In a cluster: into how many slots the tenants are spread. Costs a script each"
+        " for every flush. A change makes the cache begin empty.",
+    )
     connect_timeout_seconds: float = Field(
         default=0.1, gt=0, description="How long connecting may take."
     )
     call_timeout_seconds: float = Field(
         default=0.1,
         gt=0,
-        description="How long one command or script may take; Postgres answers when it takes more.",
+        description="How long one script may take; Postgres answers when it takes more.",
     )
-    connections_max: int = Field(default=32, ge=1, description="Most connections, and commands.")
+    connections_max: int = Field(
+        default=32,
+        ge=1,
+        description="Most scripts at a time, and connections; in a cluster, to each node.",
+    )
     failures_max: int = Field(
         default=5, ge=1, description="Failures in a row after which the server is left alone."
     )
     open_seconds: float = Field(
         default=1.0, gt=0, description="For how long it is left alone before it is tried again."
     )
+
+    @field_validator("url")
+    @classmethod
+    def _is_a_valkey_url(cls, url: SecretStr) -> SecretStr:
+        ValkeyUrl.parse(url.get_secret_value())
+        return url
 
 
 class CacheConfig(Section):
@@ -46,6 +67,18 @@ class CacheConfig(Section):
         gt=0,
         description="How long a flush may be missing here before everything is forgotten.",
     )
+    catch_up_seconds: float = Field(
+        default=0.3,
+        gt=0,
+        description="How long a flush may be missing here before the primary is asked what it"
+        " changed, so that nothing else need be forgotten.",
+    )
+    catch_up_entities_max: int = Field(
+        default=20_000,
+        ge=0,
+        description="Missed flushes that changed more entities than this are not made up for:"
+        " everything is forgotten. 0 makes up for none.",
+    )
     max_staleness_default_seconds: float = Field(
         default=3.0, gt=0, description="What a call accepts that names no max_staleness."
     )
@@ -56,6 +89,16 @@ class CacheConfig(Section):
         default=100_000,
         ge=1,
         description="A flush that changed more entities than this makes the cache forget all.",
+    )
+    checked_share: float = Field(
+        default=0.01,
+        ge=0,
+        le=1,
+        description="Share of the entities answered from the cache that are compared with the"
+        " primary; 0 compares none.",
+    )
+    checks_per_second_max: float = Field(
+        default=2.0, gt=0, description="Most comparisons a second, whatever the share."
     )
 
     @model_validator(mode="after")
@@ -150,6 +193,87 @@ class IndexingJobConfig(ServiceConfig):
     )
 
 
+class PromotionConfig(Section):
+    """Whether attributes are promoted and demoted by how they are read and written, and when."""
+
+    mode: Mode = Field(
+        default=Mode.OFF,
+        description="off; dry_run: decisions are entered into the audit log only; or on.",
+    )
+    window_hours: int = Field(
+        default=24, ge=1, le=336, description="How many full hours back reads are looked at."
+    )
+    hours_min: int = Field(
+        default=6, ge=1, description="In how many of them reads must have been counted at least."
+    )
+    interval_seconds: float = Field(
+        default=3600.0, gt=0, description="How often all attributes are evaluated."
+    )
+    poll_seconds: float = Field(
+        default=30.0, gt=0, description="How often it is asked whether that is due."
+    )
+    lease_seconds: float = Field(
+        default=60.0, ge=5, description="How long after a process's death another may evaluate."
+    )
+    sample_pages_max: int = Field(
+        default=4_000, ge=1, description="Pages of points read to estimate what is written."
+    )
+    promote_score: float = Field(
+        default=2.0, gt=0, description="Cold attributes with this score or more are promoted."
+    )
+    promote_percentile: float = Field(
+        default=50.0, gt=0, le=100, description="Of the scores of hours, for promotions."
+    )
+    demote_score: float = Field(
+        default=0.5, ge=0, description="Hot attributes with this score or less are demoted."
+    )
+    demote_percentile: float = Field(
+        default=90.0, gt=0, le=100, description="Of the scores of hours, for demotions."
+    )
+    filter_weight: float = Field(
+        default=20.0, ge=0, description="As how many reads a filter over the attribute counts."
+    )
+    scope_weight: float = Field(
+        default=1.0,
+        ge=0,
+        description="As how much of a read of a hot attribute a read of whatever is hot counts.",
+    )
+    point_weight: float = Field(
+        default=0.1, ge=0, description="How many reads projecting a point is worth."
+    )
+    idle_reads_per_hour: float = Field(
+        default=60.0, gt=0, description="How many reads an hour being hot is worth at all."
+    )
+    dwell_hours: float = Field(
+        default=6.0, ge=0, description="How long an attribute stays what it has become."
+    )
+    confirmations: int = Field(
+        default=3, ge=1, le=100, description="Evaluations in a row that must wish for a change."
+    )
+    hot_max: int = Field(
+        default=50, ge=0, description="Hot attributes of a tenant up to which it is promoted."
+    )
+    changes_max: int = Field(
+        default=2,
+        ge=1,
+        description="Promotions, and demotions, of a tenant in one evaluation.",
+    )
+
+    @model_validator(mode="after")
+    def _never_asks_for_both(self) -> "PromotionConfig":
+        if self.demote_score >= self.promote_score:
+            raise ValueError("demote_score is not below promote_score: attributes would flap")
+        if self.demote_percentile < self.promote_percentile:
+            raise ValueError("demote_percentile is below promote_percentile: attributes would flap")
+        if self.hours_min > self.window_hours:
+            raise ValueError("hours_min is above window_hours")
+        return self
+
+    def rules(self) -> Rules:
+        """What the policy goes by."""
+        return Rules(**{field.name: getattr(self, field.name) for field in fields(Rules)})
+
+
 class Config(ServiceConfig):
     """Settings of the hotcache service."""
 
@@ -164,4 +288,7 @@ class Config(ServiceConfig):
     )
     indexing: IndexingConfig = Field(
         default_factory=IndexingConfig, description="Indexes of cold attributes."
+    )
+    promotion: PromotionConfig = Field(
+        default_factory=PromotionConfig, description="Promoting and demoting by reads."
     )

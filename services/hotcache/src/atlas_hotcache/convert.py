@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import DecodeError
 
 from atlas.hotcache.v1 import hotcache_service_pb2 as pb
 from atlas.type.v1 import consistency_pb2
@@ -79,6 +80,18 @@ class Shown:
         return not self.is_complete if known is None else known.is_hot
 
 
+def holds(cached: bytes, row: HotRow) -> bool:
+    """Whether an entry's body has every value of the row, just as it would be cached now."""
+    message = pb.HotEntity()
+    try:
+        message.ParseFromString(cached)
+    except DecodeError:
+        return False
+    held = {value.attribute: value.SerializeToString() for value in message.values}
+    wanted = pb.HotEntity.FromString(body(row)).values
+    return all(held.get(value.attribute) == value.SerializeToString() for value in wanted)
+
+
 def entities_response(answer: Answer, shown: Shown) -> pb.GetEntitiesResponse:
     """The answer with the attributes that are shown."""
     response = pb.GetEntitiesResponse(
@@ -152,6 +165,9 @@ def status_response(
         invalidations_total=counts.invalidations,
         fills_refused_total=counts.fills_refused,
         generations_total=counts.generations,
+        caught_up_flushes_total=counts.caught_up_flushes,
+        checks_total=counts.checks,
+        inconsistencies_total=counts.inconsistencies,
     )
     if math.isfinite(proof.lag_seconds):
         response.lag.CopyFrom(duration(proof.lag_seconds))

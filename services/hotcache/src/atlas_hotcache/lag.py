@@ -60,6 +60,11 @@ class PollHistory:
         return self._polls[-1].view.source if self._polls else None
 
     @property
+    def positions(self) -> Mapping[int, Position]:
+        """Where the lanes were last."""
+        return self._polls[-1].view.positions if self._polls else {}
+
+    @property
     def claims(self) -> Claims:
         """The claims as they were known last: they only grow, so they serve older polls too."""
         return self._polls[-1].view.claims if self._polls else NO_CLAIMS

@@ -12,11 +12,15 @@ Why it holds, for a flush F of a lane whose mark has passed F, and an entry E re
   in the order of its commits, so then E has seen F. If E came later, the fill was let in for one of
   two reasons. Either its snapshot's positions were at or beyond all marks: it has seen F. Or no
   newer tombstone was there: then F was not applied after the fill began (tombstones outlive fills,
-  and none was evicted meanwhile), so it was before, and F had committed before it was applied.
+  none was evicted meanwhile, and it is still the same server that counts both), so it was before,
+  and F had committed before it was applied.
 - F was at or before the positions a new generation began with. They were read from the primary
   before the generation came to be, and E's fill looked up the generation before it took its
   snapshot: primary's positions read, generation changed, fill looked it up, snapshot taken. A fill
   that began under the former generation still names it, and is refused.
+
+Who tells of a flush does not matter. Ingest does, right after the commit; if it does not, the
+primary's own record of the flush does (see watcher.py): the same tombstones before the same mark.
 
 All of this is said of one history of the primary. A crash, or a failover, makes another one, which
 lacks the newest commits (flushes commit asynchronously) and has a name of its own, the source. A
@@ -29,7 +33,7 @@ A lane without a mark counts as being at sequence 0, where every lane begins: se
 continuous over epochs, so nothing of the lane has been flushed if that is where the primary is.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -125,6 +129,51 @@ def lost(state: CacheState, positions: Mapping[int, Position], claims: Claims) -
         elif position.sequence < held.sequence or position.epoch < held.epoch or claims.lose(held):
             return held
     return None
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """A lane's mark may move from `after` (None: there is no mark) to the position."""
+
+    position: Position
+    after: Position | None
+
+
+def moves_over(
+    marks: Marks,
+    positions: Mapping[int, Position],
+    claims: Claims,
+    known: Collection[tuple[int, int]],
+) -> tuple[list[Move], Position | None]:
+    """How the marks get to the positions over flushes that are known, by lane and sequence.
+
+    And a position that a mark does not get to, because a flush on the way is not known, or because
+    the mark is not of the positions' history; None if all do.
+    """
+    moves: list[Move] = []
+    unknown: Position | None = None
+    for position in positions.values():
+        if reached(marks, position, claims):
+            continue
+        mark = marks.get(position.lane)
+        is_kept = mark is None or mark.epoch == position.epoch or claims.keep(mark)
+        first = 1 if mark is None else mark.sequence + 1
+        way = range(first, position.sequence + 1)
+        if is_kept and way and all((position.lane, sequence) in known for sequence in way):
+            moves.append(Move(position, mark))
+        else:
+            unknown = position
+    return moves, unknown
+
+
+def is_between(position: Position, moves: Iterable[Move]) -> bool:
+    """Whether one of the moves passes the position or ends there."""
+    return any(
+        move.position.lane == position.lane
+        and position.sequence <= move.position.sequence
+        and (move.after is None or position.sequence > move.after.sequence)
+        for move in moves
+    )
 
 
 class Outcome(StrEnum):

@@ -16,6 +16,15 @@ _FILLS = telemetry.metrics.counter("atlas.hotcache.fills", "1", "Fills, by outco
 _GENERATIONS = telemetry.metrics.counter(
     "atlas.hotcache.generations", "1", "Times the whole cache was distrusted."
 )
+_CAUGHT_UP = telemetry.metrics.counter(
+    "atlas.hotcache.caught_up", "1", "Flushes that nobody told of, made up for from the primary."
+)
+_CHECKS = telemetry.metrics.counter(
+    "atlas.hotcache.checks", "1", "Hits compared with the primary, by outcome."
+)
+_INCONSISTENCIES = telemetry.metrics.counter(
+    "atlas.hotcache.inconsistencies", "1", "Hits that the stated lag does not explain."
+)
 
 
 @dataclass(slots=True)
@@ -27,6 +36,9 @@ class Counts:
     invalidations: int = 0
     fills_refused: int = 0
     generations: int = 0
+    caught_up_flushes: int = 0
+    checks: int = 0
+    inconsistencies: int = 0
 
     def answered(self, hits: int, misses: int) -> None:
         """A call was answered with this many entities from either side."""
@@ -58,3 +70,16 @@ class Counts:
         """A new generation began."""
         self.generations += 1
         _GENERATIONS.add(1)
+
+    def caught_up(self, flush_count: int) -> None:
+        """So many flushes were made up for."""
+        self.caught_up_flushes += flush_count
+        _CAUGHT_UP.add(flush_count)
+
+    def checked(self, outcome: str, *, is_inconsistent: bool) -> None:
+        """A hit was compared with the primary."""
+        self.checks += 1
+        _CHECKS.add(1, {"outcome": outcome})
+        if is_inconsistent:
+            self.inconsistencies += 1
+            _INCONSISTENCIES.add(1)

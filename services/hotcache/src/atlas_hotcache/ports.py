@@ -9,7 +9,7 @@ from atlas_common.token import Position
 from atlas_common.values import DataType, Scalar
 from atlas_hotcache.entry import Entry
 from atlas_hotcache.lag import PrimaryView
-from atlas_hotcache.marks import CacheState, Outcome
+from atlas_hotcache.marks import CacheState, Move, Outcome
 
 
 class CacheUnavailableError(Exception):
@@ -87,6 +87,22 @@ class Change(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
+class MissedFlush:
+    """A flush that the primary remembers: where it was, and what it changed."""
+
+    position: Position
+    changes: tuple[Change, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Missed:
+    """How far a snapshot's lanes were, and flushes on the way there. Some may be missing."""
+
+    view: PrimaryView
+    flushes: tuple[MissedFlush, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class FillResult:
     """How many entries a fill stored, and how many lost to something newer."""
 
@@ -111,12 +127,22 @@ class Primary(Protocol):
     ) -> PrimaryRead:
         """Rows of a snapshot that holds the positions. Raises what calls may fail with."""
 
+    async def peek(self, tenant: Tenant, entity_id: int) -> PrimaryRead:
+        """One row, for nobody who waits for it. Raises PrimaryUnavailableError."""
+
     async def view(self) -> PrimaryView:
         """How far the lanes are. Raises PrimaryUnavailableError."""
 
+    async def missed(self, after: Mapping[int, int], changes_max: int) -> Missed:
+        """What the primary remembers of flushes after these sequences, by lane.
+
+        No flushes at all where they changed more than `changes_max`. Raises
+        PrimaryUnavailableError.
+        """
+
 
 class Cache(Protocol):
-    """The cache; see ValkeyCache. Everything raises CacheUnavailableError."""
+    """One shard of the cache; see ValkeyCache. Everything raises CacheUnavailableError."""
 
     async def lookup(self, tenant_id: int, entity_ids: Sequence[int]) -> Lookup: ...
 
@@ -127,6 +153,10 @@ class Cache(Protocol):
     async def invalidate(self, position: Position, changes: Sequence[Change]) -> Outcome: ...
 
     async def advance(self, position: Position, after: Position) -> Outcome: ...
+
+    async def make_up(
+        self, generation: str, moves: Sequence[Move], changes: Sequence[Change]
+    ) -> bool: ...
 
     async def forget(
         self, expected: CacheState | None, run_id: str, source: str, marks: Sequence[Position]

@@ -38,3 +38,18 @@ FROM (
     FROM lane_epochs
 ) AS claims
 WHERE claim_rank <= 64
+
+-- name: missed_flushes
+-- What the latest flushes after these sequences changed, lane by lane; nothing at all if that is more than so many
+-- entities. A flush that is not remembered, or changed too much to be, is not among them.
+WITH after AS MATERIALIZED (
+    SELECT * FROM unnest(%(lanes)s::smallint[], %(sequences)s::bigint[]) AS a (lane, sequence)
+), missed AS MATERIALIZED (
+    SELECT r.lane, r.slot, r.epoch, r.sequence, r.entity_count
+    FROM after AS a JOIN recent_flushes AS r ON r.lane = a.lane AND r.sequence > a.sequence
+)
+SELECT r.lane, r.epoch, r.sequence, r.changed_tenants, r.changed_entities, r.changed_versions
+FROM missed AS m JOIN recent_flushes AS r ON r.lane = m.lane AND r.slot = m.slot
+WHERE r.changed_tenants IS NOT NULL
+  AND (SELECT sum(entity_count) FROM missed) <= %(changes_max)s::bigint
+ORDER BY r.lane, r.sequence

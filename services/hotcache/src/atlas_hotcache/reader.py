@@ -12,7 +12,6 @@ from atlas_hotcache.lag import NO_PROOF, PollHistory, Proof
 from atlas_hotcache.marks import CacheState, first_unreached
 from atlas_hotcache.metrics import Counts
 from atlas_hotcache.ports import (
-    Cache,
     CacheUnavailableError,
     Entity,
     HotRow,
@@ -21,6 +20,8 @@ from atlas_hotcache.ports import (
     PrimaryRead,
     Reading,
 )
+from atlas_hotcache.sampler import Sampler
+from atlas_hotcache.shards import Shard, Shards
 from atlas_hotcache.watcher import Watcher
 
 _RETRY_AFTER_SECONDS = 0.1
@@ -66,8 +67,9 @@ class Reader:
     def __init__(
         self,
         primary: Primary,
-        cache: Cache,
+        shards: Shards,
         watcher: Watcher,
+        sampler: Sampler,
         *,
         encode: Callable[[HotRow], bytes],
         reads_max: int,
@@ -75,8 +77,9 @@ class Reader:
         counts: Counts,
     ) -> None:
         self._primary = primary
-        self._cache = cache
+        self._shards = shards
         self._watcher = watcher
+        self._sampler = sampler
         self._encode = encode
         self._reads_max = reads_max
         self._read_count = 0
@@ -92,9 +95,10 @@ class Reader:
         positions, and whatever else reading it raises.
         """
         asked = self._clock()
-        evicted_count = self._watcher.evicted_count  # Before the look-up: see fill.lua.
+        shard = self._shards.of(tenant.id)
+        evicted_count = shard.evicted_count  # Before the look-up: see fill.lua.
         ids = tuple(dict.fromkeys(entity_ids))
-        lookup, bypass_reason = await self._look(tenant, ids)
+        lookup, bypass_reason = await self._look(shard, tenant, ids)
         proof = NO_PROOF
         if not bypass_reason:
             proof, bypass_reason = judge(lookup.state, self._watcher.history, self._clock(), demand)
@@ -103,7 +107,9 @@ class Reader:
         missing = tuple(entity_id for entity_id in ids if entity_id not in found)
         if bypass_reason:
             self._counts.bypassed()
-        if not found:
+        if found:
+            self._sampler.offer(tenant, lookup, found)
+        else:
             proof = Proof(0.0, 2**63 - 1)
         if missing:
             # What passed since the question makes no read under way older than it was then.
@@ -121,9 +127,9 @@ class Reader:
             bypass_reason=bypass_reason,
         )
 
-    async def _look(self, tenant: Tenant, ids: Sequence[int]) -> tuple[Lookup, str]:
+    async def _look(self, shard: Shard, tenant: Tenant, ids: Sequence[int]) -> tuple[Lookup, str]:
         try:
-            return await self._cache.lookup(tenant.id, ids), ""
+            return await shard.cache.lookup(tenant.id, ids), ""
         except CacheUnavailableError as error:
             return Lookup(None, {}, 0), str(error)
 
@@ -187,7 +193,8 @@ class Reader:
             self._watcher.wake()
             return
         try:
-            result = await self._cache.fill(tenant.id, lookup, evicted_count, reading)
+            cache = self._shards.of(tenant.id).cache
+            result = await cache.fill(tenant.id, lookup, evicted_count, reading)
         except CacheUnavailableError:
             self._counts.fill_failed(len(reading.entities))
         else:

@@ -1,7 +1,7 @@
 """The primary: the projection, and how far its lanes are."""
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import psycopg
@@ -10,6 +10,7 @@ from atlas_common.db import (
     Database,
     Freshness,
     Isolation,
+    ReadConnection,
     load_queries,
     tenant_snapshot,
 )
@@ -19,9 +20,20 @@ from atlas_common.token import Position
 from atlas_common.values import DataType, from_hot_text
 from atlas_hotcache.lag import PrimaryView
 from atlas_hotcache.marks import Claims
-from atlas_hotcache.ports import HotRow, HotValue, PrimaryRead, PrimaryUnavailableError
+from atlas_hotcache.ports import (
+    Change,
+    HotRow,
+    HotValue,
+    Missed,
+    MissedFlush,
+    PrimaryRead,
+    PrimaryUnavailableError,
+)
 
-Q = load_queries("atlas_hotcache", expect={"hot_values", "lane_positions", "lane_claims"})
+Q = load_queries(
+    "atlas_hotcache",
+    expect={"hot_values", "lane_positions", "lane_claims", "missed_flushes"},
+)
 
 
 class PrimaryStore:
@@ -38,6 +50,18 @@ class PrimaryStore:
 
         Raises BehindError, PositionLostError when it does not; other ServiceErrors, psycopg.Error.
         """
+        return await self._read(tenant, entity_ids, positions)
+
+    async def peek(self, tenant: Tenant, entity_id: int) -> PrimaryRead:
+        """One row, for nobody who waits for it. Raises PrimaryUnavailableError."""
+        try:
+            return await self._read(tenant, [entity_id], ())
+        except (ServiceError, psycopg.Error) as error:
+            raise PrimaryUnavailableError(str(error)) from error
+
+    async def _read(
+        self, tenant: Tenant, entity_ids: Sequence[int], positions: tuple[Position, ...]
+    ) -> PrimaryRead:
         fresh = Freshness(positions=positions)
         parameters = {"tenant_id": tenant.id, "entity_ids": list(entity_ids)}
         async with tenant_snapshot(self._database, tenant, fresh=fresh) as snapshot:
@@ -63,13 +87,39 @@ class PrimaryStore:
     async def _view(self) -> PrimaryView:
         isolation = Isolation.REPEATABLE_READ
         async with self._database.transaction(read_only=True, isolation=isolation) as connection:
-            sent = self._clock()  # Before the first query, which takes the snapshot.
-            cursor = await connection.execute(Q["lane_positions"], {})
-            lanes = await cursor.fetchall()
-            cursor = await connection.execute(Q["lane_claims"], {})
-            claims: dict[int, dict[int, int]] = {}
-            for lane, epoch, first_sequence in await cursor.fetchall():
-                claims.setdefault(lane, {})[epoch] = first_sequence
+            return await self._viewed(connection)
+
+    async def missed(self, after: Mapping[int, int], changes_max: int) -> Missed:
+        """Flushes after these sequences, and how far the lanes were in the same snapshot.
+
+        Raises PrimaryUnavailableError.
+        """
+        try:
+            return await self._missed(after, changes_max)
+        except (ServiceError, psycopg.Error) as error:
+            raise PrimaryUnavailableError(str(error)) from error
+
+    async def _missed(self, after: Mapping[int, int], changes_max: int) -> Missed:
+        parameters = {
+            "lanes": list(after),
+            "sequences": list(after.values()),
+            "changes_max": changes_max,
+        }
+        isolation = Isolation.REPEATABLE_READ
+        async with self._database.transaction(read_only=True, isolation=isolation) as connection:
+            view = await self._viewed(connection)
+            cursor = await connection.execute(Q["missed_flushes"], parameters)
+            flushes = tuple(_missed_flush(*row) for row in await cursor.fetchall())
+        return Missed(view, flushes)
+
+    async def _viewed(self, connection: ReadConnection) -> PrimaryView:
+        sent = self._clock()  # Before the first query, which takes the snapshot.
+        cursor = await connection.execute(Q["lane_positions"], {})
+        lanes = await cursor.fetchall()
+        cursor = await connection.execute(Q["lane_claims"], {})
+        claims: dict[int, dict[int, int]] = {}
+        for lane, epoch, first_sequence in await cursor.fetchall():
+            claims.setdefault(lane, {})[epoch] = first_sequence
         return PrimaryView(
             sent=sent,
             as_of_us=lanes[0][0],
@@ -77,6 +127,11 @@ class PrimaryStore:
             positions=_positions(row[2:] for row in lanes),
             claims=Claims(claims),
         )
+
+
+def _missed_flush(lane: int, epoch: int, sequence: int, *changed: Sequence[int]) -> MissedFlush:
+    changes = tuple(Change(*change) for change in zip(*changed, strict=True))
+    return MissedFlush(Position(lane, epoch, sequence), changes)
 
 
 def _positions(rows: Iterable[tuple[Any, ...]]) -> dict[int, Position]:

@@ -1,6 +1,8 @@
 """The query service's process."""
 
+import random
 import time
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 
 from atlas.hotcache.v1 import hotcache_service_pb2
@@ -12,7 +14,7 @@ from atlas_common import telemetry
 from atlas_common.breaker import Breaker
 from atlas_common.catalog import Catalog
 from atlas_common.config import DatabaseConfig, load
-from atlas_common.db import PostgresTenants, PrimaryClock, PrimaryClockPoller
+from atlas_common.db import Database, PostgresTenants, PrimaryClock, PrimaryClockPoller
 from atlas_common.rpc import (
     authenticator,
     interceptors,
@@ -22,9 +24,11 @@ from atlas_common.rpc import (
     serve,
 )
 from atlas_common.token import TokenSigner
+from atlas_query.access.flusher import AccessFlusher
+from atlas_query.access.sampler import AccessSampler
 from atlas_query.admission import Admission
 from atlas_query.analytics import Aggregates
-from atlas_query.config import Config, RouterConfig
+from atlas_query.config import AccessConfig, Config, RouterConfig
 from atlas_query.downsampled import DownsampledHistory
 from atlas_query.endpoint import Endpoint
 from atlas_query.explain import Explainer
@@ -67,17 +71,17 @@ async def main() -> None:
         warehouse = await _warehouse(stack, config)
         survey = Survey(router, tracker, hot, warehouse, config.router.status_timeout_seconds)
         watches = Watches(router, catalog, tracker, config.watch)
+        access = _access(config.access)
         servicer = QueryServicer(
             Reads(router, catalog, hot, cold_find_seconds_max=config.router.cold_find_seconds_max),
-            near=NearCache(
-                config.router.near_seconds, query_service_pb2.EntityState.ByteSize, time.monotonic
-            ),
+            near=NearCache(config.router.near_seconds, len, time.monotonic),
             downsampled=DownsampledHistory(router, catalog),
             aggregates=Aggregates(warehouse, catalog),
             tiers=Tiers(router, hot, warehouse, config.router.status_timeout_seconds),
             watches=watches,
             waits=Waits(survey, time.monotonic),
             explainer=Explainer(survey, config.router.primary_reads_max, time.monotonic),
+            access=access,
             signer=TokenSigner.from_config(config.token),
             message_bytes_max=config.rpc.max_message_bytes,
         )
@@ -101,6 +105,7 @@ async def main() -> None:
                     primary, PrimaryClockPoller(primary.database, clock), tracker, config.router
                 ).run,
                 "watches": watches.run,
+                **_flushing(access, primary.database, config.access),
                 **{poller.endpoint.name: poller.run for poller in pollers},
             },
         )
@@ -131,6 +136,20 @@ async def _warehouse(stack: AsyncExitStack, config: Config) -> Warehouse | None:
     service = reconciler_service_pb2.DESCRIPTOR.services_by_name["ReconcilerService"]
     channel = await stack.enter_async_context(open_channel(config.reconciler, services=[service]))
     return Warehouse(ReconcilerServiceStub(channel), _breaker(config.router))
+
+
+def _access(config: AccessConfig) -> AccessSampler | None:
+    if config.sample_every == 0:
+        return None
+    return AccessSampler(config.sample_every, config.names_max, random.random)
+
+
+def _flushing(
+    access: AccessSampler | None, primary: Database, config: AccessConfig
+) -> dict[str, Callable[[], Awaitable[None]]]:
+    if access is None:
+        return {}
+    return {"access": AccessFlusher(access, primary, config.flush_seconds).run}
 
 
 def _breaker(config: RouterConfig) -> Breaker:

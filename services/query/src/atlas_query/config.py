@@ -103,6 +103,22 @@ class WatchConfig(Section):
         return self
 
 
+class AccessConfig(Section):
+    """How it is counted what callers ask for."""
+
+    sample_every: int = Field(
+        default=8,
+        ge=0,
+        description="One read in so many is counted, so many times (every filter is); 0: none.",
+    )
+    flush_seconds: float = Field(
+        default=10.0, gt=0, description="How often the primary is told what was counted."
+    )
+    names_max: int = Field(
+        default=20_000, ge=1, le=100_000, description="Names of attributes held in between."
+    )
+
+
 class Config(ServiceConfig):
     """Settings of the query service: reads at the consistency the caller asks for."""
 
@@ -121,6 +137,9 @@ class Config(ServiceConfig):
     token: TokenConfig = Field(description="Keys of freshness tokens and page tokens.")
     router: RouterConfig = Field(default_factory=RouterConfig, description="How reads are routed.")
     watch: WatchConfig = Field(default_factory=WatchConfig, description="How entities are watched.")
+    access: AccessConfig = Field(
+        default_factory=AccessConfig, description="How it is counted what callers ask for."
+    )
 
     @model_validator(mode="after")
     def _names_differ(self) -> "Config":

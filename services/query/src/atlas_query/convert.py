@@ -4,6 +4,7 @@ Everything a request can have wrong in itself is refused here, naming the field.
 """
 
 import math
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC
 
@@ -91,6 +92,7 @@ _AGGREGATIONS = {
     Function.MIN: warehouse_pb.AGGREGATION_MIN,
     Function.MAX: warehouse_pb.AGGREGATION_MAX,
 }
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _BUCKET_US_MAX = 100 * 366 * 86_400 * 1_000_000
 
 
@@ -185,7 +187,7 @@ def entity_keys(keys: Iterable[str], field: str) -> list[str]:
 def entity_key(key: str, field: str) -> str:
     """The key itself, if it can be one."""
     size = len(key.encode())
-    if not 1 <= size <= ENTITY_KEY_BYTES_MAX or any(ord(c) < 0x20 or ord(c) == 0x7F for c in key):
+    if not 1 <= size <= ENTITY_KEY_BYTES_MAX or _CONTROL.search(key):
         raise errors.invalid_argument(
             "ENTITY_KEY_INVALID",
             f"an entity's key has 1 to {ENTITY_KEY_BYTES_MAX} bytes and no control characters;"
@@ -267,6 +269,11 @@ def entity_states(entities: Iterable[EntityReadings]) -> Iterator[pb.EntityState
             entity_id=entity.entity_id,
             readings=[reading(item) for item in entity.readings],
         )
+
+
+def encoded_entity(state: pb.EntityState) -> bytes:
+    """The encoding of a GetEntitiesResponse that has this entity alone."""
+    return pb.GetEntitiesResponse(entities=[state]).SerializeToString()
 
 
 def reading(item: Reading) -> pb.Reading:

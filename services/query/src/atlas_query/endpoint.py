@@ -16,7 +16,6 @@ from atlas_common.breaker import Breaker, BreakerState, Permit
 from atlas_common.db import Beat, BehindError, Freshness, ReadConnection, tenant_snapshot
 from atlas_common.errors import ServiceError
 from atlas_common.tenant import Tenant
-from atlas_query import store
 from atlas_query.admission import Admission
 from atlas_query.policy import Miss
 from atlas_query.time_limit import within
@@ -166,8 +165,13 @@ class Endpoint:
             snapshot = await stack.enter_async_context(
                 tenant_snapshot(self.database, tenant, fresh=fresh)
             )
-            held = await store.held_positions(snapshot.connection)
-            return Serving(self.name, snapshot.connection, snapshot.beat, *held)
+            return Serving(
+                self.name,
+                snapshot.connection,
+                snapshot.beat,
+                snapshot.begun_at,
+                snapshot.positions,
+            )
 
         try:
             serving = await within(self._open_timeout_seconds, opened)

@@ -1,15 +1,6 @@
 -- The query service's SQL. Values come as seven columns in the order of atlas_common.values.DataType; a time
 -- is its microseconds since the epoch, a JSON value its text.
 
--- name: held_positions
--- How far each lane is flushed in this snapshot; and the transaction's beginning by the server's clock.
-SELECT
-    transaction_timestamp() AS begun_at,
-    coalesce(array_agg(f.lane ORDER BY f.lane), '{}') AS lanes,
-    coalesce(array_agg(f.epoch ORDER BY f.lane), '{}') AS epochs,
-    coalesce(array_agg(f.sequence ORDER BY f.lane), '{}') AS sequences
-FROM flush_positions AS f;
-
 -- name: tier_progress
 -- The newest heartbeat a replica has replayed, and how far each lane is flushed there.
 SELECT
@@ -384,3 +375,9 @@ CROSS JOIN LATERAL (
     ORDER BY p.event_time DESC, p.ingested_at DESC, p.ctid DESC
     LIMIT 1
 ) AS v;
+
+-- name: record_access
+-- Adds what was asked for, of all tenants at once: the function runs as one who may, and answers nothing.
+SELECT record_attribute_access(
+    %(tenant_ids)s::integer [], %(names)s::text [], %(reads)s::bigint [], %(filters)s::bigint []
+)

@@ -14,6 +14,8 @@ from atlas_query.consistency import Consistency
 from atlas_query.definitions import definitions
 from atlas_query.endpoint import Serving
 from atlas_query.filters import (
+    ColdMatch,
+    Match,
     attribute_names,
     check_filter,
     compile_cold_filter,
@@ -105,10 +107,11 @@ class Reads:
         self, tenant: Tenant, page: Page, mask: Mask, options: ReadOptions
     ) -> Answer[tuple[list[EntityReadings], int | None]]:
         """A page of entities that match, and the id the next page begins after, if there is one."""
-        await self._filterable(tenant, page)
+        known = await self._filterable(tenant, page)
+        asked = _Asked(known, _compiled(page, known))
 
         async def read(serving: Serving) -> tuple[list[tuple[int, str]], "_Rows"]:
-            found = await self._found(serving, tenant, page)
+            found = await self._found(serving, tenant, page, asked)
             ids = [entity_id for entity_id, _ in found[: page.size]]
             _check_pairs(ids, mask)
             return found, await _rows(serving.connection, tenant, ids, mask)
@@ -186,43 +189,38 @@ class Reads:
         check_filter(page.filter, known)
         return known
 
-    async def _found(self, serving: Serving, tenant: Tenant, page: Page) -> list[tuple[int, str]]:
+    async def _found(
+        self, serving: Serving, tenant: Tenant, page: Page, asked: "_Asked"
+    ) -> list[tuple[int, str]]:
         """A page, and one more entity if there is another page.
 
         Raises ATTRIBUTE_NOT_HOT if an attribute of the filter was demoted, or its index dropped;
         BehindError if this copy does not have all of it yet. What is hot and what is indexed, the
         snapshot says; what we remember said otherwise, so it is read again, once.
         """
-        known = await self._filterable(tenant, page)
         for _ in range(2):
-            found, unready_ids = await self._asked(serving, tenant, page, known)
+            found, unready_ids = await store.find_entities(
+                serving.connection,
+                tenant.id,
+                asked.match,
+                [attribute.attribute_id for attribute in asked.known.values()],
+                after=page.after,
+                page_size=page.size + 1,
+                cold_seconds_max=self._cold_find_seconds_max,
+            )
             if not unready_ids:
                 return found
             self._catalog.drop_attributes(tenant)
-            before, known = known, await self._filterable(tenant, page)
-            if known == before:
+            known = await self._filterable(tenant, page)
+            if known == asked.known:
                 break
+            asked = _Asked(known, _compiled(page, known))
         meaning = sqlstate.lookup(sqlstate.BEHIND)
         raise BehindError(
             meaning.code,
             meaning.reason,
             "this copy does not know yet that the filter's attributes are hot or indexed",
             retry_after=meaning.retry_after_seconds,
-        )
-
-    async def _asked(
-        self, serving: Serving, tenant: Tenant, page: Page, known: Mapping[str, AttributeDef]
-    ) -> store.FoundRows:
-        is_hot = all(attribute.is_hot for attribute in known.values())
-        compiled = compile_filter if is_hot else compile_cold_filter
-        return await store.find_entities(
-            serving.connection,
-            tenant.id,
-            compiled(page.filter, known),
-            [attribute.attribute_id for attribute in known.values()],
-            after=page.after,
-            page_size=page.size + 1,
-            cold_seconds_max=self._cold_find_seconds_max,
         )
 
     async def _latest(
@@ -261,6 +259,19 @@ class Reads:
     ) -> Mapping[int, AttributeDef]:
         """Definitions by id of all attributes in the rows."""
         return await definitions(self._catalog, tenant, {row.attribute_id for row in rows})
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A filter as the database is asked it, and what was known of its attributes."""
+
+    known: Mapping[str, AttributeDef]
+    match: Match | ColdMatch
+
+
+def _compiled(page: Page, known: Mapping[str, AttributeDef]) -> Match | ColdMatch:
+    is_hot = all(attribute.is_hot for attribute in known.values())
+    return (compile_filter if is_hot else compile_cold_filter)(page.filter, known)
 
 
 @dataclass(frozen=True, slots=True)

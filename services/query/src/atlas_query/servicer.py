@@ -15,11 +15,13 @@ from atlas_common.rpc.scope import Context
 from atlas_common.tenant import Tenant, current_tenant
 from atlas_common.token import TokenSigner
 from atlas_query import convert, history_convert, hot, metrics, tier_convert
+from atlas_query.access.sampler import AccessSampler
 from atlas_query.analytics import Aggregates
 from atlas_query.consistency import wait_seconds, within_deadline
 from atlas_query.convert_filter import filter_tree
 from atlas_query.downsampled import DownsampledHistory
 from atlas_query.explain import Explainer, ReadKind
+from atlas_query.filters import attribute_names
 from atlas_query.near import NearCache
 from atlas_query.proof import Proof
 from atlas_query.reads import ReadOptions, Reads
@@ -47,10 +49,11 @@ class QueryServicer(query_service_pb2_grpc.QueryServiceServicer):
         downsampled: DownsampledHistory,
         aggregates: Aggregates,
         tiers: Tiers,
-        near: "NearCache[pb.EntityState]",
+        near: "NearCache[bytes]",
         watches: Watches,
         waits: Waits,
         explainer: Explainer,
+        access: AccessSampler | None = None,
         signer: TokenSigner,
         message_bytes_max: int,
     ) -> None:
@@ -62,12 +65,13 @@ class QueryServicer(query_service_pb2_grpc.QueryServiceServicer):
         self._watches = watches
         self._waits = waits
         self._explainer = explainer
+        self._access = access
         self._signer = signer
         self._message_bytes_max = message_bytes_max
 
-    async def GetEntities(  # noqa: N802
+    async def GetEntities(  # type: ignore[override]  # noqa: N802 - bytes: see _encoder() of scope.
         self, request: pb.GetEntitiesRequest, context: Context
-    ) -> pb.GetEntitiesResponse:
+    ) -> pb.GetEntitiesResponse | bytes:
         """Latest values of one or many entities."""
         tenant = current_tenant()
         check_items(request, "entity_keys")
@@ -83,14 +87,17 @@ class QueryServicer(query_service_pb2_grpc.QueryServiceServicer):
         if names or not is_all:
             near = self._near.get(tenant.id, keys, names, options.consistency)
             if near is not None:
-                metrics.served(near[1])
-                return self._entities(tenant, context, *near, ())
+                if self._access is not None:
+                    self._access.read(tenant.id, names, len(keys))
+                return self._entities_again(tenant, context, *near)
         asked_at = time.monotonic()
         mask = await self._reads.mask(tenant, names, is_all=is_all)
+        if self._access is not None and (names or not is_all):
+            self._access.read(tenant.id, names, len(keys))
         answer = await self._reads.get_entities(tenant, keys, mask, options)
         states = list(convert.entity_states(answer.value.entities))
         if answer.proof.endpoint == hot.ENDPOINT:
-            kept = {state.entity_key: state for state in states}
+            kept = {state.entity_key: convert.encoded_entity(state) for state in states}
             self._near.put(tenant.id, names, asked_at, answer.proof, kept)
         not_found = answer.value.not_found_keys
         return self._entities(tenant, context, states, answer.proof, not_found)
@@ -111,8 +118,12 @@ class QueryServicer(query_service_pb2_grpc.QueryServiceServicer):
             convert.page_size(request),
         )
         mask = await self._reads.mask(tenant, request.attributes, is_all=False)
+        if self._access is not None:  # Before it may be refused: who asks in vain asks, too.
+            self._access.filter(tenant.id, tuple(attribute_names(page.filter)))
         answer = await self._reads.find_entities(tenant, page, mask, options)
         entities, after = answer.value
+        if self._access is not None and entities:
+            self._access.read(tenant.id, tuple(request.attributes), len(entities))
         token = (
             ""
             if after is None
@@ -226,6 +237,17 @@ class QueryServicer(query_service_pb2_grpc.QueryServiceServicer):
         tiers = await self._tiers.known()
         return pb.ListTiersResponse(tiers=[convert.tier(tier) for tier in tiers])
 
+    def _entities_again(
+        self, tenant: Tenant, context: Context, encoded: Sequence[bytes], proof: Proof
+    ) -> bytes:
+        """The answer of entities that are encoded already: encodings put together are merged."""
+        metrics.served(proof)
+        context.set_trailing_metadata(convert.trailers(proof))
+        rest = pb.GetEntitiesResponse(metadata=self._metadata(tenant, proof)).SerializeToString()
+        answer = b"".join((*encoded, rest))
+        self._check_size(len(answer), "entity_keys")
+        return answer
+
     def _entities(
         self,
         tenant: Tenant,
@@ -310,7 +332,10 @@ class QueryServicer(query_service_pb2_grpc.QueryServiceServicer):
         return convert.metadata(proof, tenant.id, self._signer)
 
     def _fitting(self, message: MessageT, field: str) -> MessageT:
-        size = message.ByteSize()
+        self._check_size(message.ByteSize(), field)
+        return message
+
+    def _check_size(self, size: int, field: str) -> None:
         if size > self._message_bytes_max:
             raise errors.invalid_argument(
                 "BATCH_TOO_LARGE",
@@ -320,4 +345,3 @@ class QueryServicer(query_service_pb2_grpc.QueryServiceServicer):
                 bytes=size,
                 bytes_max=self._message_bytes_max,
             )
-        return message

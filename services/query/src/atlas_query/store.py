@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Sequence
-from datetime import datetime
 from typing import Any, NamedTuple
 
 import psycopg
@@ -35,13 +34,6 @@ _VALUE_INDEX = {
         )
     )
 }
-
-
-class Held(NamedTuple):
-    """What a snapshot holds; `begun_at` is the server's clock."""
-
-    begun_at: datetime
-    positions: tuple[Position, ...]
 
 
 class Progress(NamedTuple):
@@ -82,14 +74,6 @@ class PointRow(NamedTuple):
     event_us: int
     quality: int
     values: tuple[Any, ...]
-
-
-async def held_positions(connection: ReadConnection) -> Held:
-    """How far each lane is flushed in this snapshot."""
-    cursor = await connection.execute(Q["held_positions"], {})
-    row = await cursor.fetchone()
-    assert row is not None
-    return Held(row[0], _positions(*row[1:]))
 
 
 async def tier_progress(database: Database) -> Progress:

@@ -3,7 +3,7 @@
 from atlas_db.migrations.sql import run_file
 
 revision = "0009"
-down_revision = "0006"
+down_revision = "0008"
 
 
 def upgrade() -> None:

@@ -15,6 +15,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+_PIPED_WIDTH = 4_000  # No terminal would be so wide: cells are not cut for one that is not there.
+
 
 def to_json(value: Any) -> Any:
     """Return what json can write.
@@ -52,7 +54,10 @@ def print_table(columns: Iterable[str], rows: Iterable[Iterable[Any]]) -> None:
     table = Table(*columns, box=None, header_style="bold", pad_edge=False)
     for row in rows:
         table.add_row(*(shown(cell) for cell in row))
-    console = Console(soft_wrap=not sys.stdout.isatty(), markup=False, highlight=False)
+    piped = not sys.stdout.isatty()
+    console = Console(
+        width=_PIPED_WIDTH if piped else None, soft_wrap=piped, markup=False, highlight=False
+    )
     console.print(table)
 
 

@@ -1,11 +1,11 @@
-"""atlas projection promote, demote, rebuild, verify, jobs, cancel."""
+"""atlas projection promote, demote, rebuild, verify, jobs, cancel; and those of promoting."""
 
 from collections.abc import Sequence
 from typing import Annotated
 
 import typer
 
-from atlas_client.cli import exits, indexing
+from atlas_client.cli import exits, indexing, promoting
 from atlas_client.cli.connection import Context, connected
 from atlas_client.cli.output import note, print_json, print_table
 from atlas_client.projection import Difference, JobKind, JobState, ProjectionJob
@@ -16,6 +16,7 @@ _group = typer.Typer(
     no_args_is_help=True,
     epilog=exits.EPILOG,
 )
+_group.add_typer(promoting.commands)
 app.add_typer(_group, name="projection")
 _group.registered_commands += indexing.app.registered_commands
 

@@ -1,6 +1,14 @@
 """The projection's administration: what is hot, what is indexed, rebuilding, verifying."""
 
 from atlas_client.projection.admin import ProjectionAdmin
+from atlas_client.projection.promotion import (
+    AttributeStanding,
+    Pin,
+    Pinned,
+    PromotionDecision,
+    PromotionFigures,
+    PromotionReport,
+)
 from atlas_client.projection.records import (
     AttributeIndex,
     Difference,
@@ -12,10 +20,16 @@ from atlas_client.projection.records import (
 
 __all__ = [
     "AttributeIndex",
+    "AttributeStanding",
     "Difference",
     "IndexState",
     "JobKind",
     "JobState",
+    "Pin",
+    "Pinned",
     "ProjectionAdmin",
     "ProjectionJob",
+    "PromotionDecision",
+    "PromotionFigures",
+    "PromotionReport",
 ]

@@ -8,6 +8,16 @@ from typing import TYPE_CHECKING
 from atlas.hotcache.v1 import projection_service_pb2 as pb
 from atlas_client.call import Caller
 from atlas_client.errors import AtlasError
+from atlas_client.projection.promotion import (
+    PIN_NUMBERS,
+    Pin,
+    Pinned,
+    PromotionDecision,
+    PromotionReport,
+    decision_of,
+    pinned_of,
+    report_of,
+)
 from atlas_client.projection.records import (
     AttributeIndex,
     ProjectionJob,
@@ -120,6 +130,36 @@ class ProjectionAdmin:
         request = pb.CancelProjectionJobRequest(job_id=job_id)
         answer = await self._caller.unary(self._stub.CancelProjectionJob, request, timeout=timeout)
         return job_of(answer.job)
+
+    async def pin(
+        self, attribute: str, pin: Pin, *, reason: str = "", timeout: float | None = None
+    ) -> Pinned:
+        """Tell the automatic policy to leave an attribute hot or cold; NONE: to decide itself.
+
+        Changes nothing else. Raises AtlasError with ATTRIBUTE_UNKNOWN, INVALID_FIELD.
+        """
+        number = PIN_NUMBERS.get(pin, pb.ATTRIBUTE_PIN_UNSPECIFIED)
+        request = pb.PinAttributeRequest(attribute=attribute, pin=number, reason=reason)
+        answer = await self._caller.unary(self._stub.PinAttribute, request, timeout=timeout)
+        return pinned_of(attribute, answer)
+
+    async def report(self, *, limit: int = 100, timeout: float | None = None) -> PromotionReport:
+        """Return how attributes are read, and what the policy would do; at most 1,000 of them."""
+        request = pb.GetPromotionReportRequest(page_size=limit)
+        answer = await self._caller.unary(self._stub.GetPromotionReport, request, timeout=timeout)
+        return report_of(answer)
+
+    async def decisions(self, *, timeout: float | None = None) -> AsyncIterator[PromotionDecision]:
+        """Go through the audit log of pins, promotions and demotions, the newest first."""
+        request = pb.ListPromotionDecisionsRequest(page_size=_PAGE)
+        method = self._stub.ListPromotionDecisions
+        while True:
+            answer = await self._caller.unary(method, request, timeout=timeout)
+            for message in answer.decisions:
+                yield decision_of(message)
+            if len(answer.decisions) < _PAGE:
+                return
+            request.before_decision_id = answer.decisions[-1].decision_id
 
     async def follow(
         self, job_id: int, *, every_seconds: float = FOLLOW_SECONDS, timeout: float | None = None

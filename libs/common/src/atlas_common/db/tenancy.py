@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Literal, overload
+from typing import Literal, overload
 
 import psycopg
 from psycopg.pq import TransactionStatus
@@ -56,10 +56,16 @@ class PositionLostError(ServiceError):
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """A read-only transaction with one view of the data, and how fresh that view is."""
+    """A read-only transaction with one view of the data, and how fresh that view is.
+
+    `begun_at`: when it began by the server's clock; `positions`: how far each lane is flushed in
+    it.
+    """
 
     connection: ReadConnection
     beat: Beat
+    begun_at: datetime
+    positions: tuple[Position, ...]
 
 
 @overload
@@ -116,7 +122,7 @@ async def tenant_snapshot(
     try:
         # BEGIN and SET LOCAL take no snapshot: the first query, the guard, does.
         async with _begun(source, f"{sql}; {guard}") as begun:
-            yield Snapshot(ReadConnection(begun.connection), _beat(begun.row))
+            yield _snapshot(begun)
     except psycopg.DatabaseError as error:
         refused = _REFUSALS.get(error.sqlstate or "")
         if refused is None:
@@ -176,7 +182,7 @@ def _guard_sql(fresh: Freshness) -> str:
     epochs = _array(position.epoch for position in fresh.positions)
     sequences = _array(position.sequence for position in fresh.positions)
     return (
-        f"SELECT beat_id, beaten_at FROM require_fresh({not_before}::timestamptz,"  # noqa: S608
+        f"SELECT * FROM fresh_view({not_before}::timestamptz,"  # noqa: S608
         f" {lanes}::smallint[], {epochs}::bigint[], {sequences}::bigint[])"
     )
 
@@ -185,7 +191,12 @@ def _array(numbers: Iterable[int]) -> str:
     return "'{" + ",".join(str(int(number)) for number in numbers) + "}'"
 
 
-def _beat(row: tuple[Any, ...] | None) -> Beat:
-    if row is None or row[0] is None or row[1] is None:
-        return NO_BEAT
-    return Beat(row[0], row[1])
+def _snapshot(begun: Begun) -> Snapshot:
+    assert begun.row is not None
+    beat_id, beaten_at, begun_at, *held = begun.row
+    return Snapshot(
+        ReadConnection(begun.connection),
+        NO_BEAT if beat_id is None or beaten_at is None else Beat(beat_id, beaten_at),
+        begun_at,
+        tuple(map(Position, *held)),
+    )

@@ -66,6 +66,7 @@ class _Method:
     handler: Handler
     behavior: Behavior
     parse: Callable[[bytes], Any] | None
+    encode: Callable[[Any], bytes] | None
     make: Callable[..., Handler]
 
 
@@ -90,14 +91,16 @@ class ScopedInterceptor(grpc.aio.ServerInterceptor):
         return method.make(
             around(method, handler_call_details),
             request_deserializer=method.parse,
-            response_serializer=handler.response_serializer,
+            response_serializer=method.encode,
         )
 
     def _method(self, name: str, handler: Handler) -> _Method:
         known = self._methods.get(name)
         if known is None or known.handler is not handler:
             behavior, make = _parts(handler)
-            known = self._methods[name] = _Method(handler, behavior, _parser(handler), make)
+            known = self._methods[name] = _Method(
+                handler, behavior, _parser(handler), _encoder(handler), make
+            )
         return known
 
     def _unary(self, method: _Method, details: grpc.HandlerCallDetails) -> Behavior:
@@ -161,6 +164,18 @@ def _parser(handler: Handler) -> Callable[[bytes], Any] | None:
             return _Unparsed(str(error))
 
     return parsed
+
+
+def _encoder(handler: Handler) -> Callable[[Any], bytes] | None:
+    """The method's encoder. A handler may answer with bytes: its message, encoded already."""
+    encode = handler.response_serializer
+    if encode is None:
+        return None
+
+    def encoded(message: Any) -> bytes:
+        return message if isinstance(message, bytes) else encode(message)
+
+    return encoded
 
 
 def _parsed(request: Any) -> Any:

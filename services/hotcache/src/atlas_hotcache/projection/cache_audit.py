@@ -9,7 +9,6 @@ from atlas_common.tenant import Tenant
 from atlas_hotcache.entry import Entry
 from atlas_hotcache.marks import first_unreached
 from atlas_hotcache.ports import (
-    Cache,
     CacheUnavailableError,
     HotRow,
     Lookup,
@@ -25,6 +24,7 @@ from atlas_hotcache.projection.cache_check import (
     judge,
     whole_entry,
 )
+from atlas_hotcache.shards import Shards
 from atlas_hotcache.watcher import Watcher
 
 _LOOKS_MAX = 20
@@ -52,7 +52,7 @@ class CacheAudit:
     def __init__(
         self,
         primary: Primary,
-        cache: Cache,
+        shards: Shards,
         watcher: Watcher,
         catalog: Catalog,
         *,
@@ -60,7 +60,7 @@ class CacheAudit:
         decode: Callable[[bytes], Values | None],
     ) -> None:
         self._primary = primary
-        self._cache = cache
+        self._shards = shards
         self._watcher = watcher
         self._catalog = catalog
         self._encode = encode
@@ -90,9 +90,10 @@ class CacheAudit:
         self, tenant: Tenant, entity_ids: Sequence[int], read: PrimaryRead
     ) -> Lookup | None:
         """The entries once the marks have reached the snapshot; None if they do not in time."""
+        cache = self._shards.of(tenant.id).cache
         for _ in range(_LOOKS_MAX):
             try:
-                lookup = await self._cache.lookup(tenant.id, entity_ids)
+                lookup = await cache.lookup(tenant.id, entity_ids)
             except CacheUnavailableError:
                 return None
             state, claims = lookup.state, self._watcher.history.claims

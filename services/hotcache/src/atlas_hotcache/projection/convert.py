@@ -42,7 +42,9 @@ _PLACES = {
 }
 
 
-def attribute_name(request: pb.PromoteAttributeRequest | pb.DemoteAttributeRequest) -> str:
+def attribute_name(
+    request: pb.PromoteAttributeRequest | pb.DemoteAttributeRequest | pb.PinAttributeRequest,
+) -> str:
     """The name asked for. Raises ServiceError INVALID_ARGUMENT naming the field."""
     check_bytes(request, "attribute")
     return request.attribute

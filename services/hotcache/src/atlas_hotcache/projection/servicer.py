@@ -14,6 +14,8 @@ from atlas_hotcache.indexing.store import IndexStore
 from atlas_hotcache.projection import convert
 from atlas_hotcache.projection.jobs import Job, Kind
 from atlas_hotcache.projection.store import JobDraft, JobStore
+from atlas_hotcache.promotion.decisions import Action, by_operator
+from atlas_hotcache.promotion.desk import PromotionDesk
 
 SERVICE = pb.DESCRIPTOR.services_by_name["ProjectionService"]
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -28,12 +30,15 @@ class ProjectionServicer(IndexingServicer):
         catalog: Catalog,
         wake: Callable[[], None],
         jobs_max: int,
+        promotion: PromotionDesk,
+        *,
         indexes: IndexStore,
     ) -> None:
         super().__init__(indexes, catalog)
         self._store = store
         self._wake = wake
         self._jobs_max = jobs_max
+        self._promotion = promotion
 
     async def PromoteAttribute(  # noqa: N802
         self,
@@ -43,7 +48,12 @@ class ProjectionServicer(IndexingServicer):
         """See the contract."""
         tenant = current_tenant()
         attribute_id = await self.attribute(tenant, convert.attribute_name(request))
-        draft = JobDraft(Kind.PROMOTE, attribute_id=attribute_id, dry_run=request.dry_run)
+        draft = JobDraft(
+            Kind.PROMOTE,
+            attribute_id=attribute_id,
+            dry_run=request.dry_run,
+            decision=by_operator(Action.PROMOTE, attribute_id),
+        )
         return pb.PromoteAttributeResponse(job=await self._begun(tenant, draft))
 
     async def DemoteAttribute(  # noqa: N802
@@ -54,7 +64,12 @@ class ProjectionServicer(IndexingServicer):
         """See the contract."""
         tenant = current_tenant()
         attribute_id = await self.attribute(tenant, convert.attribute_name(request))
-        draft = JobDraft(Kind.DEMOTE, attribute_id=attribute_id, dry_run=request.dry_run)
+        draft = JobDraft(
+            Kind.DEMOTE,
+            attribute_id=attribute_id,
+            dry_run=request.dry_run,
+            decision=by_operator(Action.DEMOTE, attribute_id),
+        )
         return pb.DemoteAttributeResponse(job=await self._begun(tenant, draft))
 
     async def RebuildProjection(  # noqa: N802
@@ -118,6 +133,32 @@ class ProjectionServicer(IndexingServicer):
         self._wake()
         message = convert.job_message(job, await self._names(tenant, [job]), {})
         return pb.CancelProjectionJobResponse(job=message)
+
+    async def PinAttribute(  # noqa: N802
+        self,
+        request: pb.PinAttributeRequest,
+        context: Context,  # noqa: ARG002
+    ) -> pb.PinAttributeResponse:
+        """See the contract."""
+        tenant = current_tenant()
+        attribute_id = await self.attribute(tenant, convert.attribute_name(request))
+        return await self._promotion.pin(tenant, attribute_id, request)
+
+    async def GetPromotionReport(  # noqa: N802
+        self,
+        request: pb.GetPromotionReportRequest,
+        context: Context,  # noqa: ARG002
+    ) -> pb.GetPromotionReportResponse:
+        """See the contract."""
+        return await self._promotion.report(current_tenant(), request)
+
+    async def ListPromotionDecisions(  # noqa: N802
+        self,
+        request: pb.ListPromotionDecisionsRequest,
+        context: Context,  # noqa: ARG002
+    ) -> pb.ListPromotionDecisionsResponse:
+        """See the contract."""
+        return await self._promotion.decisions(current_tenant(), request)
 
     async def _begun(self, tenant: Tenant, draft: JobDraft) -> pb.ProjectionJob:
         job = await self._store.start(tenant, draft, self._jobs_max)

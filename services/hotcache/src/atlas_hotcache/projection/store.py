@@ -15,6 +15,8 @@ from atlas_common.tenant import Tenant
 from atlas_common.values import DataType
 from atlas_hotcache.ports import Change
 from atlas_hotcache.projection.jobs import Job, Kind, Progress, State, Step
+from atlas_hotcache.promotion.decisions import Actor, Decision, Outcome
+from atlas_hotcache.promotion.store import check_unpinned, enter
 
 Q = load_queries("atlas_hotcache.projection")
 
@@ -49,6 +51,8 @@ class JobDraft:
     dry_run: bool = False
     repair: bool = False
     request_id: str | None = None
+    decision: Decision | None = None
+    """Whose it was, for the audit log; of a promotion or demotion."""
 
 
 class Lease(NamedTuple):
@@ -106,6 +110,8 @@ class JobStore:
         }
         async with tenant_transaction(self._database, tenant) as connection:
             await connection.execute(Q["lock_attributes"], {"tenant_id": tenant.id})
+            if draft.decision is not None and draft.decision.actor is Actor.POLICY:
+                await check_unpinned(connection, tenant.id, draft.decision.attribute_id)
             if draft.kind is Kind.PROMOTE:
                 await _check_room(connection, tenant, draft)
             count = await _row(connection, "count_running", {"tenant_id": tenant.id})
@@ -119,6 +125,7 @@ class JobStore:
                 )
             job = await _job(connection, tenant.id, job_id)
             assert job is not None
+            await _audit(connection, tenant, draft, job)
             if count[0] >= running_max and job.state is State.RUNNING and _is_new(job):
                 raise errors.resource_exhausted(
                     "OVERLOADED",
@@ -295,6 +302,14 @@ async def _check_room(connection: WriteConnection, tenant: Tenant, draft: JobDra
             field="attribute",
             hot_bytes_max=HOT_BYTES_MAX,
         )
+
+
+async def _audit(connection: WriteConnection, tenant: Tenant, draft: JobDraft, job: Job) -> None:
+    """Enter the decision, in the transaction that begins the job."""
+    if draft.decision is None or draft.dry_run:
+        return
+    outcome = Outcome.STARTED if job.state is State.RUNNING else Outcome.DONE
+    await enter(connection, tenant.id, draft.decision, outcome, job_id=job.job_id)
 
 
 async def _row(

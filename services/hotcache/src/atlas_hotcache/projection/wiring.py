@@ -4,17 +4,23 @@ from dataclasses import dataclass
 
 from atlas_common.catalog import Catalog
 from atlas_common.db import Database
+from atlas_common.tenant import Tenant
 from atlas_hotcache import convert as hot_convert
-from atlas_hotcache.config import IndexingConfig, ProjectionConfig
+from atlas_hotcache.config import IndexingConfig, ProjectionConfig, PromotionConfig
 from atlas_hotcache.indexing.store import IndexStore
-from atlas_hotcache.ports import Cache, Primary
+from atlas_hotcache.ports import Primary
 from atlas_hotcache.projection import convert
 from atlas_hotcache.projection.cache_audit import CacheAudit
+from atlas_hotcache.projection.jobs import Kind
 from atlas_hotcache.projection.pace import Pace
 from atlas_hotcache.projection.runner import Runner
 from atlas_hotcache.projection.servicer import ProjectionServicer
-from atlas_hotcache.projection.store import JobStore
+from atlas_hotcache.projection.store import JobDraft, JobStore
 from atlas_hotcache.projection.worker import Worker
+from atlas_hotcache.promotion.decisions import Decision
+from atlas_hotcache.promotion.desk import PromotionDesk
+from atlas_hotcache.promotion.evaluator import Evaluator
+from atlas_hotcache.promotion.store import PromotionStore
 from atlas_hotcache.wiring import Parts
 
 
@@ -25,15 +31,16 @@ class ProjectionParts:
     servicer: ProjectionServicer
     runner: Runner
     store: JobStore
+    evaluator: Evaluator
 
 
 def wire_projection(
     config: ProjectionConfig,
+    promotion: PromotionConfig,
     database: Database,
     parts: Parts,
     *,
     primary: Primary,
-    cache: Cache,
     catalog: Catalog,
     indexing: IndexingConfig,
 ) -> ProjectionParts:
@@ -42,7 +49,7 @@ def wire_projection(
     store = JobStore(database, config.statement_seconds_max)
     audit = CacheAudit(
         primary,
-        cache,
+        parts.shards,
         watcher,
         catalog,
         encode=hot_convert.body,
@@ -52,7 +59,7 @@ def wire_projection(
     def new_worker() -> Worker:
         return Worker(
             store,
-            cache=cache,
+            shards=parts.shards,
             watcher=watcher,
             invalidator=parts.invalidator,
             audit=audit,
@@ -63,6 +70,23 @@ def wire_projection(
     runner = Runner(
         store, new_worker, poll_seconds=config.poll_seconds, lease_seconds=config.lease_seconds
     )
-    indexes = IndexStore(database, indexing.per_tenant_max, indexing.indexes_max)
-    servicer = ProjectionServicer(store, catalog, runner.wake, config.jobs_per_tenant_max, indexes)
-    return ProjectionParts(servicer, runner, store)
+
+    async def start(tenant: Tenant, decision: Decision) -> int:
+        kind = Kind(decision.action.value)
+        draft = JobDraft(kind, attribute_id=decision.attribute_id, decision=decision)
+        job = await store.start(tenant, draft, config.jobs_per_tenant_max)
+        catalog.drop_attributes(tenant)
+        runner.wake()
+        return job.job_id
+
+    decided = PromotionStore(database)
+    evaluator = Evaluator(decided, start, promotion)
+    servicer = ProjectionServicer(
+        store,
+        catalog,
+        runner.wake,
+        config.jobs_per_tenant_max,
+        PromotionDesk(decided, promotion),
+        indexes=IndexStore(database, indexing.per_tenant_max, indexing.indexes_max),
+    )
+    return ProjectionParts(servicer, runner, store, evaluator)

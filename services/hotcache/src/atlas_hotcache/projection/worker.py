@@ -10,7 +10,7 @@ from atlas_common.tenant import Tenant
 from atlas_common.token import Position
 from atlas_hotcache.invalidator import Invalidator
 from atlas_hotcache.marks import first_unreached
-from atlas_hotcache.ports import Cache, CacheUnavailableError, PrimaryUnavailableError
+from atlas_hotcache.ports import CacheUnavailableError, PrimaryUnavailableError
 from atlas_hotcache.projection.cache_audit import CacheAudit, Findings
 from atlas_hotcache.projection.cache_check import CacheDifference
 from atlas_hotcache.projection.jobs import (
@@ -31,6 +31,7 @@ from atlas_hotcache.projection.store import (
     Lease,
     Written,
 )
+from atlas_hotcache.shards import Shards
 from atlas_hotcache.watcher import Watcher
 
 _log = telemetry.logger(__name__)
@@ -49,7 +50,7 @@ class Worker:
         self,
         store: JobStore,
         *,
-        cache: Cache,
+        shards: Shards,
         watcher: Watcher,
         invalidator: Invalidator,
         audit: CacheAudit,
@@ -58,7 +59,7 @@ class Worker:
     ) -> None:
         """`expiry_seconds`: after which nobody believes that a demoted attribute is hot."""
         self._store = store
-        self._cache = cache
+        self._shards = shards
         self._watcher = watcher
         self._invalidator = invalidator
         self._audit = audit
@@ -136,8 +137,8 @@ class Worker:
     async def _tell_cache(self, lease: Lease, written: Written) -> None:
         """Invalidate what was changed, as after a flush: positions of the lane in their order.
 
-        If it does not get through, the watchers find the position missing and make the cache forget
-        all; the next position comes over a gap, to the same effect. So nothing is retried here.
+        If it does not get through, the watchers find the position missing, and make up for it as
+        for a flush that nobody announced. So nothing is retried here.
         """
         if written.sequence is None:
             return
@@ -207,7 +208,8 @@ class Worker:
         if not again.differences:
             return again.uncompared
         # Of a version that no tombstone of ours outdoes: only a new generation does.
-        self._watcher.distrust("entries are of versions that the primary never had")
+        shard = self._shards.of(tenant.id)
+        self._watcher.distrust("entries are of versions that the primary never had", shard)
         return 0
 
     async def _settle(self, lease: Lease, job: Job) -> bool:
@@ -229,7 +231,7 @@ class Worker:
             return ""
         try:
             view = await self._watcher.look()
-            status = await self._cache.status()
+            status = await self._shards.of(job.tenant_id).cache.status()
         except (PrimaryUnavailableError, CacheUnavailableError) as error:
             return f"waits for the cache to be told: {error}"
         state = status.state

@@ -7,7 +7,7 @@
 local state = KEYS[1]
 local generation = ARGV[1]
 local entry_count = #KEYS - 1
-local belongs = redis.call('HMGET', state, 'generation', 'source')
+local belongs = redis.call('HMGET', state, 'generation', 'source', 'run_id')
 if belongs[1] ~= generation or belongs[2] ~= ARGV[2] then
     return {0, entry_count}
 end
@@ -44,8 +44,13 @@ for field, mark in pairs(held_positions) do
     end
 end
 
--- If not, the tombstones decide. They must all be there still: none expired, none evicted.
+-- If not, the tombstones decide. They must all be there still: none expired, none evicted. And time and evictions must
+-- be counted by who counted them when the fill began: a server that was started from a dump, or a replica that took
+-- over, has the marks of a tombstone that was evicted before, and has evicted nothing itself.
 if not covers then
+    if string.match(redis.call('INFO', 'server'), 'run_id:(%w+)') ~= belongs[3] then
+        return {0, entry_count}
+    end
     local now = redis.call('TIME')
     if tonumber(now[1]) * 1000000 + tonumber(now[2]) > tonumber(ARGV[3]) then
         return {0, entry_count}

@@ -193,7 +193,9 @@ class InvalidateEntitiesRequest(_message.Message):
     SEQUENCE_FIELD_NUMBER: _builtins.int
     CHANGES_FIELD_NUMBER: _builtins.int
     lane: _builtins.int
-    """The flush's position. Positions of a lane arrive in order; a gap makes the cache forget everything."""
+    """The flush's position. Positions of a lane arrive in order; over a gap the cache asks the primary what it
+    missed, or forgets everything.
+    """
     epoch: _builtins.int
     sequence: _builtins.int
     @_builtins.property
@@ -255,6 +257,9 @@ class GetCacheStatusResponse(_message.Message):
     FILLS_REFUSED_TOTAL_FIELD_NUMBER: _builtins.int
     GENERATIONS_TOTAL_FIELD_NUMBER: _builtins.int
     LAG_FIELD_NUMBER: _builtins.int
+    CAUGHT_UP_FLUSHES_TOTAL_FIELD_NUMBER: _builtins.int
+    CHECKS_TOTAL_FIELD_NUMBER: _builtins.int
+    INCONSISTENCIES_TOTAL_FIELD_NUMBER: _builtins.int
     connected: _builtins.bool
     hits_total: _builtins.int
     misses_total: _builtins.int
@@ -263,6 +268,14 @@ class GetCacheStatusResponse(_message.Message):
     """Fills that lost to a newer invalidation."""
     generations_total: _builtins.int
     """Times the whole cache was distrusted, for example because an invalidation was missed."""
+    caught_up_flushes_total: _builtins.int
+    """Flushes that nobody told of, made up for from the primary's own record of what they changed."""
+    checks_total: _builtins.int
+    """Answers from the cache that were compared with the primary: a sample."""
+    inconsistencies_total: _builtins.int
+    """Those that were not what the primary had, and that the lag stated with them does not explain.
+    Anything but 0 is a fault.
+    """
     @_builtins.property
     def lag(self) -> _duration_pb2.Duration:
         """How far invalidation is behind the primary; unset when it cannot be known."""
@@ -277,10 +290,13 @@ class GetCacheStatusResponse(_message.Message):
         fills_refused_total: _builtins.int = ...,
         generations_total: _builtins.int = ...,
         lag: _duration_pb2.Duration | None = ...,
+        caught_up_flushes_total: _builtins.int = ...,
+        checks_total: _builtins.int = ...,
+        inconsistencies_total: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["lag", b"lag"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["connected", b"connected", "fills_refused_total", b"fills_refused_total", "generations_total", b"generations_total", "hits_total", b"hits_total", "invalidations_total", b"invalidations_total", "lag", b"lag", "misses_total", b"misses_total"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["caught_up_flushes_total", b"caught_up_flushes_total", "checks_total", b"checks_total", "connected", b"connected", "fills_refused_total", b"fills_refused_total", "generations_total", b"generations_total", "hits_total", b"hits_total", "inconsistencies_total", b"inconsistencies_total", "invalidations_total", b"invalidations_total", "lag", b"lag", "misses_total", b"misses_total"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

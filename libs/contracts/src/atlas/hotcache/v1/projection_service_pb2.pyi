@@ -64,6 +64,75 @@ PROJECTION_JOB_STATE_FAILED: ProjectionJobState.ValueType  # 3
 PROJECTION_JOB_STATE_CANCELLED: ProjectionJobState.ValueType  # 4
 Global___ProjectionJobState: _TypeAlias = ProjectionJobState  # noqa: Y015
 
+class _AttributePin:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _AttributePinEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_AttributePin.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    ATTRIBUTE_PIN_UNSPECIFIED: _AttributePin.ValueType  # 0
+    ATTRIBUTE_PIN_NONE: _AttributePin.ValueType  # 1
+    """The policy decides."""
+    ATTRIBUTE_PIN_HOT: _AttributePin.ValueType  # 2
+    ATTRIBUTE_PIN_COLD: _AttributePin.ValueType  # 3
+
+class AttributePin(_AttributePin, metaclass=_AttributePinEnumTypeWrapper): ...
+
+ATTRIBUTE_PIN_UNSPECIFIED: AttributePin.ValueType  # 0
+ATTRIBUTE_PIN_NONE: AttributePin.ValueType  # 1
+"""The policy decides."""
+ATTRIBUTE_PIN_HOT: AttributePin.ValueType  # 2
+ATTRIBUTE_PIN_COLD: AttributePin.ValueType  # 3
+Global___AttributePin: _TypeAlias = AttributePin  # noqa: Y015
+
+class _PromotionMode:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _PromotionModeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_PromotionMode.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    PROMOTION_MODE_UNSPECIFIED: _PromotionMode.ValueType  # 0
+    PROMOTION_MODE_OFF: _PromotionMode.ValueType  # 1
+    """Nothing is evaluated."""
+    PROMOTION_MODE_DRY_RUN: _PromotionMode.ValueType  # 2
+    """Decisions are entered into the audit log, and nothing else happens."""
+    PROMOTION_MODE_ON: _PromotionMode.ValueType  # 3
+
+class PromotionMode(_PromotionMode, metaclass=_PromotionModeEnumTypeWrapper): ...
+
+PROMOTION_MODE_UNSPECIFIED: PromotionMode.ValueType  # 0
+PROMOTION_MODE_OFF: PromotionMode.ValueType  # 1
+"""Nothing is evaluated."""
+PROMOTION_MODE_DRY_RUN: PromotionMode.ValueType  # 2
+"""Decisions are entered into the audit log, and nothing else happens."""
+PROMOTION_MODE_ON: PromotionMode.ValueType  # 3
+Global___PromotionMode: _TypeAlias = PromotionMode  # noqa: Y015
+
+class _PromotionAction:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _PromotionActionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_PromotionAction.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    PROMOTION_ACTION_UNSPECIFIED: _PromotionAction.ValueType  # 0
+    PROMOTION_ACTION_NONE: _PromotionAction.ValueType  # 1
+    PROMOTION_ACTION_PROMOTE: _PromotionAction.ValueType  # 2
+    PROMOTION_ACTION_DEMOTE: _PromotionAction.ValueType  # 3
+    PROMOTION_ACTION_PIN_HOT: _PromotionAction.ValueType  # 4
+    PROMOTION_ACTION_PIN_COLD: _PromotionAction.ValueType  # 5
+    PROMOTION_ACTION_UNPIN: _PromotionAction.ValueType  # 6
+
+class PromotionAction(_PromotionAction, metaclass=_PromotionActionEnumTypeWrapper): ...
+
+PROMOTION_ACTION_UNSPECIFIED: PromotionAction.ValueType  # 0
+PROMOTION_ACTION_NONE: PromotionAction.ValueType  # 1
+PROMOTION_ACTION_PROMOTE: PromotionAction.ValueType  # 2
+PROMOTION_ACTION_DEMOTE: PromotionAction.ValueType  # 3
+PROMOTION_ACTION_PIN_HOT: PromotionAction.ValueType  # 4
+PROMOTION_ACTION_PIN_COLD: PromotionAction.ValueType  # 5
+PROMOTION_ACTION_UNPIN: PromotionAction.ValueType  # 6
+Global___PromotionAction: _TypeAlias = PromotionAction  # noqa: Y015
+
 class _AttributeIndexState:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -609,6 +678,361 @@ class CancelProjectionJobResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CancelProjectionJobResponse: _TypeAlias = CancelProjectionJobResponse  # noqa: Y015
+
+@_typing.final
+class PromotionFigures(_message.Message):
+    """What a decision is made on. An hour's benefit is the values that were asked for in it, and each filter counts as several
+    of them. Its score is the benefit as a multiple of what projecting the attribute costs in an hour.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROMOTE_SCORE_FIELD_NUMBER: _builtins.int
+    DEMOTE_SCORE_FIELD_NUMBER: _builtins.int
+    READS_PER_HOUR_FIELD_NUMBER: _builtins.int
+    FILTERS_PER_HOUR_FIELD_NUMBER: _builtins.int
+    POINTS_PER_HOUR_FIELD_NUMBER: _builtins.int
+    HOURS_FIELD_NUMBER: _builtins.int
+    promote_score: _builtins.float
+    """Reached or passed in the lesser part of the hours; a cold attribute is promoted when this is high."""
+    demote_score: _builtins.float
+    """Passed in few hours; a hot attribute is demoted when this is low."""
+    reads_per_hour: _builtins.float
+    """Means of the hours that were looked at."""
+    filters_per_hour: _builtins.float
+    points_per_hour: _builtins.float
+    """Estimated from a sample of what is stored."""
+    hours: _builtins.int
+    """How many full hours were looked at: those of the window in which reads were counted."""
+    def __init__(
+        self,
+        *,
+        promote_score: _builtins.float = ...,
+        demote_score: _builtins.float = ...,
+        reads_per_hour: _builtins.float = ...,
+        filters_per_hour: _builtins.float = ...,
+        points_per_hour: _builtins.float = ...,
+        hours: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["demote_score", b"demote_score", "filters_per_hour", b"filters_per_hour", "hours", b"hours", "points_per_hour", b"points_per_hour", "promote_score", b"promote_score", "reads_per_hour", b"reads_per_hour"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PromotionFigures: _TypeAlias = PromotionFigures  # noqa: Y015
+
+@_typing.final
+class AttributeStanding(_message.Message):
+    """An attribute as the policy sees it. Counts are estimates, of the whole window and of this hour, which is not full yet."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ATTRIBUTE_FIELD_NUMBER: _builtins.int
+    HOT_FIELD_NUMBER: _builtins.int
+    PIN_FIELD_NUMBER: _builtins.int
+    READ_COUNT_FIELD_NUMBER: _builtins.int
+    HOT_READ_COUNT_FIELD_NUMBER: _builtins.int
+    FILTER_COUNT_FIELD_NUMBER: _builtins.int
+    REFUSED_FILTER_COUNT_FIELD_NUMBER: _builtins.int
+    FIGURES_FIELD_NUMBER: _builtins.int
+    WISH_FIELD_NUMBER: _builtins.int
+    STREAK_FIELD_NUMBER: _builtins.int
+    ACTION_FIELD_NUMBER: _builtins.int
+    WHY_FIELD_NUMBER: _builtins.int
+    attribute: _builtins.str
+    hot: _builtins.bool
+    pin: Global___AttributePin.ValueType
+    read_count: _builtins.int
+    """Latest values that were asked for by the attribute's name; a call for three entities asks for three."""
+    hot_read_count: _builtins.int
+    """Those of them that were asked for while it was hot."""
+    filter_count: _builtins.int
+    """Filters over the attribute."""
+    refused_filter_count: _builtins.int
+    """Those of them that were refused with ATTRIBUTE_NOT_HOT."""
+    wish: Global___PromotionAction.ValueType
+    """What the scores ask for, and in how many evaluations they have done so in a row."""
+    streak: _builtins.int
+    action: Global___PromotionAction.ValueType
+    """What an evaluation would do now."""
+    why: _builtins.str
+    """Why that and nothing else, for people."""
+    @_builtins.property
+    def figures(self) -> Global___PromotionFigures: ...
+    def __init__(
+        self,
+        *,
+        attribute: _builtins.str = ...,
+        hot: _builtins.bool = ...,
+        pin: Global___AttributePin.ValueType = ...,
+        read_count: _builtins.int = ...,
+        hot_read_count: _builtins.int = ...,
+        filter_count: _builtins.int = ...,
+        refused_filter_count: _builtins.int = ...,
+        figures: Global___PromotionFigures | None = ...,
+        wish: Global___PromotionAction.ValueType = ...,
+        streak: _builtins.int = ...,
+        action: Global___PromotionAction.ValueType = ...,
+        why: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["figures", b"figures"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "attribute", b"attribute", "figures", b"figures", "filter_count", b"filter_count", "hot", b"hot", "hot_read_count", b"hot_read_count", "pin", b"pin", "read_count", b"read_count", "refused_filter_count", b"refused_filter_count", "streak", b"streak", "why", b"why", "wish", b"wish"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AttributeStanding: _TypeAlias = AttributeStanding  # noqa: Y015
+
+@_typing.final
+class PinAttributeRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ATTRIBUTE_FIELD_NUMBER: _builtins.int
+    PIN_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    attribute: _builtins.str
+    """Its name."""
+    pin: Global___AttributePin.ValueType
+    reason: _builtins.str
+    """For the audit log."""
+    def __init__(
+        self,
+        *,
+        attribute: _builtins.str = ...,
+        pin: Global___AttributePin.ValueType = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attribute", b"attribute", "pin", b"pin", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PinAttributeRequest: _TypeAlias = PinAttributeRequest  # noqa: Y015
+
+@_typing.final
+class PinAttributeResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PIN_FIELD_NUMBER: _builtins.int
+    HOT_FIELD_NUMBER: _builtins.int
+    pin: Global___AttributePin.ValueType
+    hot: _builtins.bool
+    """What it is: pinning does not change it."""
+    def __init__(
+        self,
+        *,
+        pin: Global___AttributePin.ValueType = ...,
+        hot: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["hot", b"hot", "pin", b"pin"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PinAttributeResponse: _TypeAlias = PinAttributeResponse  # noqa: Y015
+
+@_typing.final
+class GetPromotionReportRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    page_size: _builtins.int
+    """At most 1,000; default 100: hot attributes first, then those with the greatest demand."""
+    def __init__(
+        self,
+        *,
+        page_size: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetPromotionReportRequest: _TypeAlias = GetPromotionReportRequest  # noqa: Y015
+
+@_typing.final
+class GetPromotionReportResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODE_FIELD_NUMBER: _builtins.int
+    WINDOW_HOURS_FIELD_NUMBER: _builtins.int
+    SCOPE_READ_COUNT_FIELD_NUMBER: _builtins.int
+    HOT_COUNT_FIELD_NUMBER: _builtins.int
+    HOT_MAX_FIELD_NUMBER: _builtins.int
+    PROMOTE_SCORE_FIELD_NUMBER: _builtins.int
+    DEMOTE_SCORE_FIELD_NUMBER: _builtins.int
+    ATTRIBUTES_FIELD_NUMBER: _builtins.int
+    mode: Global___PromotionMode.ValueType
+    window_hours: _builtins.int
+    scope_read_count: _builtins.int
+    """Latest values that were asked for as "whatever is hot": they count for each hot attribute."""
+    hot_count: _builtins.int
+    """Hot attributes, and those that become so; and how many the policy lets there be."""
+    hot_max: _builtins.int
+    promote_score: _builtins.float
+    """From where on the policy promotes, and up to where it demotes."""
+    demote_score: _builtins.float
+    @_builtins.property
+    def attributes(self) -> _containers.RepeatedCompositeFieldContainer[Global___AttributeStanding]: ...
+    def __init__(
+        self,
+        *,
+        mode: Global___PromotionMode.ValueType = ...,
+        window_hours: _builtins.int = ...,
+        scope_read_count: _builtins.int = ...,
+        hot_count: _builtins.int = ...,
+        hot_max: _builtins.int = ...,
+        promote_score: _builtins.float = ...,
+        demote_score: _builtins.float = ...,
+        attributes: _abc.Iterable[Global___AttributeStanding] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attributes", b"attributes", "demote_score", b"demote_score", "hot_count", b"hot_count", "hot_max", b"hot_max", "mode", b"mode", "promote_score", b"promote_score", "scope_read_count", b"scope_read_count", "window_hours", b"window_hours"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetPromotionReportResponse: _TypeAlias = GetPromotionReportResponse  # noqa: Y015
+
+@_typing.final
+class PromotionDecision(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Actor:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _ActorEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[PromotionDecision._Actor.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        ACTOR_UNSPECIFIED: PromotionDecision._Actor.ValueType  # 0
+        ACTOR_POLICY: PromotionDecision._Actor.ValueType  # 1
+        ACTOR_OPERATOR: PromotionDecision._Actor.ValueType  # 2
+
+    class Actor(_Actor, metaclass=_ActorEnumTypeWrapper): ...
+    ACTOR_UNSPECIFIED: PromotionDecision.Actor.ValueType  # 0
+    ACTOR_POLICY: PromotionDecision.Actor.ValueType  # 1
+    ACTOR_OPERATOR: PromotionDecision.Actor.ValueType  # 2
+
+    class _Outcome:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _OutcomeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[PromotionDecision._Outcome.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        OUTCOME_UNSPECIFIED: PromotionDecision._Outcome.ValueType  # 0
+        OUTCOME_STARTED: PromotionDecision._Outcome.ValueType  # 1
+        """As the job of job_id."""
+        OUTCOME_DONE: PromotionDecision._Outcome.ValueType  # 2
+        """What needs no job."""
+        OUTCOME_WOULD: PromotionDecision._Outcome.ValueType  # 3
+        """A dry run."""
+        OUTCOME_REFUSED: PromotionDecision._Outcome.ValueType  # 4
+        """Something was in the way: why says what."""
+
+    class Outcome(_Outcome, metaclass=_OutcomeEnumTypeWrapper): ...
+    OUTCOME_UNSPECIFIED: PromotionDecision.Outcome.ValueType  # 0
+    OUTCOME_STARTED: PromotionDecision.Outcome.ValueType  # 1
+    """As the job of job_id."""
+    OUTCOME_DONE: PromotionDecision.Outcome.ValueType  # 2
+    """What needs no job."""
+    OUTCOME_WOULD: PromotionDecision.Outcome.ValueType  # 3
+    """A dry run."""
+    OUTCOME_REFUSED: PromotionDecision.Outcome.ValueType  # 4
+    """Something was in the way: why says what."""
+
+    DECISION_ID_FIELD_NUMBER: _builtins.int
+    DECIDE_TIME_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
+    ACTION_FIELD_NUMBER: _builtins.int
+    ATTRIBUTE_FIELD_NUMBER: _builtins.int
+    DRY_RUN_FIELD_NUMBER: _builtins.int
+    OUTCOME_FIELD_NUMBER: _builtins.int
+    JOB_ID_FIELD_NUMBER: _builtins.int
+    WHY_FIELD_NUMBER: _builtins.int
+    FIGURES_FIELD_NUMBER: _builtins.int
+    decision_id: _builtins.int
+    actor: Global___PromotionDecision.Actor.ValueType
+    action: Global___PromotionAction.ValueType
+    attribute: _builtins.str
+    dry_run: _builtins.bool
+    outcome: Global___PromotionDecision.Outcome.ValueType
+    job_id: _builtins.int
+    why: _builtins.str
+    @_builtins.property
+    def decide_time(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def figures(self) -> Global___PromotionFigures:
+        """Of the policy's decisions."""
+
+    def __init__(
+        self,
+        *,
+        decision_id: _builtins.int = ...,
+        decide_time: _timestamp_pb2.Timestamp | None = ...,
+        actor: Global___PromotionDecision.Actor.ValueType = ...,
+        action: Global___PromotionAction.ValueType = ...,
+        attribute: _builtins.str = ...,
+        dry_run: _builtins.bool = ...,
+        outcome: Global___PromotionDecision.Outcome.ValueType = ...,
+        job_id: _builtins.int = ...,
+        why: _builtins.str = ...,
+        figures: Global___PromotionFigures | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["decide_time", b"decide_time", "figures", b"figures"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "actor", b"actor", "attribute", b"attribute", "decide_time", b"decide_time", "decision_id", b"decision_id", "dry_run", b"dry_run", "figures", b"figures", "job_id", b"job_id", "outcome", b"outcome", "why", b"why"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PromotionDecision: _TypeAlias = PromotionDecision  # noqa: Y015
+
+@_typing.final
+class ListPromotionDecisionsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    BEFORE_DECISION_ID_FIELD_NUMBER: _builtins.int
+    page_size: _builtins.int
+    """At most 200; default 50."""
+    before_decision_id: _builtins.int
+    """Decisions before this one, the last of the page before. 0: from the newest on."""
+    def __init__(
+        self,
+        *,
+        page_size: _builtins.int = ...,
+        before_decision_id: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["before_decision_id", b"before_decision_id", "page_size", b"page_size"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListPromotionDecisionsRequest: _TypeAlias = ListPromotionDecisionsRequest  # noqa: Y015
+
+@_typing.final
+class ListPromotionDecisionsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DECISIONS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def decisions(self) -> _containers.RepeatedCompositeFieldContainer[Global___PromotionDecision]: ...
+    def __init__(
+        self,
+        *,
+        decisions: _abc.Iterable[Global___PromotionDecision] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decisions", b"decisions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListPromotionDecisionsResponse: _TypeAlias = ListPromotionDecisionsResponse  # noqa: Y015
 
 @_typing.final
 class AttributeIndex(_message.Message):

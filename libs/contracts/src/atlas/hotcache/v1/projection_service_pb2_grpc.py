@@ -74,6 +74,21 @@ class ProjectionServiceStub:
                 request_serializer=atlas_dot_hotcache_dot_v1_dot_projection__service__pb2.CancelProjectionJobRequest.SerializeToString,
                 response_deserializer=atlas_dot_hotcache_dot_v1_dot_projection__service__pb2.CancelProjectionJobResponse.FromString,
                 _registered_method=True)
+        self.PinAttribute = channel.unary_unary(
+                '/atlas.hotcache.v1.ProjectionService/PinAttribute',
+                request_serializer=atlas_dot_hotcache_dot_v1_dot_projection__service__pb2.PinAttributeRequest.SerializeToString,
+                response_deserializer=atlas_dot_hotcache_dot_v1_dot_projection__service__pb2.PinAttributeResponse.FromString,
+                _registered_method=True)
+        self.GetPromotionReport = channel.unary_unary(
+                '/atlas.hotcache.v1.ProjectionService/GetPromotionReport',
+                request_serializer=atlas_dot_hotcache_dot_v1_dot_projection__service__pb2.GetPromotionReportRequest.SerializeToString,
+                response_deserializer=atlas_dot_hotcache_dot_v1_dot_projection__service__pb2.GetPromotionReportResponse.FromString,
+                _registered_method=True)
+        self.ListPromotionDecisions = channel.unary_unary(
+                '/atlas.hotcache.v1.ProjectionService/ListPromotionDecisions',
+                request_serializer=atlas_dot_hotcache_dot_v1_dot_projection__service__pb2.ListPromotionDecisionsRequest.SerializeToString,
+                response_deserializer=atlas_dot_hotcache_dot_v1_dot_projection__service__pb2.ListPromotionDecisionsResponse.FromString,
+                _registered_method=True)
         self.IndexAttribute = channel.unary_unary(
                 '/atlas.hotcache.v1.ProjectionService/IndexAttribute',
                 request_serializer=atlas_dot_hotcache_dot_v1_dot_projection__service__pb2.IndexAttributeRequest.SerializeToString,
@@ -155,6 +170,28 @@ class ProjectionServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def PinAttribute(self, request, context):
+        """Tells the automatic policy that an attribute shall stay hot, or cold: it never touches a pinned one. Changes nothing
+        itself: to make a cold attribute hot, promote it as well.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetPromotionReport(self, request, context):
+        """How attributes are read and written, and what the automatic policy makes of it, also while it is off.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListPromotionDecisions(self, request, context):
+        """The audit log: what the policy and operators decided, the newest first; kept for 90 days.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def IndexAttribute(self, request, context):
         """Indexes a cold attribute, online, so that FindEntities accepts it: for one that is filtered often and read seldom. Answers
         at once; the work goes on whoever asked for it: follow it with GetAttributeIndex until it is READY. The same call
@@ -222,6 +259,21 @@ def add_ProjectionServiceServicer_to_server(servicer, server):
                     servicer.CancelProjectionJob,
                     request_deserializer=atlas_dot_hotcache_dot_v1_dot_projection__service__pb2.CancelProjectionJobRequest.FromString,
                     response_serializer=atlas_dot_hotcache_dot_v1_dot_projection__service__pb2.CancelProjectionJobResponse.SerializeToString,
+            ),
+            'PinAttribute': grpc.unary_unary_rpc_method_handler(
+                    servicer.PinAttribute,
+                    request_deserializer=atlas_dot_hotcache_dot_v1_dot_projection__service__pb2.PinAttributeRequest.FromString,
+                    response_serializer=atlas_dot_hotcache_dot_v1_dot_projection__service__pb2.PinAttributeResponse.SerializeToString,
+            ),
+            'GetPromotionReport': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetPromotionReport,
+                    request_deserializer=atlas_dot_hotcache_dot_v1_dot_projection__service__pb2.GetPromotionReportRequest.FromString,
+                    response_serializer=atlas_dot_hotcache_dot_v1_dot_projection__service__pb2.GetPromotionReportResponse.SerializeToString,
+            ),
+            'ListPromotionDecisions': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListPromotionDecisions,
+                    request_deserializer=atlas_dot_hotcache_dot_v1_dot_projection__service__pb2.ListPromotionDecisionsRequest.FromString,
+                    response_serializer=atlas_dot_hotcache_dot_v1_dot_projection__service__pb2.ListPromotionDecisionsResponse.SerializeToString,
             ),
             'IndexAttribute': grpc.unary_unary_rpc_method_handler(
                     servicer.IndexAttribute,
@@ -438,6 +490,87 @@ class ProjectionService:
             '/atlas.hotcache.v1.ProjectionService/CancelProjectionJob',
             atlas_dot_hotcache_dot_v1_dot_projection__service__pb2.CancelProjectionJobRequest.SerializeToString,
             atlas_dot_hotcache_dot_v1_dot_projection__service__pb2.CancelProjectionJobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PinAttribute(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/atlas.hotcache.v1.ProjectionService/PinAttribute',
+            atlas_dot_hotcache_dot_v1_dot_projection__service__pb2.PinAttributeRequest.SerializeToString,
+            atlas_dot_hotcache_dot_v1_dot_projection__service__pb2.PinAttributeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetPromotionReport(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/atlas.hotcache.v1.ProjectionService/GetPromotionReport',
+            atlas_dot_hotcache_dot_v1_dot_projection__service__pb2.GetPromotionReportRequest.SerializeToString,
+            atlas_dot_hotcache_dot_v1_dot_projection__service__pb2.GetPromotionReportResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListPromotionDecisions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/atlas.hotcache.v1.ProjectionService/ListPromotionDecisions',
+            atlas_dot_hotcache_dot_v1_dot_projection__service__pb2.ListPromotionDecisionsRequest.SerializeToString,
+            atlas_dot_hotcache_dot_v1_dot_projection__service__pb2.ListPromotionDecisionsResponse.FromString,
             options,
             channel_credentials,
             insecure,

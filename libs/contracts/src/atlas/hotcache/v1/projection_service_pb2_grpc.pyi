@@ -56,6 +56,14 @@ class ProjectionServiceStub:
     """The tenant's jobs, the newest first; the last 200 are kept."""
     CancelProjectionJob: _grpc.UnaryUnaryMultiCallable[_projection_service_pb2.CancelProjectionJobRequest, _projection_service_pb2.CancelProjectionJobResponse]
     """Ends a job. A promotion is undone, also one that failed; a demotion cannot be cancelled, but the attribute promoted afterwards."""
+    PinAttribute: _grpc.UnaryUnaryMultiCallable[_projection_service_pb2.PinAttributeRequest, _projection_service_pb2.PinAttributeResponse]
+    """Tells the automatic policy that an attribute shall stay hot, or cold: it never touches a pinned one. Changes nothing
+    itself: to make a cold attribute hot, promote it as well.
+    """
+    GetPromotionReport: _grpc.UnaryUnaryMultiCallable[_projection_service_pb2.GetPromotionReportRequest, _projection_service_pb2.GetPromotionReportResponse]
+    """How attributes are read and written, and what the automatic policy makes of it, also while it is off."""
+    ListPromotionDecisions: _grpc.UnaryUnaryMultiCallable[_projection_service_pb2.ListPromotionDecisionsRequest, _projection_service_pb2.ListPromotionDecisionsResponse]
+    """The audit log: what the policy and operators decided, the newest first; kept for 90 days."""
     IndexAttribute: _grpc.UnaryUnaryMultiCallable[_projection_service_pb2.IndexAttributeRequest, _projection_service_pb2.IndexAttributeResponse]
     """Indexes a cold attribute, online, so that FindEntities accepts it: for one that is filtered often and read seldom. Answers
     at once; the work goes on whoever asked for it: follow it with GetAttributeIndex until it is READY. The same call
@@ -97,6 +105,14 @@ class ProjectionServiceAsyncStub(ProjectionServiceStub):
     """The tenant's jobs, the newest first; the last 200 are kept."""
     CancelProjectionJob: _aio.UnaryUnaryMultiCallable[_projection_service_pb2.CancelProjectionJobRequest, _projection_service_pb2.CancelProjectionJobResponse]  # type: ignore[assignment]
     """Ends a job. A promotion is undone, also one that failed; a demotion cannot be cancelled, but the attribute promoted afterwards."""
+    PinAttribute: _aio.UnaryUnaryMultiCallable[_projection_service_pb2.PinAttributeRequest, _projection_service_pb2.PinAttributeResponse]  # type: ignore[assignment]
+    """Tells the automatic policy that an attribute shall stay hot, or cold: it never touches a pinned one. Changes nothing
+    itself: to make a cold attribute hot, promote it as well.
+    """
+    GetPromotionReport: _aio.UnaryUnaryMultiCallable[_projection_service_pb2.GetPromotionReportRequest, _projection_service_pb2.GetPromotionReportResponse]  # type: ignore[assignment]
+    """How attributes are read and written, and what the automatic policy makes of it, also while it is off."""
+    ListPromotionDecisions: _aio.UnaryUnaryMultiCallable[_projection_service_pb2.ListPromotionDecisionsRequest, _projection_service_pb2.ListPromotionDecisionsResponse]  # type: ignore[assignment]
+    """The audit log: what the policy and operators decided, the newest first; kept for 90 days."""
     IndexAttribute: _aio.UnaryUnaryMultiCallable[_projection_service_pb2.IndexAttributeRequest, _projection_service_pb2.IndexAttributeResponse]  # type: ignore[assignment]
     """Indexes a cold attribute, online, so that FindEntities accepts it: for one that is filtered often and read seldom. Answers
     at once; the work goes on whoever asked for it: follow it with GetAttributeIndex until it is READY. The same call
@@ -177,6 +193,32 @@ class ProjectionServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_projection_service_pb2.CancelProjectionJobResponse, _abc.Awaitable[_projection_service_pb2.CancelProjectionJobResponse]]:
         """Ends a job. A promotion is undone, also one that failed; a demotion cannot be cancelled, but the attribute promoted afterwards."""
+
+    @_abc_1.abstractmethod
+    def PinAttribute(
+        self,
+        request: _projection_service_pb2.PinAttributeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_projection_service_pb2.PinAttributeResponse, _abc.Awaitable[_projection_service_pb2.PinAttributeResponse]]:
+        """Tells the automatic policy that an attribute shall stay hot, or cold: it never touches a pinned one. Changes nothing
+        itself: to make a cold attribute hot, promote it as well.
+        """
+
+    @_abc_1.abstractmethod
+    def GetPromotionReport(
+        self,
+        request: _projection_service_pb2.GetPromotionReportRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_projection_service_pb2.GetPromotionReportResponse, _abc.Awaitable[_projection_service_pb2.GetPromotionReportResponse]]:
+        """How attributes are read and written, and what the automatic policy makes of it, also while it is off."""
+
+    @_abc_1.abstractmethod
+    def ListPromotionDecisions(
+        self,
+        request: _projection_service_pb2.ListPromotionDecisionsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_projection_service_pb2.ListPromotionDecisionsResponse, _abc.Awaitable[_projection_service_pb2.ListPromotionDecisionsResponse]]:
+        """The audit log: what the policy and operators decided, the newest first; kept for 90 days."""
 
     @_abc_1.abstractmethod
     def IndexAttribute(

@@ -1,0 +1,1 @@
+"""Attributes promoted and demoted by how they are read and written."""

@@ -1,0 +1,1 @@
+"""How often each attribute is asked for: counted in memory, told to the primary now and then."""
