@@ -107,6 +107,7 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON atlas.attribute_access, atlas.access_hou
 GRANT SELECT, INSERT, UPDATE ON atlas.attribute_promotion TO atlas_meter;
 GRANT SELECT, UPDATE ON atlas.promotion_runner TO atlas_meter;
 GRANT SELECT (tenant_id, attribute_id, name, is_hot) ON atlas.attributes TO atlas_meter;
+GRANT SELECT (tenant_id, attribute_id, state) ON atlas.attribute_indexes TO atlas_meter;
 GRANT SELECT (tenant_id, attribute_id, ingested_at) ON atlas.entity_values_ts TO atlas_meter;
 GRANT SELECT (decided_at), DELETE ON atlas.promotion_decisions TO atlas_meter;
 GRANT EXECUTE ON FUNCTION atlas.access_retention(), atlas.partitions_of(regclass) TO atlas_meter;

@@ -29,6 +29,8 @@ WITH CHECK (tenant_id = nullif(current_setting('atlas.tenant_id', true), '')::in
 -- How many there are and what is to be done is asked of all tenants at once; new partitions get the indexes of all.
 CREATE POLICY projector_looks ON attribute_indexes FOR SELECT TO atlas_projector USING (true);
 CREATE POLICY owner_looks ON attribute_indexes FOR SELECT TO atlas_owner USING (true);
+-- Filters over what is indexed are not refused, which is counted.
+CREATE POLICY meter ON attribute_indexes FOR SELECT TO atlas_meter USING (true);
 CREATE POLICY monitor ON attribute_indexes FOR SELECT TO atlas_monitor USING (true);
 
 -- The function that asks these indexes; see 0006 and ADR 19.

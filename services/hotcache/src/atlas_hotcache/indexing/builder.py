@@ -65,10 +65,13 @@ class Builder:
         while True:
             try:
                 async with direct_connection(self._database, name="indexer") as connection:
-                    if await self._begin(connection):
-                        while True:
+                    await self._bound(connection)
+                    is_ours = False
+                    while True:
+                        is_ours = is_ours or await self._lock(connection)
+                        if is_ours:
                             await self._work(connection)
-                            await asyncio.sleep(self._config.poll_seconds)
+                        await asyncio.sleep(self._config.poll_seconds)
             except (ServiceError, psycopg.Error) as error:
                 _log.warning("indexes not looked after", error=str(error))
             await asyncio.sleep(self._config.poll_seconds)
@@ -79,12 +82,13 @@ class Builder:
         Raises ServiceError, psycopg.Error when the database is away.
         """
         async with direct_connection(self._database, name="indexer") as connection:
-            is_ours = await self._begin(connection)
+            await self._bound(connection)
+            is_ours = await self._lock(connection)
             if is_ours:
                 await self._work(connection)
         return is_ours
 
-    async def _begin(self, connection: Connection) -> bool:
+    async def _bound(self, connection: Connection) -> None:
         config = self._config
         for setting, value in (
             ("lock_timeout", f"{round(config.wait_seconds_max * 1000)}ms"),
@@ -93,6 +97,8 @@ class Builder:
             ("client_connection_check_interval", f"{_ORPHANED_SECONDS}s"),
         ):
             await connection.execute("SELECT set_config(%s, %s, false)", [setting, value])
+
+    async def _lock(self, connection: Connection) -> bool:
         row = await (await connection.execute(Q["lock"])).fetchone()
         assert row is not None
         return bool(row[0])
