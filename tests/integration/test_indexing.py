@@ -178,7 +178,8 @@ async def test_a_build_that_is_killed_goes_on(indexing: Indexing) -> None:
     with indexing.old_transaction():
         process = start_process(indexing.own.dsn("atlas_indexer"))
         try:
-            await eventually(lambda: False in indexing.indexes().values())
+            await eventually(lambda: waits_for_transactions(indexing))
+            assert False in indexing.indexes().values()
             assert (await indexing.get()).message.startswith("creates cold_1_3_")
             # While it lives, nobody else builds.
             assert not await indexing.builder().walk()
