@@ -116,7 +116,8 @@ CREATE FUNCTION atlas.beat_heart(min_interval interval) RETURNS boolean
     WITH beat AS (
         UPDATE replication_heartbeat
         -- Never back, even if the clock steps: lag is a difference of beats.
-        SET beat_id = beat_id + 1, beaten_at = greatest(beaten_at + interval '1 microsecond', clock_timestamp())
+        SET beat_id = greatest(beat_id + 1, written_timeline() << 32),
+            beaten_at = greatest(beaten_at + interval '1 microsecond', clock_timestamp())
         WHERE id = 1 AND beaten_at <= clock_timestamp() - min_interval
         RETURNING 1
     )
@@ -3508,6 +3509,18 @@ $$;
 
 ALTER FUNCTION atlas.write_projection_batch(p_owner text, p_epoch bigint, p_tenant integer, p_job bigint, p_step text, p_limit integer, p_again bigint[], OUT scanned integer, OUT sequence bigint, OUT changed_entities bigint[], OUT changed_versions bigint[]) OWNER TO atlas_projector;
 
+CREATE FUNCTION atlas.written_timeline() RETURNS bigint
+    LANGUAGE sql STABLE
+    SET search_path TO 'atlas', 'pg_temp'
+    AS $$
+    SELECT CASE
+        WHEN NOT pg_is_in_recovery()
+            THEN ('x' || left(pg_walfile_name(pg_current_wal_insert_lsn()), 8))::bit(32)::bigint
+    END
+$$;
+
+ALTER FUNCTION atlas.written_timeline() OWNER TO atlas_owner;
+
 CREATE TABLE atlas.access_hours (
     hour timestamp with time zone NOT NULL,
     flush_count bigint NOT NULL
@@ -4811,6 +4824,18 @@ GRANT ALL ON FUNCTION atlas.upsert_hot_attrs(points regclass, skip_batches integ
 REVOKE ALL ON FUNCTION atlas.write_projection_batch(p_owner text, p_epoch bigint, p_tenant integer, p_job bigint, p_step text, p_limit integer, p_again bigint[], OUT scanned integer, OUT sequence bigint, OUT changed_entities bigint[], OUT changed_versions bigint[]) FROM PUBLIC;
 
 GRANT ALL ON FUNCTION atlas.write_projection_batch(p_owner text, p_epoch bigint, p_tenant integer, p_job bigint, p_step text, p_limit integer, p_again bigint[], OUT scanned integer, OUT sequence bigint, OUT changed_entities bigint[], OUT changed_versions bigint[]) TO atlas_hotcache;
+
+REVOKE ALL ON FUNCTION atlas.written_timeline() FROM PUBLIC;
+
+GRANT ALL ON FUNCTION atlas.written_timeline() TO atlas_flusher;
+
+GRANT ALL ON FUNCTION atlas.written_timeline() TO atlas_ingest;
+
+GRANT ALL ON FUNCTION atlas.written_timeline() TO atlas_hotcache;
+
+GRANT ALL ON FUNCTION atlas.written_timeline() TO atlas_query;
+
+GRANT ALL ON FUNCTION atlas.written_timeline() TO atlas_reconciler;
 
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE atlas.access_hours TO atlas_meter;
 

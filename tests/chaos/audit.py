@@ -135,6 +135,20 @@ def positions(batches: Iterable[SentBatch]) -> list[tuple[int, int, int]]:
     return sorted(found)
 
 
+def token_states(
+    connection: "psycopg.Connection[Any]", tokens: Iterable[bytes]
+) -> dict[bytes, str]:
+    """What has become of each token: lost, pending or reached, the worst of its positions."""
+    parsed = {token: FreshnessToken.decode(token).positions for token in tokens}
+    wanted = sorted({(p.lane, p.epoch, p.sequence) for each in parsed.values() for p in each})
+    columns = [list(column) for column in zip(*wanted, strict=True)] or [[], [], []]
+    states = {row[:3]: row[3] for row in connection.execute(_STATES, columns)}
+    return {
+        token: min(states[(p.lane, p.epoch, p.sequence)] for p in each)  # In this order by name.
+        for token, each in parsed.items()
+    }
+
+
 def _read(dsn: str, wanted: list[tuple[int, int, int]]) -> Snapshot:
     with psycopg.connect(dsn, connect_timeout=5) as connection:
         connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ

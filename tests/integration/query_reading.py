@@ -66,6 +66,7 @@ def reading_stack(
     servers: Any,
     services: tuple[str, ...] = ("query",),
     query: Mapping[str, str] | None = None,
+    fresh: tuple[str, ...] = ("replica-1", "replica-2"),
 ) -> Iterator["Reading"]:
     """A stack of these services, with a primary, two replicas and Valkey, and two tenants."""
     environment = {service: dict(TOKEN_ENVIRONMENT) for service in services}
@@ -74,7 +75,7 @@ def reading_stack(
     stack = Stack.start(directory / "state", options)
     try:
         with closing(Reading(stack)) as reading:
-            reading.wait_fresh("replica-1", "replica-2")
+            reading.wait_fresh(*fresh)
             yield reading
     finally:
         stack.remove()

@@ -103,3 +103,28 @@ async def test_old_definitions_are_better_than_none(databases: list[Database]) -
     assert await catalog.attributes(ACME) is known
     with pytest.raises(ServiceError, match=r"UNAVAILABLE|RESOURCE_EXHAUSTED"):
         await catalog.attributes(GLOBEX)
+
+
+async def test_after_a_failover_numbers_are_looked_up_again(
+    connect: Connect, databases: list[Database]
+) -> None:
+    """A number that was given in a lost tail may be given to another key."""
+    catalog = Catalog(databases)
+    assert await catalog.entity_ids(ACME, ["pump-1"]) == {"pump-1": 1}
+    assert await catalog.entity_keys(ACME, [2]) == {2: "pump-2"}
+    admin = connect("admin")
+    admin.execute("UPDATE entities SET key = 'other-' || entity_id WHERE tenant_id = 1")
+    assert await catalog.entity_ids(ACME, ["pump-1"]) == {"pump-1": 1}
+    catalog.forget_all()
+    assert await catalog.entity_ids(ACME, ["pump-1", "other-1"]) == {"other-1": 1}
+    assert await catalog.entity_keys(ACME, [2]) == {2: "other-2"}
+    assert await catalog.entity_ids(GLOBEX, ["pump-1"]) == {"pump-1": 1}
+
+
+async def test_a_catalog_follows_the_databases_that_there_are(databases: list[Database]) -> None:
+    now: list[Database] = []
+    catalog = Catalog(now)
+    with pytest.raises(ServiceError, match="no database can be read"):
+        await catalog.entity_ids(ACME, ["pump-1"])
+    now.append(databases[-1])
+    assert await catalog.entity_ids(ACME, ["pump-1"]) == {"pump-1": 1}

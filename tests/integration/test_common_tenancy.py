@@ -138,8 +138,8 @@ async def test_a_snapshot_tells_its_heartbeat_and_sees_one_tenant(
 ) -> None:
     await Heartbeat(ingest, interval_seconds=0.001).beat()
     async with tenant_snapshot(ingest, ACME) as snapshot:
-        assert snapshot.beat.beat_id == 2
-        assert snapshot.positions == ()
+        assert (snapshot.beat.timeline, snapshot.beat.beat_id) == (1, 1 << 32)
+        assert (snapshot.positions, snapshot.timeline) == ((), 1)
         assert snapshot.beat.beaten_at.tzinfo is not None
         assert await keys(snapshot.connection) == ["pump of acme"]
         cursor = await snapshot.connection.execute(

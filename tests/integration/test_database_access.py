@@ -225,7 +225,7 @@ async def test_what_was_counted_last_is_told_at_the_end_however_many_names_it_ha
     sampler.read(2, tuple(f"a{n}" for n in range(1, 4501)), 3)
     config = DatabaseConfig(dsn=SecretStr(own.dsn("atlas_query")))
     async with Pool.open(config, name="primary") as primary:
-        flushing = asyncio.create_task(AccessFlusher(sampler, primary, 3600.0).run())
+        flushing = asyncio.create_task(AccessFlusher(sampler, lambda: primary, 3600.0).run())
         await asyncio.sleep(0)
         flushing.cancel()
         await asyncio.wait([flushing])

@@ -20,13 +20,14 @@ from atlas_query.consistency import Consistency, Eventual, OnUnmet, Source
 from atlas_query.endpoint import Endpoint, Serving
 from atlas_query.freshness import FreshnessTracker
 from atlas_query.router import QueryRouter
+from atlas_query.servers import Servers
 from atlas_query.watched import WatchedDatabase
 
 ACME, GLOBEX = Tenant(1, "acme"), Tenant(2, "globex")
 EVENTUAL = Consistency(Eventual(3.0), OnUnmet.PRIMARY)
 
 
-class Servers:
+class Trio:
     """One real server under three names, and a router over them."""
 
     def __init__(self, endpoints: dict[str, Endpoint], router: QueryRouter) -> None:
@@ -35,7 +36,7 @@ class Servers:
 
 
 @pytest.fixture
-async def servers(fresh_database: DevDatabase) -> AsyncIterator[Servers]:
+async def servers(fresh_database: DevDatabase) -> AsyncIterator[Trio]:
     with psycopg.connect(fresh_database.dsn("atlas_ingest"), autocommit=True) as ingest:
         ingest.execute("SELECT beat_heart('0s')")
     async with AsyncExitStack() as stack:
@@ -48,18 +49,19 @@ async def servers(fresh_database: DevDatabase) -> AsyncIterator[Servers]:
             assert isinstance(database, WatchedDatabase)
             endpoints[name] = Endpoint(database, Breaker(3, 60.0), 5.0)
         clock = PrimaryClock()
-        tracker = FreshnessTracker(("replica-1", "replica-2"), clock, time.monotonic)
+        tracker = FreshnessTracker(clock, time.monotonic)
         await PrimaryClockPoller(endpoints["primary"].database, clock).poll()
         for name in ("replica-1", "replica-2"):
-            tracker.seen(name, *await store.tier_progress(endpoints[name].database))
+            look = await store.look(endpoints[name].database)
+            tracker.seen(name, look.beat, look.positions)
+        replicas = [endpoints["replica-1"], endpoints["replica-2"]]
         router = QueryRouter(
-            endpoints["primary"],
-            [endpoints["replica-1"], endpoints["replica-2"]],
+            Servers.fixed(endpoints["primary"], replicas, tracker),
             tracker,
             Admission(1, 0, 1.0, "full"),
             time.monotonic,
         )
-        yield Servers(endpoints, router)
+        yield Trio(endpoints, router)
 
 
 class FailingRead:
@@ -81,7 +83,7 @@ class FailingRead:
 
 @pytest.mark.parametrize("tenant", [ACME, GLOBEX])
 async def test_a_conflict_with_recovery_sends_the_read_elsewhere(
-    servers: Servers, tenant: Tenant
+    servers: Trio, tenant: Tenant
 ) -> None:
     for _ in range(5):
         read = FailingRead(psycopg.errors.SerializationFailure("conflict with recovery"))
@@ -95,7 +97,7 @@ async def test_a_conflict_with_recovery_sends_the_read_elsewhere(
 
 
 async def test_a_server_that_goes_away_opens_its_breaker_and_is_passed_over(
-    servers: Servers,
+    servers: Trio,
 ) -> None:
     away = psycopg.errors.AdminShutdown("terminating connection")
     for _ in range(3):
@@ -112,14 +114,14 @@ async def test_a_server_that_goes_away_opens_its_breaker_and_is_passed_over(
     assert raised.value.reason == "DEPENDENCY_UNAVAILABLE"
 
 
-async def test_a_callers_own_mistake_is_his_and_goes_nowhere_else(servers: Servers) -> None:
+async def test_a_callers_own_mistake_is_his_and_goes_nowhere_else(servers: Trio) -> None:
     read = FailingRead(psycopg.errors.DatetimeFieldOverflow("a bad value"))
     with pytest.raises(psycopg.errors.DatetimeFieldOverflow):
         await servers.router.execute_query(ACME, EVENTUAL, 1.0, read)
     assert len(read.endpoints) == 1
 
 
-async def test_a_stream_that_has_begun_is_not_begun_again_elsewhere(servers: Servers) -> None:
+async def test_a_stream_that_has_begun_is_not_begun_again_elsewhere(servers: Trio) -> None:
     endpoints: list[str] = []
 
     async def read(serving: Serving) -> AsyncGenerator[int, None]:
@@ -135,7 +137,7 @@ async def test_a_stream_that_has_begun_is_not_begun_again_elsewhere(servers: Ser
     assert raised.value.retryable
 
 
-async def test_reads_queue_before_the_pool_and_leave_room_for_polls(servers: Servers) -> None:
+async def test_reads_queue_before_the_pool_and_leave_room_for_polls(servers: Trio) -> None:
     endpoint = servers.endpoints["replica-1"]
     async with AsyncExitStack() as stack:
         for _ in range(2):

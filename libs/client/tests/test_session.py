@@ -52,7 +52,7 @@ async def test_an_asked_consistency_is_kept_and_strengthened(
     assert asked.token == token(l1=5)
     assert asked.max_staleness.seconds == 1
     await session.get_entities(["a"], consistency=strong())
-    assert platform.requests[-1].consistency.WhichOneof("requirement") == "strong"
+    assert platform.requests[-1].consistency.strong.token == token(l1=5, l2=1)  # Lost is told.
     rows = session.aggregate(
         ["a"], [AggregateFunction.COUNT], consistency=analytics(token=token(l9=1))
     )

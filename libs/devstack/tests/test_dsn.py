@@ -3,7 +3,7 @@
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
-from atlas_devstack.dsn import dsn_as, make_dsn, with_database
+from atlas_devstack.dsn import dsn_as, make_dsn, whoever_writes, with_database
 
 AWKWARD = "p@ss:w/o?r#d%&'\" \\"
 
@@ -34,4 +34,16 @@ def test_another_database_on_the_same_server() -> None:
         "user": "admin",
         "password": AWKWARD,
         "dbname": "an other",
+    }
+
+
+def test_several_servers_and_the_one_that_writes() -> None:
+    ones = [make_dsn(user="u", password=AWKWARD, port=port, database="atlas") for port in (1, 2)]
+    assert conninfo_to_dict(whoever_writes(ones)) == {
+        "host": "127.0.0.1,127.0.0.1",
+        "port": "1,2",
+        "user": "u",
+        "password": AWKWARD,
+        "dbname": "atlas",
+        "target_session_attrs": "read-write",
     }

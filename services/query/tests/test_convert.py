@@ -84,6 +84,7 @@ def test_tokens_are_opened_for_the_tenant(token: bytes, reason: str) -> None:
     for message in (
         Message(at_least_as_fresh=token),
         Message(eventual=Message.Eventual(token=token)),
+        Message(strong=Message.Strong(token=token)),
     ):
         assert refusal(parsed, message)[0] == reason
     analytics = Message(analytics=Message.Analytics(token=token))

@@ -21,7 +21,7 @@ class World:
     def __init__(self) -> None:
         self.monotonic = FakeClock()
         self.clock = PrimaryClock()
-        self.tracker = FreshnessTracker(["r1", "r2"], self.clock, self.monotonic)
+        self.tracker = FreshnessTracker(self.clock, self.monotonic)
 
     def primary_says(self, now: datetime, beat: Beat) -> None:
         at = self.monotonic()
@@ -127,3 +127,45 @@ def test_a_copy_that_catches_up_says_when_it_will_be_fresh_enough() -> None:
     assert world.tracker.fresh_in("r2", [wanted], None) is None
     world.tracker.lost("r1")
     assert world.tracker.fresh_in("r1", [], 0.4) is None
+
+
+def test_beats_of_a_lost_tail_are_behind_those_of_the_next_timeline() -> None:
+    """However many were lost: their copy was once the newest there was."""
+    world = World()
+    lost, first = Beat((1 << 32) + 1_000, T0), Beat((2 << 32), T0 + timedelta(seconds=5))
+    world.primary_says(first.beaten_at, first)
+    assert world.tracker.lag_of(lost) == pytest.approx(5.0, abs=0.01)
+    assert world.tracker.lag_of(first) == 0.0
+
+
+def test_another_primary_begins_with_nothing_known() -> None:
+    world = World()
+    world.primary_says(beat(10).beaten_at, beat(10))
+    world.tracker.stood(Standing(T0, (), (Position(0, 1, 5),)))
+    world.tracker.seen("r1", beat(10), ())
+    world.tracker.begin_anew()
+    assert world.tracker.newest_beat is None
+    assert math.isinf(world.tracker.lag_seconds("r1"))
+    assert not world.tracker.sighting("primary").is_reachable
+    assert not world.tracker.standings.is_known
+
+
+def test_a_replica_that_left_and_came_back_is_further_than_it_was() -> None:
+    """Reads that have tried it wait until it has moved."""
+    world = World()
+    world.tracker.seen("r1", beat(10), ())
+    tried = world.tracker.sighting("r1").progress
+    world.tracker.forget("r1")
+    assert world.tracker.sighting("r1").beat.beat_id == 0
+    world.tracker.seen("r1", beat(11), ())
+    assert world.tracker.sighting("r1").progress > tried
+
+
+async def test_who_waits_is_woken_when_a_replica_leaves() -> None:
+    world = World()
+    world.tracker.seen("r1", beat(10), ())
+    async with asyncio.timeout(5):
+        waiting = asyncio.create_task(world.tracker.wait_progress(60))
+        await asyncio.sleep(0)
+        world.tracker.forget("r1")
+        await waiting

@@ -125,3 +125,18 @@ def test_nothing_is_kept_where_that_is_switched_off(clock: Clock) -> None:
     near: NearCache[str] = NearCache(0, len, clock)
     near.put(ACME, (), 100.0, answered(), {"pump": "4 bar"})
     assert near.get(ACME, ["pump"], (), EVENTUAL) is None
+
+
+def test_nothing_of_an_ended_history_is_given_again(near: NearCache[str], clock: Clock) -> None:
+    """Not what was kept, nor what was asked for before and answered after."""
+    near.put(ACME, (), clock.now, answered(), {"a": "old"})
+    asked_at = clock.now
+    near.forget()
+    assert near.get(ACME, ["a"], (), EVENTUAL) is None
+    near.put(ACME, (), asked_at, answered(), {"a": "old"})
+    assert near.get(ACME, ["a"], (), EVENTUAL) is None
+    clock.now += 0.1
+    near.put(ACME, (), clock.now, answered(), {"a": "new"})
+    found = near.get(ACME, ["a"], (), EVENTUAL)
+    assert found is not None
+    assert found[0] == ["new"]

@@ -181,3 +181,15 @@ def test_no_flush_stamped_before_the_floor_is_missing_from_a_view(
         for flush in database.locked.values():
             if floor is not None and flush not in view and flush.stamp >= 0:
                 assert at(flush.stamp) >= floor
+
+
+def test_no_floor_of_a_former_primary_is_trusted() -> None:
+    """Its clock was another: what the new one stamps may lie before it, however far on it is."""
+    standings = Standings()
+    stand(standings, 100, pos(0, 1))
+    standings.begin_anew()
+    assert not standings.is_known
+    assert standings.floor_of_view([pos(0, 1)]) is None
+    stand(standings, 130, pos(0, 2))
+    assert not standings.is_sure(at(90))
+    assert standings.is_sure(at(120))

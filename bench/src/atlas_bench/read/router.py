@@ -21,17 +21,19 @@ from atlas_bench.read.overhead import RouterJob
 from atlas_common import telemetry
 from atlas_common.breaker import Breaker
 from atlas_common.config import DatabaseConfig, TelemetryConfig
-from atlas_common.db import PrimaryClock, PrimaryClockPoller, ReadConnection
+from atlas_common.db import PrimaryClock, ReadConnection
 from atlas_common.db.connection import Connection, direct_connection
 from atlas_common.tenant import Tenant
 from atlas_query import store
 from atlas_query.admission import Admission
 from atlas_query.config import RouterConfig
 from atlas_query.consistency import Consistency
+from atlas_query.election import Election
 from atlas_query.endpoint import Endpoint, Serving
 from atlas_query.freshness import FreshnessTracker
-from atlas_query.polling import PrimaryPoller, ReplicaPoller
+from atlas_query.polling import Pollers
 from atlas_query.router import QueryRouter
+from atlas_query.servers import Servers
 from atlas_query.watched import WatchedDatabase
 
 _WARM_UP_ROUNDS = 50
@@ -74,20 +76,21 @@ async def _router(stack: AsyncExitStack, job: RouterJob) -> tuple[QueryRouter, s
         timeout = config.replica_open_timeout_seconds
         replicas.append(await _endpoint(stack, job.copy_dsn, "replica-1", timeout))
     clock = PrimaryClock()
-    tracker = FreshnessTracker([replica.name for replica in replicas], clock, time.monotonic)
+    tracker = FreshnessTracker(clock, time.monotonic)
     admission = Admission(
         config.primary_reads_max,
         config.primary_reads_waiting_max,
         config.primary_reads_wait_seconds,
         "the primary is busy",
     )
-    router = QueryRouter(primary, replicas, tracker, admission, time.monotonic)
+    endpoints = [primary, *replicas]
+    servers = Servers(endpoints, tracker, Election(endpoint.name for endpoint in endpoints))
+    router = QueryRouter(servers, tracker, admission, time.monotonic)
+    pollers = Pollers(servers, tracker, clock, config)
     tasks = await stack.enter_async_context(_Background())
-    tasks.run(
-        PrimaryPoller(primary, PrimaryClockPoller(primary.database, clock), tracker, config).run()
-    )
+    for endpoint in endpoints:
+        tasks.run(pollers.of(endpoint).run())
     for replica in replicas:
-        tasks.run(ReplicaPoller(replica, tracker, config).run())
         async with asyncio.timeout(_READY_SECONDS_MAX):
             while tracker.lag_seconds(replica.name) > 1.0:  # noqa: ASYNC110 - pollers tell nobody.
                 await asyncio.sleep(0.05)

@@ -22,6 +22,7 @@ GRANT SELECT, UPDATE ON atlas.flush_control, atlas.replication_heartbeat TO atla
 GRANT SELECT ON atlas.attributes, atlas.projected_attributes TO atlas_flusher;
 GRANT SELECT, INSERT, UPDATE ON atlas.recent_flushes TO atlas_flusher;
 GRANT EXECUTE ON FUNCTION atlas.remember_flush(smallint, bigint, bigint, integer[], bigint[], bigint[]) TO atlas_flusher;
+GRANT EXECUTE ON FUNCTION atlas.written_timeline() TO atlas_flusher; -- Whose beat_heart() is.
 GRANT EXECUTE ON FUNCTION atlas.flush_lock(), atlas.lane_lock_class(), atlas.lane_flush_class(), atlas.projection_lane(),
     atlas.hot_value(boolean, bigint, double precision, numeric, text, timestamptz, jsonb),
     atlas.upsert_hot_attrs(regclass, integer[], timestamptz), atlas.lane_is_owned(smallint), atlas.empty_half(regclass, regclass),
@@ -34,7 +35,7 @@ GRANT SELECT ON atlas.tenants, atlas.flush_positions, atlas.lane_epochs, atlas.r
     TO atlas_ingest, atlas_hotcache, atlas_query, atlas_reconciler;
 GRANT EXECUTE ON FUNCTION atlas.position_state(smallint, bigint, bigint),
     atlas.require_fresh(timestamptz, smallint[], bigint[], bigint[]),
-    atlas.fresh_view(timestamptz, smallint[], bigint[], bigint[])
+    atlas.fresh_view(timestamptz, smallint[], bigint[], bigint[]), atlas.written_timeline()
     TO atlas_ingest, atlas_hotcache, atlas_query, atlas_reconciler;
 GRANT SELECT ON atlas.entities, atlas.attributes, atlas.attribute_indexes
     TO atlas_ingest, atlas_hotcache, atlas_query, atlas_reconciler;

@@ -1,12 +1,24 @@
 -- Heartbeat, positions, seals: what freshness and reconciliation are decided by.
 
--- Beats the heart unless it was beaten within min_interval; answers whether it beat.
+-- The timeline of the log that this server writes; NULL if it is in recovery, and writes none.
+CREATE OR REPLACE FUNCTION written_timeline() RETURNS bigint
+LANGUAGE sql STABLE SET search_path = atlas, pg_temp AS $$
+    SELECT CASE
+        WHEN NOT pg_is_in_recovery()
+            THEN ('x' || left(pg_walfile_name(pg_current_wal_insert_lsn()), 8))::bit(32)::bigint
+    END
+$$;
+
+-- Beats the heart unless it was beaten within min_interval; answers whether it beat. A beat's number is the log's
+-- timeline, times 2^32, plus a count. So a copy's newest beat says of which history the copy is, and beats of a tail
+-- that a failover lost are lower than all that came after it, however many they were.
 CREATE OR REPLACE FUNCTION beat_heart(min_interval interval) RETURNS boolean
 LANGUAGE sql SECURITY DEFINER SET search_path = atlas, pg_temp AS $$
     WITH beat AS (
         UPDATE replication_heartbeat
         -- Never back, even if the clock steps: lag is a difference of beats.
-        SET beat_id = beat_id + 1, beaten_at = greatest(beaten_at + interval '1 microsecond', clock_timestamp())
+        SET beat_id = greatest(beat_id + 1, written_timeline() << 32),
+            beaten_at = greatest(beaten_at + interval '1 microsecond', clock_timestamp())
         WHERE id = 1 AND beaten_at <= clock_timestamp() - min_interval
         RETURNING 1
     )

@@ -43,8 +43,11 @@ class Consistency:
     on_unmet: OnUnmet | None = None
 
     def with_token(self, token: bytes) -> "Consistency":
-        """Ask for the positions in this token, too. STRONG has seen them anyway."""
-        if self.level is Level.STRONG or not token:
+        """Ask for the positions in this token, too.
+
+        STRONG has seen them anyway, unless a failover lost them: it is refused then.
+        """
+        if not token:
             return self
         return replace(self, token=merge(self.token, token))
 
@@ -54,6 +57,7 @@ class Consistency:
         match self.level:
             case Level.STRONG:
                 message.strong.SetInParent()
+                message.strong.token = self.token
             case Level.EVENTUAL:
                 message.eventual.SetInParent()
                 message.eventual.token = self.token
@@ -75,9 +79,9 @@ class Consistency:
         return message
 
 
-def strong() -> Consistency:
-    """All that was committed before the call began."""
-    return Consistency(Level.STRONG)
+def strong(*, token: bytes = b"") -> Consistency:
+    """All that was committed before the call began; POSITION_LOST if `token` was lost."""
+    return Consistency(Level.STRONG, token=token)
 
 
 def eventual(

@@ -196,7 +196,12 @@ def source(number: consistency_pb2.Source.ValueType) -> records.Source | None:
 def tier(message: query_pb2.Tier) -> records.Tier:
     lag = span(message, "lag")
     return records.Tier(
-        source(message.source), message.endpoint, message.available, lag, message.breaker
+        source(message.source),
+        message.endpoint,
+        message.available,
+        lag,
+        message.breaker,
+        message.note,
     )
 
 

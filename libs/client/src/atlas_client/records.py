@@ -268,6 +268,8 @@ class Tier:
     available: bool
     lag: timedelta | None
     breaker: str
+    note: str = ""
+    """For people: which server is the primary, or why a server is not read."""
 
 
 @dataclass(frozen=True, slots=True)

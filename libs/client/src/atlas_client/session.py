@@ -32,8 +32,9 @@ class Session:
     """Carries the freshness token from call to call.
 
     A read sees every write and every read that ended in this session before it began, at whatever
-    tier it is served; without `consistency` at any tier that has seen them. After POSITION_LOST (a
-    failover lost what the session has seen) only forget() helps: the data are gone.
+    tier it is served; without `consistency` at any tier that has seen them. When a failover lost
+    something of that, every read raises POSITION_LOST, STRONG ones too, until forget(): the data
+    are gone, and only the caller knows what to write again.
     """
 
     def __init__(self, client: AtlasClient, token: bytes = b"") -> None:

@@ -45,7 +45,8 @@ _TABLE = {
         StatusCode.FAILED_PRECONDITION,
         "POSITION_LOST",
         False,
-        "the position no longer exists: a failover lost the end of the log",
+        "a failover lost what the token stands for: go on without it, and write again what is"
+        " missing",
     ),
     "08": _AWAY,
     "22": Meaning(

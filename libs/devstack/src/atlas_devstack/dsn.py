@@ -1,5 +1,6 @@
 """Connection strings as URIs."""
 
+from collections.abc import Sequence
 from urllib.parse import quote, urlencode
 
 from psycopg.conninfo import conninfo_to_dict
@@ -23,6 +24,15 @@ def dsn_as(dsn: str, *, user: str, password: str) -> str:
 def with_database(dsn: str, database: str) -> str:
     """Return the same server and role with another database."""
     return _uri({**_parts(dsn), "dbname": database})
+
+
+def whoever_writes(dsns: Sequence[str]) -> str:
+    """Return one DSN for the server among these that takes writes, whichever that is when asked."""
+    every = [_parts(dsn) for dsn in dsns]
+    hosts = ",".join(parts.get("host", LOOPBACK) for parts in every)
+    ports = ",".join(parts.get("port", "5432") for parts in every)
+    several = {**every[0], "host": hosts, "port": ports}
+    return _uri({**several, "target_session_attrs": "read-write"})
 
 
 def _parts(dsn: str) -> dict[str, str]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from atlas_devstack.component import Component
 from atlas_devstack.credentials import Credentials
 from atlas_devstack.database import Database
+from atlas_devstack.dsn import whoever_writes
 from atlas_devstack.errors import DevstackError
 from atlas_devstack.health import is_serving
 from atlas_devstack.platform import INDEXER_ROLE, MAINTENANCE_ROLE, ServiceKind
@@ -33,6 +34,8 @@ class Wiring:
     run_directory: Path
     spans: bool
     """Whether services write their spans to `<log_directory>/<service>.spans.jsonl` (it grows)."""
+    follows_failover: bool = False
+    """Whether writers are told all servers, and find the one that takes writes."""
     kafka: str | None = None
     """Bootstrap servers of the broker, if there is one, ..."""
     topic: str | None = None
@@ -93,6 +96,9 @@ def _inherited() -> dict[str, str]:
 
 def _common(kind: ServiceKind, wiring: Wiring) -> dict[str, str]:
     dsn = wiring.database.dsn(kind.role)
+    if wiring.follows_failover and kind.name != "query":  # It tells the servers' roles itself.
+        every = (wiring.database, *wiring.replicas.values())
+        dsn = whoever_writes([database.dsn(kind.role) for database in every])
     spans_file = wiring.log_directory / f"{kind.name}.spans.jsonl"
     return {
         **({"ATLAS_TELEMETRY__SPANS_FILE": str(spans_file)} if wiring.spans else {}),

@@ -50,6 +50,8 @@ class StackOptions:
 
     Never for Kafka: it has lost its topics then.
     """
+    follows_failover: bool = False
+    """Services find the server that takes writes after a replica was promoted."""
     spans: bool = False
     """Services write their spans to logs/<service>.spans.jsonl."""
     fresh: bool = False
@@ -209,6 +211,7 @@ class Stack:
             log_directory=self.state.logs,
             run_directory=self.state.run,
             spans=self._options.spans,
+            follows_failover=self._options.follows_failover,
         )
         extra = self._options.environment
         return {

@@ -2,20 +2,23 @@
 
 import random
 import time
-from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
+from pathlib import Path
 
 from atlas.hotcache.v1 import hotcache_service_pb2
 from atlas.hotcache.v1.hotcache_service_pb2_grpc import HotCacheServiceStub
 from atlas.query.v1 import query_service_pb2, query_service_pb2_grpc
 from atlas.reconciler.v1 import reconciler_service_pb2
 from atlas.reconciler.v1.reconciler_service_pb2_grpc import ReconcilerServiceStub
-from atlas_common import telemetry
+from atlas_common import errors, telemetry
 from atlas_common.breaker import Breaker
 from atlas_common.catalog import Catalog
 from atlas_common.config import DatabaseConfig, load
-from atlas_common.db import Database, PostgresTenants, PrimaryClock, PrimaryClockPoller
+from atlas_common.db import Database, PrimaryClock
 from atlas_common.rpc import (
+    Check,
     authenticator,
     interceptors,
     new_server,
@@ -28,17 +31,21 @@ from atlas_query.access.flusher import AccessFlusher
 from atlas_query.access.sampler import AccessSampler
 from atlas_query.admission import Admission
 from atlas_query.analytics import Aggregates
-from atlas_query.config import AccessConfig, Config, RouterConfig
+from atlas_query.config import AccessConfig, Config, DiscoveryConfig, RouterConfig
+from atlas_query.discovery import Discovery, DnsName, ReplicaFile
 from atlas_query.downsampled import DownsampledHistory
+from atlas_query.election import Election
 from atlas_query.endpoint import Endpoint
 from atlas_query.explain import Explainer
 from atlas_query.freshness import FreshnessTracker
 from atlas_query.hot import HotCache
 from atlas_query.near import NearCache
-from atlas_query.polling import PrimaryPoller, ReplicaPoller
+from atlas_query.polling import Pollers
 from atlas_query.readiness import any_reachable
 from atlas_query.reads import Reads
+from atlas_query.roster import OpenEndpoint, Roster
 from atlas_query.router import QueryRouter
+from atlas_query.servers import LiveDatabases, Servers
 from atlas_query.servicer import QueryServicer
 from atlas_query.survey import Survey
 from atlas_query.tenants import FirstAnswer
@@ -57,16 +64,17 @@ async def main() -> None:
     config = load(Config)  # The environment is read here and nowhere else.
     async with AsyncExitStack() as stack:
         stack.enter_context(telemetry.setup("query", config.telemetry, instance=config.instance))
-        primary = await _endpoint(stack, config.primary, "primary", config.router)
-        replicas = [
-            await _endpoint(stack, replica, replica.name, config.router)
-            for replica in config.replicas
-        ]
-        databases = [endpoint.database for endpoint in (primary, *replicas)]
+        roster = Roster(_opener(config.router), _discovery(config.discovery), config.discovery)
+        first = await stack.enter_async_context(roster.opened(config.primary, config.replicas))
         clock = PrimaryClock()
-        tracker = FreshnessTracker([replica.name for replica in replicas], clock, time.monotonic)
-        router = QueryRouter(primary, replicas, tracker, _admission(config.router), time.monotonic)
+        tracker = FreshnessTracker(clock, time.monotonic)
+        servers = Servers(first, tracker, Election(endpoint.name for endpoint in first))
+        router = QueryRouter(servers, tracker, _admission(config.router), time.monotonic)
+        databases = LiveDatabases(servers, router.is_current)
         catalog = Catalog(databases)
+        tenants = FirstAnswer(databases)
+        near: NearCache[bytes] = NearCache(config.router.near_seconds, len, time.monotonic)
+        servers.on_new_history = _forgetting(catalog, tenants, near)
         hot = await _hotcache(stack, config)
         warehouse = await _warehouse(stack, config)
         survey = Survey(router, tracker, hot, warehouse, config.router.status_timeout_seconds)
@@ -74,7 +82,7 @@ async def main() -> None:
         access = _access(config.access)
         servicer = QueryServicer(
             Reads(router, catalog, hot, cold_find_seconds_max=config.router.cold_find_seconds_max),
-            near=NearCache(config.router.near_seconds, len, time.monotonic),
+            near=near,
             downsampled=DownsampledHistory(router, catalog),
             aggregates=Aggregates(warehouse, catalog),
             tiers=Tiers(router, hot, warehouse, config.router.status_timeout_seconds),
@@ -88,37 +96,64 @@ async def main() -> None:
         chain = interceptors(
             config.rpc,
             authenticator=authenticator(config.environment),
-            tenants=FirstAnswer([PostgresTenants(database) for database in databases]),
+            tenants=tenants,
             tenantless=TENANTLESS,
         )
         server = new_server(config.rpc, chain)
         query_service_pb2_grpc.add_QueryServiceServicer_to_server(servicer, server)
-        pollers = [ReplicaPoller(replica, tracker, config.router) for replica in replicas]
+        pollers = Pollers(servers, tracker, clock, config.router)
         await serve(
             server,
             config.rpc,
             services=[SERVICE],
-            readiness={"postgres": any_reachable(databases)},
+            readiness={
+                "postgres": any_reachable([endpoint.database for endpoint in first], databases),
+                "roles": _known(servers),
+            },
             on_drain=watches.drain,
             background={
-                "primary": PrimaryPoller(
-                    primary, PrimaryClockPoller(primary.database, clock), tracker, config.router
-                ).run,
+                "servers": partial(roster.run, pollers),
                 "watches": watches.run,
-                **_flushing(access, primary.database, config.access),
-                **{poller.endpoint.name: poller.run for poller in pollers},
+                **_flushing(access, servers, config.access),
             },
         )
 
 
-async def _endpoint(
-    stack: AsyncExitStack, config: DatabaseConfig, name: str, router: RouterConfig
-) -> Endpoint:
-    database = await stack.enter_async_context(WatchedDatabase.open(config, name=name))
-    assert isinstance(database, WatchedDatabase)
-    # The primary has no one to stand in for it: there a slow answer is better than none.
-    open_timeout = None if name == "primary" else router.replica_open_timeout_seconds
-    return Endpoint(database, _breaker(router), open_timeout)
+def _opener(router: RouterConfig) -> OpenEndpoint:
+    @asynccontextmanager
+    async def opened(config: DatabaseConfig, name: str) -> AsyncIterator[Endpoint]:
+        async with WatchedDatabase.open(config, name=name) as database:
+            assert isinstance(database, WatchedDatabase)
+            yield Endpoint(database, _breaker(router), router.replica_open_timeout_seconds)
+
+    return opened
+
+
+def _discovery(config: DiscoveryConfig) -> Discovery | None:
+    if config.file is not None:
+        return ReplicaFile(Path(config.file))
+    if config.dns is not None:
+        return DnsName(config.dns, time.monotonic)
+    return None
+
+
+def _forgetting(
+    catalog: Catalog, tenants: FirstAnswer, near: NearCache[bytes]
+) -> Callable[[], None]:
+    def forget() -> None:
+        catalog.forget_all()
+        tenants.forget_all()
+        near.forget()
+
+    return forget
+
+
+def _known(servers: Servers) -> Check:
+    async def check() -> None:
+        if not servers.is_known:
+            raise errors.unavailable("DEPENDENCY_UNAVAILABLE", "not all servers were asked yet")
+
+    return check
 
 
 async def _hotcache(stack: AsyncExitStack, config: Config) -> HotCache | None:
@@ -145,10 +180,14 @@ def _access(config: AccessConfig) -> AccessSampler | None:
 
 
 def _flushing(
-    access: AccessSampler | None, primary: Database, config: AccessConfig
+    access: AccessSampler | None, servers: Servers, config: AccessConfig
 ) -> dict[str, Callable[[], Awaitable[None]]]:
     if access is None:
         return {}
+
+    def primary() -> Database:
+        return servers.primary.database
+
     return {"access": AccessFlusher(access, primary, config.flush_seconds).run}
 
 

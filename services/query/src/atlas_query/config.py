@@ -1,5 +1,8 @@
 """The settings of the query service."""
 
+from collections.abc import Sequence
+
+from psycopg.conninfo import conninfo_to_dict
 from pydantic import Field, model_validator
 
 from atlas_common.config import (
@@ -10,6 +13,8 @@ from atlas_common.config import (
     ServiceConfig,
     TokenConfig,
 )
+
+REPLICAS_MAX = 32
 
 
 class RouterConfig(Section):
@@ -62,6 +67,39 @@ class RouterConfig(Section):
     status_timeout_seconds: float = Field(
         default=0.5, gt=0, description="How long ListTiers waits for a peer's status."
     )
+
+
+class DiscoveryConfig(Section):
+    """How replicas are found that come and go; without it they are ATLAS_REPLICAS, for good."""
+
+    file: str | None = Field(
+        default=None,
+        description="JSON file with a list as ATLAS_REPLICAS has it, read again when it changes"
+        " and at SIGHUP.",
+    )
+    dns: DatabaseConfig | None = Field(
+        default=None,
+        description="A DSN whose host is a name: each of its addresses is a replica.",
+    )
+    interval_seconds: float = Field(
+        default=2.0, ge=0.05, le=300, description="How often file or name is looked at."
+    )
+    drain_seconds: float = Field(
+        default=10.0,
+        ge=0,
+        le=300,
+        description="How long reads may go on at a replica that has left, before they are cut off.",
+    )
+
+    @model_validator(mode="after")
+    def _one_way(self) -> "DiscoveryConfig":
+        if self.file is not None and self.dns is not None:
+            raise ValueError("file and dns are two ways to say the same: set one")
+        if self.dns is not None:
+            host = str(conninfo_to_dict(self.dns.dsn.get_secret_value()).get("host") or "")
+            if not host or "/" in host or "," in host:
+                raise ValueError("the DSN of dns needs one host, by a name")
+        return self
 
 
 class WatchConfig(Section):
@@ -128,6 +166,9 @@ class Config(ServiceConfig):
     replicas: tuple[ReplicaConfig, ...] = Field(
         default=(), description='Streaming replicas: [{"name": "replica-1", "dsn": "..."}, ...].'
     )
+    discovery: DiscoveryConfig = Field(
+        default_factory=DiscoveryConfig, description="How replicas are found."
+    )
     hotcache: PeerConfig | None = Field(
         default=None, description="The hotcache service; unset: hot reads go to Postgres."
     )
@@ -143,7 +184,16 @@ class Config(ServiceConfig):
 
     @model_validator(mode="after")
     def _names_differ(self) -> "Config":
-        names = [replica.name for replica in self.replicas]
-        if len(set(names)) < len(names) or "primary" in names:
-            raise ValueError("replicas need names that differ, and from 'primary'")
+        check_replicas(self.replicas)
+        if self.replicas and (self.discovery.file or self.discovery.dns):
+            raise ValueError("replicas are listed, or discovered: set one")
         return self
+
+
+def check_replicas(replicas: Sequence[ReplicaConfig]) -> None:
+    """Raise ValueError unless these can be replicas together."""
+    names = [replica.name for replica in replicas]
+    if len(set(names)) < len(names) or "primary" in names:
+        raise ValueError("replicas need names that differ, and from 'primary'")
+    if len(names) > REPLICAS_MAX:
+        raise ValueError(f"{len(names)} replicas are more than {REPLICAS_MAX}")

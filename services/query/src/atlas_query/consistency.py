@@ -41,7 +41,10 @@ class Source(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Strong:
-    """All that was committed before the call began."""
+    """All that was committed before the call began; none of the positions was lost."""
+
+    positions: tuple[Position, ...] = ()
+    token: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,12 +96,12 @@ class Consistency:
     @property
     def positions(self) -> tuple[Position, ...]:
         """The positions that the answer must hold."""
-        return () if isinstance(self.requirement, Strong) else self.requirement.positions
+        return self.requirement.positions
 
     @property
     def token(self) -> bytes:
         """The same, as the caller gave them."""
-        return b"" if isinstance(self.requirement, Strong) else self.requirement.token
+        return self.requirement.token
 
 
 @dataclass(frozen=True, slots=True)

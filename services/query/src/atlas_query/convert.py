@@ -145,7 +145,9 @@ def _requirement(
 ) -> Requirement:
     match message.WhichOneof("requirement"):
         case "strong":
-            return Strong()
+            check_bytes(message.strong, "token")
+            token = message.strong.token
+            return Strong(signer.open(token, tenant_id), token)
         case "eventual":
             wanted = message.eventual
             check_bytes(wanted, "token")
@@ -466,6 +468,7 @@ def tier(item: Tier) -> pb.Tier:
         endpoint=item.endpoint,
         available=item.is_available,
         breaker=item.breaker,
+        note=item.note,
     )
     if math.isfinite(item.lag_seconds):
         message.lag.CopyFrom(duration(item.lag_seconds))

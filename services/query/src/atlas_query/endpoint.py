@@ -36,6 +36,16 @@ class MissedError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
+class Expected:
+    """What a server must be to be read in its role. It is asked in the snapshot that is read."""
+
+    is_primary: bool
+    """It takes writes; else it is in recovery."""
+    timeline_min: int
+    """Of what a primary writes, and of the newest heartbeat that a replica holds."""
+
+
+@dataclass(frozen=True, slots=True)
 class Serving:
     """One view of a tenant's data on one endpoint, proven fresh enough by the guard."""
 
@@ -46,6 +56,8 @@ class Serving:
     """The server's clock when the transaction began."""
     positions: tuple[Position, ...]
     """What the view holds."""
+    timeline: int | None = None
+    """That the server writes; None: it is in recovery."""
 
 
 class Endpoint:
@@ -61,6 +73,7 @@ class Endpoint:
         self.reads_running = 0
         self.is_answering = True
         """Whether the last poll was answered."""
+        self._is_cut_off = False
         self._answered_at = -math.inf
         self._open_timeout_seconds = open_timeout_seconds
         config = database.config
@@ -78,8 +91,15 @@ class Endpoint:
         """Whether the breaker lets calls through, if only one to probe with."""
         return self.breaker.state is not BreakerState.OPEN
 
+    async def cut_off(self) -> None:
+        """End the reads that are under way: their server has left long enough ago."""
+        self._is_cut_off = True
+        await self.database.sever()
+
     @asynccontextmanager
-    async def open(self, tenant: Tenant, fresh: Freshness) -> AsyncIterator[Serving]:
+    async def open(
+        self, tenant: Tenant, fresh: Freshness, expected: Expected | None = None
+    ) -> AsyncIterator[Serving]:
         """A guarded snapshot. Raises MissedError, also when the block fails for the server's sake.
 
         PositionLostError and errors that are the caller's own pass through.
@@ -91,17 +111,24 @@ class Endpoint:
                 await turn.enter_async_context(self._turns.admitted())
             except ServiceError as error:
                 raise MissedError(Miss.BUSY, error) from error
-            async with self._guarded(tenant, fresh) as serving:
+            # The primary has no one to stand in for it: there a slow answer is better than none.
+            is_primary = expected is not None and expected.is_primary
+            limit = None if is_primary else self._open_timeout_seconds
+            async with self._guarded(tenant, fresh, limit) as serving:
+                if expected is not None:
+                    await self._check_role(serving, expected)
                 yield serving
 
     @asynccontextmanager
-    async def _guarded(self, tenant: Tenant, fresh: Freshness) -> AsyncIterator[Serving]:
+    async def _guarded(
+        self, tenant: Tenant, fresh: Freshness, limit_seconds: float | None
+    ) -> AsyncIterator[Serving]:
         permit = self.breaker.allow()
         if permit is None:
             raise MissedError(Miss.AWAY, broken(self.name, self.breaker))
         try:
             async with AsyncExitStack() as stack:
-                serving = await self._opened(stack, tenant, fresh)
+                serving = await self._opened(stack, tenant, fresh, limit_seconds)
                 yield serving
             self.breaker.success(permit)
         except BehindError as error:
@@ -154,10 +181,35 @@ class Endpoint:
         assert failure is not None
         return MissedError(Miss.AWAY, failure)
 
+    async def _check_role(self, serving: Serving, expected: Expected) -> None:
+        """By the snapshot itself: a poller's last look is of a moment ago. Raises MissedError."""
+        least = expected.timeline_min
+        if expected.is_primary:
+            if serving.timeline is None or serving.timeline < least:
+                # The name may lead to another server by now; this connection does not.
+                await serving.connection.close()
+                raise MissedError(Miss.AWAY, away(self.name, "it is not the primary any more"))
+        elif serving.timeline is not None:
+            raise MissedError(Miss.AWAY, away(self.name, "it is not a replica any more"))
+        elif serving.beat.timeline < least:
+            # It may hold more of a former timeline than the primary had: what a failover lost.
+            error = errors.unavailable(
+                "FRESHNESS_UNMET",
+                f"this copy has nothing of timeline {least} yet",
+                retry_after=0.2,
+            )
+            raise MissedError(Miss.BEHIND, error)
+
     def _leave(self) -> None:
         self.reads_running -= 1
 
-    async def _opened(self, stack: AsyncExitStack, tenant: Tenant, fresh: Freshness) -> Serving:
+    async def _opened(
+        self,
+        stack: AsyncExitStack,
+        tenant: Tenant,
+        fresh: Freshness,
+        limit_seconds: float | None,
+    ) -> Serving:
         """A snapshot that lives as long as the stack."""
 
         async def opened() -> Serving:
@@ -171,10 +223,11 @@ class Endpoint:
                 snapshot.beat,
                 snapshot.begun_at,
                 snapshot.positions,
+                snapshot.timeline,
             )
 
         try:
-            serving = await within(self._open_timeout_seconds, opened)
+            serving = await within(limit_seconds, opened)
         except TimeoutError as error:
             raise self._slow() from error
         self._answered_at = time.monotonic()
@@ -184,6 +237,8 @@ class Endpoint:
         """What an error says of the endpoint; None if it says nothing: it is the caller's own."""
         failure = error if isinstance(error, ServiceError) else sqlstate.to_service_error(error)
         assert failure is not None
+        if self._is_cut_off:  # By us, whatever the server calls it.
+            return MissedError(Miss.AWAY, away(self.name))
         if getattr(error, "sqlstate", None) == _RECOVERY_CONFLICT:
             return MissedError(Miss.CONFLICT, failure)
         if failure.reason == "DEPENDENCY_UNAVAILABLE":
@@ -216,3 +271,10 @@ class Endpoint:
             retry_after=0.5,
             database=self.name,
         )
+
+
+def away(name: str, why: str = "it has left") -> ServiceError:
+    """The error of a server that is not read in this role any more."""
+    return errors.unavailable(
+        "DEPENDENCY_UNAVAILABLE", f"{name} cannot be read: {why}", retry_after=0.2, database=name
+    )

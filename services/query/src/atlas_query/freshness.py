@@ -2,7 +2,7 @@
 
 import asyncio
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -62,10 +62,9 @@ class _Hurry:
 class FreshnessTracker:
     """Keeps what the pollers see, measures lag in the primary's time, and wakes waiting reads."""
 
-    def __init__(
-        self, replicas: Iterable[str], clock: PrimaryClock, monotonic: Callable[[], float]
-    ) -> None:
-        self._sightings = {name: Sighting() for name in (PRIMARY, *replicas)}
+    def __init__(self, clock: PrimaryClock, monotonic: Callable[[], float]) -> None:
+        self._sightings: dict[str, Sighting] = {}
+        self._steps = 0
         self._clock = clock
         self._monotonic = monotonic
         self._moved = asyncio.Event()
@@ -79,9 +78,14 @@ class FreshnessTracker:
         """Whether some read waits for a replica to move: then the pollers hurry."""
         return self._hurry.is_on
 
+    @property
+    def newest_beat(self) -> Beat | None:
+        """The newest heartbeat that the primary has told of."""
+        return self._clock.newest_beat
+
     def sighting(self, name: str) -> Sighting:
-        """What is known of a server."""
-        return self._sightings[name]
+        """What is known of a server; of one that was never seen, or has left, nothing."""
+        return self._sightings.get(name) or Sighting()
 
     def stood(self, standing: Standing) -> None:
         """The primary's poller's answer."""
@@ -90,7 +94,7 @@ class FreshnessTracker:
 
     def seen(self, name: str, beat: Beat, positions: tuple[Position, ...]) -> None:
         """A poller's answer."""
-        sighting = self._sightings[name]
+        sighting = self._sightings.setdefault(name, Sighting())
         sighting.replay.observe(self._monotonic(), beat.beaten_at)
         if sighting.is_reachable and (sighting.beat, sighting.positions) == (beat, positions):
             return
@@ -99,15 +103,27 @@ class FreshnessTracker:
 
     def lost(self, name: str) -> None:
         """A poller got no answer."""
-        sighting = self._sightings[name]
+        sighting = self.sighting(name)
         if sighting.is_reachable:
             sighting.is_reachable = False
             sighting.replay.forget()
             self._progressed(sighting)
 
+    def forget(self, name: str) -> None:
+        """A server has left, or is not what it was."""
+        sighting = self._sightings.pop(name, None)
+        if sighting is not None:
+            self._progressed(sighting)
+
+    def begin_anew(self) -> None:
+        """Another server is the primary: nothing is known of its clock, or of where it was."""
+        self._clock.forget()
+        self.standings.begin_anew()
+        self.forget(PRIMARY)
+
     def lag_seconds(self, replica: str) -> float:
         """How far a replica can be behind by what was seen of it last; infinite if unknown."""
-        return self.lag_of(self._sightings[replica].beat)
+        return self.lag_of(self.sighting(replica).beat)
 
     def lag_of(self, beat: Beat) -> float:
         """How far a copy that holds this heartbeat can be behind."""
@@ -137,7 +153,7 @@ class FreshnessTracker:
         By the speed at which it replays now; None: it does not move, or nobody can tell. A position
         is where the primary was first seen to hold it: it cannot be replayed before it is there.
         """
-        sighting = self._sightings[name]
+        sighting = self.sighting(name)
         if not sighting.is_reachable or sighting.beat == NO_BEAT:
             return None
         waits: list[float | None] = []
@@ -175,7 +191,9 @@ class FreshnessTracker:
             await asyncio.sleep(min(seconds, waiting_seconds))
 
     def _progressed(self, sighting: Sighting) -> None:
-        sighting.progress += 1
+        # Of all servers together: one that has left and come back is further, not where it began.
+        self._steps += 1
+        sighting.progress = self._steps
         # A fresh event for those who come later: this one stays set for those who wait on it.
         moved, self._moved = self._moved, asyncio.Event()
         moved.set()

@@ -10,6 +10,13 @@ _misses = metrics.counter(
     "atlas.query.misses", "{reads}", "Endpoints that did not serve a read, by why."
 )
 _unmet = metrics.counter("atlas.query.unmet", "{reads}", "Reads refused as FRESHNESS_UNMET.")
+_histories = metrics.counter(
+    "atlas.query.new_histories", "1", "Elections of another primary, or of one on a new timeline."
+)
+_changes = metrics.counter("atlas.query.server_changes", "1", "Replicas that joined or left.")
+_reloads = metrics.counter(
+    "atlas.query.discoveries", "1", "Looks for replicas, by source and outcome."
+)
 _lag = metrics.histogram("atlas.query.lag", "s", "Measured lag of what was served.")
 
 
@@ -29,3 +36,18 @@ def missed(endpoint: str, miss: Miss) -> None:
 def unmet(level: Level) -> None:
     """No tier met the freshness a read asked for."""
     _unmet.add(1, {"level": level.value})
+
+
+def new_history() -> None:
+    """Another primary was elected."""
+    _histories.add(1)
+
+
+def server_changed(change: str) -> None:
+    """A replica `joined` or `left`."""
+    _changes.add(1, {"change": change})
+
+
+def discovered(source: str, *, ok: bool) -> None:
+    """The list of replicas was looked at, or could not be."""
+    _reloads.add(1, {"source": source, "outcome": "ok" if ok else "failed"})

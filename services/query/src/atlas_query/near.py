@@ -8,6 +8,7 @@ was asked for; no others are known.
 An asset that all dashboards look at is then asked for a few times a second, however many look.
 """
 
+import math
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -44,6 +45,7 @@ class NearCache(Generic[T]):
         self, seconds_max: float, size_bytes: Callable[[T], int], clock: Callable[[], float]
     ) -> None:
         self._clock = clock
+        self._forgot_at = -math.inf
         self._kept: TtlCache[Hashable, _Kept[T]] | None = None
         if seconds_max > 0:
             self._kept = TtlCache(
@@ -77,6 +79,12 @@ class NearCache(Generic[T]):
             return None
         return [kept.value for kept in found], _proof(consistency, lag, found, now)
 
+    def forget(self) -> None:
+        """What was answered, or is being asked for, may be of a history that has ended."""
+        self._forgot_at = self._clock()
+        if self._kept is not None:
+            self._kept.clear()
+
     def put(
         self,
         tenant_id: int,
@@ -86,7 +94,7 @@ class NearCache(Generic[T]):
         values: Mapping[str, T],
     ) -> None:
         """Keep what hotcache answered. `asked_at`: by the clock, of before it was asked."""
-        if self._kept is None:
+        if self._kept is None or asked_at <= self._forgot_at:
             return
         positions = frozenset(proof.positions)
         for key, value in values.items():

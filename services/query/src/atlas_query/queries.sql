@@ -1,6 +1,23 @@
 -- The query service's SQL. Values come as seven columns in the order of atlas_common.values.DataType; a time
 -- is its microseconds since the epoch, a JSON value its text.
 
+-- name: server_look
+-- Who a server is (its cluster, the timeline that it writes, if it does, and since when it runs), its clock, and as
+-- tier_progress.
+SELECT
+    c.system_identifier, written_timeline() AS timeline,
+    pg_postmaster_start_time() AS started_at, clock_timestamp() AS now,
+    h.beat_id, h.beaten_at, p.lanes, p.epochs, p.sequences
+FROM pg_control_system() AS c
+LEFT JOIN replication_heartbeat AS h ON h.id = 1
+CROSS JOIN (
+    SELECT
+        coalesce(array_agg(f.lane ORDER BY f.lane), '{}') AS lanes,
+        coalesce(array_agg(f.epoch ORDER BY f.lane), '{}') AS epochs,
+        coalesce(array_agg(f.sequence ORDER BY f.lane), '{}') AS sequences
+    FROM flush_positions AS f
+) AS p;
+
 -- name: tier_progress
 -- The newest heartbeat a replica has replayed, and how far each lane is flushed there.
 SELECT

@@ -4,7 +4,7 @@ What to try in which order is the policy's (`policy.Route`); whether a replica i
 judged by the guard inside the snapshot that is read. This module only goes where it is sent.
 """
 
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Generic, TypeVar
@@ -18,7 +18,7 @@ from atlas_common.tenant import Tenant
 from atlas_query import metrics
 from atlas_query.admission import Admission
 from atlas_query.consistency import Consistency, Source, staleness_bound
-from atlas_query.endpoint import Endpoint, MissedError, Serving
+from atlas_query.endpoint import Endpoint, Expected, MissedError, Serving, away
 from atlas_query.freshness import FreshnessTracker
 from atlas_query.policy import (
     PRIMARY,
@@ -31,6 +31,7 @@ from atlas_query.policy import (
     Wait,
 )
 from atlas_query.proof import Proof, budget_warnings
+from atlas_query.servers import Servers
 from atlas_query.tier import Tier, TierStanding
 
 T = TypeVar("T")
@@ -50,14 +51,12 @@ class QueryRouter:
 
     def __init__(
         self,
-        primary: Endpoint,
-        replicas: Sequence[Endpoint],
+        servers: Servers,
         tracker: FreshnessTracker,
         admission: Admission,
         monotonic: Callable[[], float],
     ) -> None:
-        self._primary = primary
-        self._replicas: Mapping[str, Endpoint] = {replica.name: replica for replica in replicas}
+        self._servers = servers
         self._tracker = tracker
         self._admission = admission
         self._monotonic = monotonic
@@ -130,7 +129,11 @@ class QueryRouter:
 
         Raises MissedError when the replica cannot serve it, PositionLostError when nothing can.
         """
-        return self._replicas[name].open(tenant, self._demand(consistency))
+        replica = self._servers.find(name)
+        if replica is None:  # It left, or became the primary, a moment ago.
+            raise MissedError(Miss.AWAY, away(name))
+        demand = self._demand(consistency)
+        return replica.open(tenant, demand, self._expected(is_primary=False))
 
     def get_primary_conn(
         self, tenant: Tenant, consistency: Consistency, *, is_admitted: bool
@@ -140,26 +143,48 @@ class QueryRouter:
 
     def replica_states(self) -> list[ReplicaState]:
         """The replicas as they are known now."""
-        return [self._state(replica) for replica in self._replicas.values()]
+        return [self._state(replica) for replica in self._servers.replicas.values()]
 
     @property
     def replica_names(self) -> list[str]:
-        """The replicas, in the order of the configuration."""
-        return list(self._replicas)
+        """The replicas, in the order in which they came."""
+        return list(self._servers.replicas)
 
-    def endpoint(self, name: str) -> Endpoint:
-        """A server by its name. Raises KeyError."""
-        return self._primary if name == PRIMARY else self._replicas[name]
+    def endpoint(self, name: str) -> Endpoint | None:
+        """A server by its name; None: it has left, or nobody is known to be the primary."""
+        return self._servers.find(name)
+
+    def primary_note(self) -> str:
+        """Which server is the primary, if another than the configured one; or why none is."""
+        try:
+            name = self._servers.primary.name
+        except ServiceError as error:
+            return error.message
+        return "" if name == PRIMARY else f"{name}, on timeline {self._servers.timeline}"
+
+    @property
+    def beat_timeline(self) -> int:
+        """Of which a copy's newest heartbeat must be, or later, for the copy to be read."""
+        newest = self._tracker.newest_beat
+        if newest is not None and newest.timeline == 0:
+            return 0  # The database's functions are older than we: beats do not tell yet.
+        return self._servers.timeline
+
+    def fenced(self) -> dict[str, str]:
+        """The servers that are read in no role, and why."""
+        return self._servers.fenced()
+
+    def is_current(self, name: str) -> bool:
+        """Whether a replica was seen to hold something of the primary's timeline."""
+        return self._tracker.sighting(name).beat.timeline >= self.beat_timeline
 
     def primary_state(self) -> tuple[ReplicaState, BreakerState]:
         """The primary as it is known now: never behind, perhaps away."""
-        known = self._primary.breaker.state
-        is_available = self._primary.is_closed and self._primary.is_answering
-        return ReplicaState(PRIMARY, 0.0, is_available), known
-
-    def breaker_state(self, replica: str) -> BreakerState:
-        """Whether calls to the replica pass."""
-        return self._replicas[replica].breaker.state
+        primary = self._servers.find(PRIMARY)
+        if primary is None:
+            return ReplicaState(PRIMARY, 0.0, is_available=False), BreakerState.CLOSED
+        is_available = primary.is_closed and primary.is_answering
+        return ReplicaState(PRIMARY, 0.0, is_available), primary.breaker.state
 
     @asynccontextmanager
     async def _primary_conn(
@@ -168,8 +193,13 @@ class QueryRouter:
         turn = nullcontext() if is_admitted else self._admission.admitted()
         # The primary holds what is newest: only the positions can be missing there, or lost.
         fresh = Freshness(positions=consistency.positions)
-        async with turn, self._primary.open(tenant, fresh) as serving:
-            yield serving
+        async with turn:
+            try:
+                primary = self._servers.primary
+            except ServiceError as error:
+                raise MissedError(Miss.AWAY, error) from error
+            async with primary.open(tenant, fresh, self._expected(is_primary=True)) as serving:
+                yield serving
 
     def _conn(
         self, tenant: Tenant, consistency: Consistency, step: Read
@@ -177,6 +207,11 @@ class QueryRouter:
         if step.endpoint == PRIMARY:
             return self.get_primary_conn(tenant, consistency, is_admitted=step.is_admitted)
         return self.get_replica_conn(tenant, consistency, step.endpoint)
+
+    def _expected(self, *, is_primary: bool) -> Expected | None:
+        if not self._servers.is_elected:
+            return None
+        return Expected(is_primary, self._servers.timeline if is_primary else self.beat_timeline)
 
     def _demand(self, consistency: Consistency) -> Freshness:
         bound = staleness_bound(consistency.requirement)
@@ -192,7 +227,9 @@ class QueryRouter:
         return ReplicaState(
             replica.name,
             self._tracker.lag_of(sighting.beat),
-            is_available=sighting.is_reachable and replica.is_closed,
+            is_available=sighting.is_reachable
+            and replica.is_closed
+            and sighting.beat.timeline >= self.beat_timeline,
             progress=sighting.progress,
             reads_running=replica.reads_running,
         )
@@ -214,7 +251,7 @@ class QueryRouter:
             lag,
             as_of,
             serving.positions,
-            step.reason,
+            _told(step, serving),
             budget_warnings(source, lag),
         )
 
@@ -248,7 +285,8 @@ class QueryRouter:
         self, state: ReplicaState, positions: tuple[Position, ...], bound: float | None
     ) -> TierStanding:
         source = Source.PRIMARY if state.name == PRIMARY else Source.REPLICA
-        breaker = self.endpoint(state.name).breaker.state.name
+        endpoint = self.endpoint(state.name)
+        breaker = (BreakerState.CLOSED if endpoint is None else endpoint.breaker.state).name
         return TierStanding(
             Tier(source, state.name, state.is_available, state.lag_seconds, breaker),
             None,
@@ -261,3 +299,9 @@ def _unprovable() -> ServiceError:
     return errors.unavailable(
         "FRESHNESS_UNMET", "the primary's clock is not known", retry_after=RETRY_AFTER_SECONDS
     )
+
+
+def _told(step: Read, serving: Serving) -> str:
+    """The reason; of the primary also which server that is, if another than configured."""
+    is_plain = serving.endpoint == step.endpoint
+    return step.reason if is_plain else f"{step.reason} ({serving.endpoint})"

@@ -30,12 +30,13 @@ allow for them.
 from bisect import bisect_right
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 
 from atlas.type.freshness import Position
 
 STANDINGS_MAX = 3_000
 """Ten minutes, as the primary is asked five times a second."""
+_LONG_AGO = datetime.min.replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +77,7 @@ class Standings:
         """Learn from a look. Looks come in order."""
         if self._clock is not None and standing.clock < self._clock:
             self._step = (standing.clock, self._clock)
-            self._begin_anew()
+            self._forget()
         self._flights = {
             flight: self._flights.get(flight, self._clock) for flight in standing.in_flight
         }
@@ -84,6 +85,12 @@ class Standings:
         floor = None if None in bounds else min(bound for bound in bounds if bound is not None)
         self._clock = standing.clock
         self._add(_Entry(by_lane(standing.positions), standing.clock, floor))
+
+    def begin_anew(self) -> None:
+        """Another server is the primary: forget, and trust no floor of the former one's clock."""
+        if self._clock is not None:
+            self._step = (_LONG_AGO, self._clock)
+        self._forget()
 
     def floor_of_view(self, positions: Iterable[Position]) -> datetime | None:
         """Every flush stamped before this is in any view that stands at these positions.
@@ -135,7 +142,7 @@ class Standings:
         self._entries.append(entry)
         del self._entries[: -self._entries_max]
 
-    def _begin_anew(self) -> None:
+    def _forget(self) -> None:
         self._entries.clear()
         self._clock = None
         self._flights = {}

@@ -1,7 +1,9 @@
 """The query service's reads of Postgres. Every function runs in the snapshot that it is given."""
 
 import json
+import time
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any, NamedTuple
 
 import psycopg
@@ -11,6 +13,7 @@ from atlas_common import errors
 from atlas_common.catalog import AttributeDef
 from atlas_common.db import NO_BEAT, Beat, Database, Isolation, ReadConnection, load_queries
 from atlas_common.values import DataType, Scalar, from_hot_text
+from atlas_query.election import Identity
 from atlas_query.filters import ColdMatch, Match
 from atlas_query.readings import Reading
 from atlas_query.standings import Standing
@@ -34,6 +37,17 @@ _VALUE_INDEX = {
         )
     )
 }
+
+
+class Look(NamedTuple):
+    """A server as it was found. `sent`, `received`: this process's monotonic seconds."""
+
+    identity: Identity
+    beat: Beat
+    positions: tuple[Position, ...]
+    clock: datetime
+    sent: float
+    received: float
 
 
 class Progress(NamedTuple):
@@ -76,10 +90,16 @@ class PointRow(NamedTuple):
     values: tuple[Any, ...]
 
 
-async def tier_progress(database: Database) -> Progress:
-    """How far a server is. Raises ServiceError, psycopg.Error."""
+async def look(database: Database) -> Look:
+    """Who a server is, and how far. Raises ServiceError, psycopg.Error."""
     async with database.transaction(read_only=True) as connection:
-        return await _progress(connection)
+        sent = time.monotonic()  # After the wait for a connection: it would widen the bound.
+        cursor = await connection.execute(Q["server_look"], {})
+        row = await cursor.fetchone()
+        received = time.monotonic()
+    assert row is not None
+    beat = NO_BEAT if row[4] is None else Beat(row[4], row[5])
+    return Look(Identity(*row[:3]), beat, _positions(*row[6:]), row[3], sent, received)
 
 
 async def _progress(connection: ReadConnection) -> Progress:

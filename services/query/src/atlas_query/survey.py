@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from atlas.type.freshness import Position
+from atlas_common.breaker import BreakerState
 from atlas_common.errors import ServiceError
 from atlas_query import store
 from atlas_query.consistency import (
@@ -52,6 +53,8 @@ class Survey:
     ) -> TierStanding:
         """Where a server stands, asked now."""
         endpoint = self.router.endpoint(name)
+        if endpoint is None:
+            return _nobody(name)
         source = Source.PRIMARY if name == PRIMARY else Source.REPLICA
         breaker, running = endpoint.breaker.state.name, endpoint.reads_running
         try:
@@ -62,6 +65,8 @@ class Survey:
             return self.known(name, positions, bound, is_available=False)
         lag = 0.0 if source is Source.PRIMARY else self.tracker.lag_of(progress.beat)
         state = PositionState(answer)
+        if progress.beat.timeline < self.router.beat_timeline and source is Source.REPLICA:
+            state = PositionState.PENDING  # What it holds may be of a history that has ended.
         is_fresh = state is PositionState.REACHED and (bound is None or lag <= bound)
         return TierStanding(
             Tier(source, name, True, lag, breaker),
@@ -81,6 +86,8 @@ class Survey:
     ) -> TierStanding:
         """Where a server stands as its poller saw it last; nobody is asked."""
         endpoint = self.router.endpoint(name)
+        if endpoint is None:
+            return _nobody(name)
         sighting = self.tracker.sighting(name)
         if is_available is None:
             is_available = sighting.is_reachable and endpoint.is_closed
@@ -146,3 +153,9 @@ class Survey:
             return TierStanding(tier, state, why=error.message)
         tier = Tier(Source.WAREHOUSE, WAREHOUSE, True, proof.proof.lag_seconds, breaker.state.name)
         return TierStanding(tier, PositionState.REACHED, token=proof.token)
+
+
+def _nobody(name: str) -> TierStanding:
+    """A replica that has left, or the primary while it is not known who that is."""
+    source = Source.PRIMARY if name == PRIMARY else Source.REPLICA
+    return TierStanding(Tier(source, name, False, _INFINITE, BreakerState.CLOSED.name), None)

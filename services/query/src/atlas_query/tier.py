@@ -16,6 +16,8 @@ class Tier:
     is_available: bool
     lag_seconds: float
     breaker: str
+    note: str = ""
+    """For people."""
 
 
 TOLD_CHARS_MAX = 256

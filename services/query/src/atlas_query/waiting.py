@@ -60,7 +60,7 @@ class Waits:
             case Source.WAREHOUSE:
                 tiers = [await self._warehouse(token, ends)]
             case _:
-                tiers = await self._servers(self._names(target), target, positions, ends)
+                tiers = await self._servers(target, positions, ends)
         return Waited(tiers, self._monotonic() - began)
 
     def _names(self, target: Target) -> list[str]:
@@ -80,11 +80,13 @@ class Waits:
         return [target.endpoint]
 
     async def _servers(
-        self, names: Sequence[str], target: Target, positions: tuple[Position, ...], ends: float
+        self, target: Target, positions: tuple[Position, ...], ends: float
     ) -> list[TierStanding]:
         standings: dict[str, TierStanding] = {}
         progress: dict[str, int] = {}
         while True:
+            names = self._names(target)  # Anew: they join, leave and are promoted while we wait.
+            standings = {name: standings[name] for name in names if name in standings}
             due = [name for name in names if self._is_due(name, standings, progress, positions)]
             progress.update({name: self._tracker.sighting(name).progress for name in due})
             looks = (self._look(name, positions) for name in due)
@@ -115,7 +117,7 @@ class Waits:
         if standings[name].is_reached:
             return False
         sighting = self._tracker.sighting(name)
-        has_moved = sighting.progress != progress[name]
+        has_moved = sighting.progress != progress.get(name)
         return has_moved and (not sighting.is_reachable or holds(sighting.positions, positions))
 
     async def _look(self, name: str, positions: Sequence[Position]) -> TierStanding:

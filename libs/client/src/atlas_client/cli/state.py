@@ -122,8 +122,8 @@ async def tiers(context: Context) -> int:
     if context.as_json:
         print_json(found)
     else:
-        heads = ("tier", "endpoint", "available", "lag (s)", "breaker")
-        rows = [(t.source, t.endpoint, t.available, t.lag, t.breaker) for t in found]
+        heads = ("tier", "endpoint", "available", "lag (s)", "breaker", "note")
+        rows = [(t.source, t.endpoint, t.available, t.lag, t.breaker, t.note) for t in found]
         print_table(heads, rows)
     return exits.OK if all(tier.available for tier in found) else exits.REFUSED
 

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 import psycopg
 
+from atlas_common import errors
 from atlas_common.cache import ReadThrough, TtlCache
 from atlas_common.catalog.definitions import AttributeDef, AttributeTable
 from atlas_common.db import Database, load_queries, tenant_transaction
@@ -26,13 +27,26 @@ _ENTITIES_MAX = 200_000
 _ENTITIES_TTL_SECONDS = 3_600.0  # A key never moves to another id; the time only bounds memory.
 
 
+class _Entities:
+    """Keys and ids of entities, remembered both ways."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self.ids = TtlCache[tuple[int, str], int](_ENTITIES_MAX, _ENTITIES_TTL_SECONDS, clock)
+        self.keys = TtlCache[tuple[int, int], str](_ENTITIES_MAX, _ENTITIES_TTL_SECONDS, clock)
+
+    def put(self, tenant: Tenant, entities: Mapping[str, int]) -> None:
+        for key, entity_id in entities.items():
+            self.ids.put((tenant.id, key), entity_id)
+            self.keys.put((tenant.id, entity_id), key)
+
+
 class Catalog:
     """Attribute definitions and entity keys, read from the first database that answers.
 
     What is found is cached: attributes for ten seconds or `attributes_ttl_seconds`, entities for an
     hour. What is not found is asked for again, because a write may have made it a moment ago. While
     no database answers, attributes are believed for longer, but not beyond
-    `attributes_age_max_seconds`.
+    `attributes_age_max_seconds`. `databases` is looked at anew for each question: it may change.
     """
 
     def __init__(
@@ -43,9 +57,7 @@ class Catalog:
         attributes_ttl_seconds: float = _ATTRIBUTES_TTL_SECONDS,
         attributes_age_max_seconds: float = math.inf,
     ) -> None:
-        if not databases:
-            raise ValueError("a catalog needs at least one database to read from")
-        self._databases = tuple(databases)
+        self._databases = databases
         self._clock = clock
         self._age_max_seconds = attributes_age_max_seconds
         kept = TtlCache[int, AttributeTable](
@@ -60,8 +72,7 @@ class Catalog:
         self._read_times = TtlCache[int, tuple[float, float]](
             _TENANTS_MAX, attributes_ttl_seconds, clock
         )
-        self._ids = TtlCache[tuple[int, str], int](_ENTITIES_MAX, _ENTITIES_TTL_SECONDS, clock)
-        self._keys = TtlCache[tuple[int, int], str](_ENTITIES_MAX, _ENTITIES_TTL_SECONDS, clock)
+        self._entities = _Entities(clock)
 
     async def attributes(self, tenant: Tenant) -> AttributeTable:
         """The tenant's attributes, as old as the time to live; older while no database answers."""
@@ -96,15 +107,16 @@ class Catalog:
         found: dict[str, int] = {}
         missing: list[str] = []
         for key in dict.fromkeys(keys):
-            entity_id = self._ids.get((tenant.id, key))
+            entity_id = self._entities.ids.get((tenant.id, key))
             if entity_id is None:
                 missing.append(key)
             else:
                 found[key] = entity_id
         if missing:
+            kept = self._entities  # Of now: what is found is of this history.
             rows = await self._read(tenant.id, Q["find_entity_ids"], {"keys": missing})
             read = dict(rows)
-            self.put_entities(tenant, read)
+            kept.put(tenant, read)
             found.update(read)
         return found
 
@@ -113,23 +125,22 @@ class Catalog:
         found: dict[int, str] = {}
         missing: list[int] = []
         for entity_id in dict.fromkeys(entity_ids):
-            key = self._keys.get((tenant.id, entity_id))
+            key = self._entities.keys.get((tenant.id, entity_id))
             if key is None:
                 missing.append(entity_id)
             else:
                 found[entity_id] = key
         if missing:
+            kept = self._entities
             rows = await self._read(tenant.id, Q["find_entity_keys"], {"entity_ids": missing})
             read = dict(rows)
-            self.put_entities(tenant, {key: entity_id for entity_id, key in read.items()})
+            kept.put(tenant, {key: entity_id for entity_id, key in read.items()})
             found.update(read)
         return found
 
     def put_entities(self, tenant: Tenant, entities: Mapping[str, int]) -> None:
         """Remember entities that the caller has just made or read, as key -> id."""
-        for key, entity_id in entities.items():
-            self._ids.put((tenant.id, key), entity_id)
-            self._keys.put((tenant.id, entity_id), key)
+        self._entities.put(tenant, entities)
 
     def seconds_since_read(self, tenant: Tenant) -> float:
         """How long ago the tenant's attributes were read last; 0 if they are not remembered.
@@ -149,6 +160,14 @@ class Catalog:
         """Forget the attributes of all tenants: the database has another history by now."""
         self._tables.clear()
         self._read_times.clear()
+
+    def forget_all(self) -> None:
+        """Forget entities, too: after a failover a number may be given to another key.
+
+        What is being read just now is remembered by nobody.
+        """
+        self.drop_all_attributes()
+        self._entities = _Entities(self._clock)
 
     def put_attributes(self, tenant: Tenant, attributes: Iterable[AttributeDef]) -> None:
         """Add what the caller has just made, or read after it was made, to what is remembered."""
@@ -183,13 +202,19 @@ class Catalog:
     async def _first_answer(
         self, tenant_id: int, fetch: Callable[[ReadConnection], Awaitable[T]]
     ) -> T:
-        for database in self._databases[:-1]:
+        *others, last = tuple(self._databases) or (None,)
+        for database in others:
+            assert database is not None
             try:
                 async with tenant_transaction(database, tenant_id, read_only=True) as connection:
                     return await fetch(connection)
             except (ServiceError, psycopg.OperationalError):
                 continue  # The next one may answer; the last one's error is the caller's.
-        async with tenant_transaction(self._databases[-1], tenant_id, read_only=True) as connection:
+        if last is None:
+            raise errors.unavailable(
+                "DEPENDENCY_UNAVAILABLE", "no database can be read now", retry_after=0.5
+            )
+        async with tenant_transaction(last, tenant_id, read_only=True) as connection:
             return await fetch(connection)
 
 

@@ -59,6 +59,10 @@ class PrimaryClock:
             self._samples.clear()
         self._samples.append(sample)
 
+    def forget(self) -> None:
+        """Another server is the primary: nothing is known of its clock."""
+        self._samples.clear()
+
     def primary_now(self, now: float) -> datetime | None:
         """The latest that the primary's clock can show at `now`; None before any answer."""
         if not self._samples:

@@ -1,6 +1,7 @@
 """A pool of connections to one Postgres server."""
 
 import asyncio
+import contextlib
 import time
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -17,6 +18,7 @@ from atlas_common import errors
 from atlas_common.config import DatabaseConfig
 from atlas_common.db import connection as connections
 from atlas_common.db.connection import Connection, Isolation, ReadConnection, WriteConnection
+from atlas_common.db.queries import load_queries
 from atlas_common.db.transaction import Begun, begin, begin_sql, ended
 from atlas_common.telemetry.tracing import tracer
 
@@ -25,6 +27,8 @@ _CONNECTION_IDLE_SECONDS = 300.0
 # Bounds the pool's own backoff (1, 2 s): after an outage the next request or check connects anew.
 _RECONNECT_TIMEOUT_SECONDS = 3.0
 _CLOSE_TIMEOUT_SECONDS = 5.0
+_QUERIES = load_queries("atlas_common.db")
+_CANCEL_TIMEOUT_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +48,7 @@ class Database:
     def __init__(self, config: DatabaseConfig, *, name: str) -> None:
         self.name = name
         self.config = config
-        self._in_use = 0
+        self._in_use: set[Connection] = set()
         self._pool: AsyncConnectionPool[Connection] = AsyncConnectionPool(
             connection_class=AsyncConnection,
             kwargs=connections.connect_arguments(config, name),
@@ -77,9 +81,25 @@ class Database:
             size=stats.get("pool_size", 0),
             size_max=self.config.pool_size_max,
             idle=stats.get("pool_available", 0),
-            in_use=self._in_use,
+            in_use=len(self._in_use),
             waiting=stats.get("requests_waiting", 0),
         )
+
+    async def sever(self) -> None:
+        """End the sessions that are in use: whoever works on one fails now.
+
+        The server ends them: to close a connection under somebody who waits for its answer is not
+        safe. Behind a pooler, where a session is not ours to end, what runs is cancelled.
+        """
+        busy = [connection for connection in self._in_use if not connection.closed]
+        with contextlib.suppress(psycopg.Error, errors.ServiceError):  # It is gone already.
+            if self.config.pooler:
+                for connection in busy:
+                    await connection.cancel_safe(timeout=_CANCEL_TIMEOUT_SECONDS)
+            elif busy:
+                pids = [connection.info.backend_pid for connection in busy]
+                async with connections.direct_connection(self.config, name=self.name) as direct:
+                    await direct.execute(_QUERIES["end_sessions"], {"pids": pids})
 
     async def check(self) -> None:
         """Return if the server answers, or if all connections are at work; a readiness check.
@@ -181,16 +201,16 @@ class Database:
         except TooManyRequests as error:
             raise self._busy() from error
         except PoolTimeout as error:
-            if self._in_use >= self.config.pool_size_max:
+            if len(self._in_use) >= self.config.pool_size_max:
                 raise self._busy() from error
             raise connections.away(self.name) from error
         except PoolClosed as error:
             raise connections.away(self.name) from error
-        self._in_use += 1
+        self._in_use.add(connection)
         return connection
 
     async def _release(self, connection: Connection) -> None:
-        self._in_use -= 1
+        self._in_use.discard(connection)
         # Shielded: a cancellation while the pool waits for its own lock would lose the connection
         # for good, and enough of those would empty the pool.
         await asyncio.shield(self._pool.putconn(connection))

@@ -15,6 +15,11 @@ SELECT tenant_id, key, status
 FROM tenants
 WHERE key = %(key)s
 
+-- name: end_sessions
+-- Ends sessions of one's own role.
+SELECT pg_terminate_backend(p.pid)
+FROM unnest(%(pids)s::integer[]) AS p (pid)
+
 -- name: role_attributes
 -- What the role may do everywhere, whatever it is granted.
 SELECT rolname, rolsuper, rolbypassrls, rolcreaterole, rolcreatedb, rolreplication

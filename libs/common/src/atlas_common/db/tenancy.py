@@ -30,6 +30,11 @@ class Beat:
     beat_id: int
     beaten_at: datetime
 
+    @property
+    def timeline(self) -> int:
+        """Of the primary that beat: a promotion begins a new one, and its beats are greater."""
+        return self.beat_id >> 32
+
 
 NO_BEAT = Beat(0, datetime.fromtimestamp(0, UTC))
 
@@ -59,13 +64,14 @@ class Snapshot:
     """A read-only transaction with one view of the data, and how fresh that view is.
 
     `begun_at`: when it began by the server's clock; `positions`: how far each lane is flushed in
-    it.
+    it; `timeline`: that the server writes, None if it is in recovery.
     """
 
     connection: ReadConnection
     beat: Beat
     begun_at: datetime
     positions: tuple[Position, ...]
+    timeline: int | None = None
 
 
 @overload
@@ -182,8 +188,8 @@ def _guard_sql(fresh: Freshness) -> str:
     epochs = _array(position.epoch for position in fresh.positions)
     sequences = _array(position.sequence for position in fresh.positions)
     return (
-        f"SELECT * FROM fresh_view({not_before}::timestamptz,"  # noqa: S608
-        f" {lanes}::smallint[], {epochs}::bigint[], {sequences}::bigint[])"
+        f"SELECT written_timeline(), v.* FROM fresh_view({not_before}::timestamptz,"  # noqa: S608
+        f" {lanes}::smallint[], {epochs}::bigint[], {sequences}::bigint[]) AS v"
     )
 
 
@@ -193,10 +199,11 @@ def _array(numbers: Iterable[int]) -> str:
 
 def _snapshot(begun: Begun) -> Snapshot:
     assert begun.row is not None
-    beat_id, beaten_at, begun_at, *held = begun.row
+    timeline, beat_id, beaten_at, begun_at, *held = begun.row
     return Snapshot(
         ReadConnection(begun.connection),
         NO_BEAT if beat_id is None or beaten_at is None else Beat(beat_id, beaten_at),
         begun_at,
         tuple(map(Position, *held)),
+        timeline,
     )

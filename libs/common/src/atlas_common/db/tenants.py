@@ -29,6 +29,8 @@ class PostgresTenants:
         max_entries: int = _ENTRIES_MAX,
     ) -> None:
         self._database = database
+        self._max_entries = max_entries
+        self._ttl_seconds = ttl_seconds
         self._cache: TtlCache[str, tuple[Tenant | None, str]] = TtlCache(max_entries, ttl_seconds)
         self._flights: SingleFlight[str, tuple[Tenant | None, str]] = SingleFlight()
 
@@ -56,6 +58,14 @@ class PostgresTenants:
         """Ask the database the next time: the tenant was just made or changed."""
         self._cache.drop(key)
 
+    def forget_all(self) -> None:
+        """Ask the database again about everybody: it has another history by now.
+
+        What is being asked just now is not joined by later calls either, nor remembered.
+        """
+        self._cache = TtlCache(self._max_entries, self._ttl_seconds)
+        self._flights = SingleFlight()
+
     async def _look(self, key: str) -> tuple[Tenant | None, str]:
         try:
             return await self._flights.run(key, lambda: self._query(key))
@@ -66,12 +76,13 @@ class PostgresTenants:
             return known
 
     async def _query(self, key: str) -> tuple[Tenant | None, str]:
+        cache = self._cache  # Of now: what is found is of this history.
         async with self._database.transaction(read_only=True) as connection:
             cursor = await connection.execute(_QUERIES["tenant_by_key"], {"key": key})
             row = await cursor.fetchone()
         if row is None:
-            self._cache.put(key, (None, ""), ttl_seconds=_UNKNOWN_TTL_SECONDS)
+            cache.put(key, (None, ""), ttl_seconds=_UNKNOWN_TTL_SECONDS)
             return None, ""
         found = (Tenant(row[0], row[1]), row[2])
-        self._cache.put(key, found)
+        cache.put(key, found)
         return found

@@ -1,7 +1,7 @@
 """A primary with streaming replicas, on one machine."""
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -84,7 +84,7 @@ class PostgresCluster:
         if not self.primary.is_made():
             self._initialise(self.primary)
         self.primary.start()
-        self._admit_replicas()
+        self._admit_replicas(self.primary, self.replicas)
 
     def start_replicas(self) -> None:
         """Start all replicas at once; they must find the primary running."""
@@ -98,9 +98,22 @@ class PostgresCluster:
         """Start one replica, from a base backup when it has no data yet or was promoted."""
         if node.is_made() and not node.is_standby():
             node.remove()
+        self._start_following(node, self.primary)
+
+    def rejoin(self, node: PostgresNode, primary: PostgresNode) -> None:
+        """After a failover: make a node anew, as a replica of the server that was promoted.
+
+        What it alone had, the tail that was lost, is gone then.
+        """
+        node.stop()
+        node.remove()
+        self._admit_replicas(primary, (node,))
+        self._start_following(node, primary)
+
+    def _start_following(self, node: PostgresNode, primary: PostgresNode) -> None:
         if not node.is_made():
-            self._copy_primary(node)
-        node.follow(self._conninfo_for(node))
+            self._copy(primary, node)
+        node.follow(self._conninfo_for(node, primary))
         node.start()
 
     def stop(self) -> None:
@@ -167,12 +180,12 @@ class PostgresCluster:
             password_file.unlink()
         making.rename(node.data_directory)
 
-    def _copy_primary(self, node: PostgresNode) -> None:
+    def _copy(self, primary: PostgresNode, node: PostgresNode) -> None:
         making = self._making_place(node)
         node.run_tool(
             "pg_basebackup",
             f"--pgdata={making}",
-            f"--dbname={make_conninfo(**self._route_to_primary())}",
+            f"--dbname={make_conninfo(**_route_to(primary))}",
             f"--slot={slot_name(node.node_name)}",
             "--write-recovery-conf",  # standby.signal; the settings in it are superseded by ours.
             "--wal-method=stream",
@@ -194,8 +207,8 @@ class PostgresCluster:
         shutil.rmtree(making, ignore_errors=True)
         return making
 
-    def _admit_replicas(self) -> None:
-        dsn = self.primary.superuser_dsn("postgres")
+    def _admit_replicas(self, primary: PostgresNode, replicas: Sequence[PostgresNode]) -> None:
+        dsn = primary.superuser_dsn("postgres")
         with psycopg.connect(dsn, autocommit=True) as connection:
             known = connection.execute(
                 "SELECT 1 FROM pg_roles WHERE rolname = %s", [REPLICATION_USER]
@@ -210,24 +223,21 @@ class PostgresCluster:
                     verb, sql.Identifier(REPLICATION_USER), sql.Literal(hashed.decode())
                 )
             )
-            for node in self.replicas:
+            for node in replicas:
                 connection.execute(
                     "SELECT pg_create_physical_replication_slot(%(slot)s, true) WHERE NOT EXISTS"
                     " (SELECT FROM pg_replication_slots WHERE slot_name = %(slot)s)",
                     {"slot": slot_name(node.node_name)},
                 )
 
-    def _route_to_primary(self) -> dict[str, str]:
-        return {
-            "host": LOOPBACK,
-            "port": str(self.primary.port),
-            "user": REPLICATION_USER,
-        }
-
-    def _conninfo_for(self, node: PostgresNode) -> str:
+    def _conninfo_for(self, node: PostgresNode, primary: PostgresNode) -> str:
         return make_conninfo(
-            **self._route_to_primary(),
+            **_route_to(primary),
             password=self._site.replication_password,
             application_name=node.node_name,
             connect_timeout="5",
         )
+
+
+def _route_to(primary: PostgresNode) -> dict[str, str]:
+    return {"host": LOOPBACK, "port": str(primary.port), "user": REPLICATION_USER}

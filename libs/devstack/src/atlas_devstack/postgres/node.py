@@ -19,7 +19,7 @@ from atlas_devstack.identity import ProcessIdentity
 from atlas_devstack.postgres.binaries import Binaries
 from atlas_devstack.postgres.settings import HBA, SUPERUSER, render
 from atlas_devstack.process import Launch, run_to_end
-from atlas_devstack.waiting import Patience
+from atlas_devstack.waiting import Patience, wait_until
 
 
 @dataclass(frozen=True)
@@ -117,6 +117,18 @@ class PostgresNode(Component):
         if row != (True,):
             raise DevstackError(f"{self.name} was not promoted within 30 s")
         self._follows = None
+
+    def cut_off(self) -> None:
+        """Let a replica receive nothing more: what is written from now on, it will never have."""
+        with psycopg.connect(self.superuser_dsn("postgres"), autocommit=True) as connection:
+            connection.execute("ALTER SYSTEM SET primary_conninfo = ''")
+            connection.execute("SELECT pg_reload_conf()")
+
+            def is_cut_off() -> bool:
+                row = connection.execute("SELECT count(*) FROM pg_stat_wal_receiver").fetchone()
+                return row == (0,)
+
+            wait_until(is_cut_off, f"{self.name} is cut off", patience=self._patience)
 
     def kill_backend(self, pid: int) -> None:
         """SIGKILL one of its processes, as the kernel does when memory runs out.

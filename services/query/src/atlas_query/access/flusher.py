@@ -1,7 +1,7 @@
 """Tells the primary now and then what was asked for."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from itertools import islice
 
@@ -29,10 +29,12 @@ class AccessFlusher:
 
     Also when there is nothing: that it was counted is what tells unread from unknown. A flush that
     fails is lost, and only statistics with it: kept, an outage's reads would all fall into its last
-    hour.
+    hour. `primary`: the server that is it now; raises ServiceError while there is none.
     """
 
-    def __init__(self, sampler: AccessSampler, primary: Database, every_seconds: float) -> None:
+    def __init__(
+        self, sampler: AccessSampler, primary: Callable[[], Database], every_seconds: float
+    ) -> None:
         self._sampler = sampler
         self._primary = primary
         self._every_seconds = every_seconds
@@ -71,7 +73,7 @@ class AccessFlusher:
             self._failing = False
 
     async def _write(self, counts: Sequence[Count]) -> None:
-        async with self._primary.transaction() as connection:
+        async with self._primary().transaction() as connection:
             # What a crash may lose is not worth a wait for the disk.
             await connection.execute(b"SET LOCAL synchronous_commit = off", prepare=False)
             await connection.execute(

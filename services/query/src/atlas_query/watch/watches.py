@@ -158,7 +158,7 @@ class Watches:
         if floor is None:
             return None, "the token is older than what this process remembers"
         if not standings.is_sure(floor):
-            return None, "the primary's clock went back since the token"
+            return None, "the primary, or its clock, is another than at the time of the token"
         return floor, ""
 
     async def _check(self, tenant: Tenant, resumption: Resumption) -> None:

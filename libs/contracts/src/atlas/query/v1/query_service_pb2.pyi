@@ -881,12 +881,15 @@ class Tier(_message.Message):
     AVAILABLE_FIELD_NUMBER: _builtins.int
     LAG_FIELD_NUMBER: _builtins.int
     BREAKER_FIELD_NUMBER: _builtins.int
+    NOTE_FIELD_NUMBER: _builtins.int
     source: _consistency_pb2.Source.ValueType
     endpoint: _builtins.str
     """For example "replica-1"."""
     available: _builtins.bool
     breaker: _builtins.str
     """CLOSED, OPEN or HALF_OPEN."""
+    note: _builtins.str
+    """For people: which server is the primary, or why a server is not read."""
     @_builtins.property
     def lag(self) -> _duration_pb2.Duration:
         """Unset: unknown, which the router takes for infinite."""
@@ -899,10 +902,11 @@ class Tier(_message.Message):
         available: _builtins.bool = ...,
         lag: _duration_pb2.Duration | None = ...,
         breaker: _builtins.str = ...,
+        note: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["lag", b"lag"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["available", b"available", "breaker", b"breaker", "endpoint", b"endpoint", "lag", b"lag", "source", b"source"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["available", b"available", "breaker", b"breaker", "endpoint", b"endpoint", "lag", b"lag", "note", b"note", "source", b"source"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -27,33 +27,35 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1f\x61tlas/type/v1/consistency.proto\x12\ratlas.type.v1\x1a\x1a\x61tlas/type/v1/limits.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x85\x04\n\x0b\x43onsistency\x12\x33\n\x06strong\x18\x01 \x01(\x0b\x32!.atlas.type.v1.Consistency.StrongH\x00\x12\x37\n\x08\x65ventual\x18\x02 \x01(\x0b\x32#.atlas.type.v1.Consistency.EventualH\x00\x12\x39\n\tanalytics\x18\x03 \x01(\x0b\x32$.atlas.type.v1.Consistency.AnalyticsH\x00\x12$\n\x11\x61t_least_as_fresh\x18\x04 \x01(\x0c\x42\x07\x8a\xb5\x18\x03\x10\x80@H\x00\x12/\n\x0cwait_timeout\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12(\n\x08on_unmet\x18\x06 \x01(\x0e\x32\x16.atlas.type.v1.OnUnmet\x1a\x08\n\x06Strong\x1aT\n\x08\x45ventual\x12\x30\n\rmax_staleness\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x16\n\x05token\x18\x02 \x01(\x0c\x42\x07\x8a\xb5\x18\x03\x10\x80@\x1a]\n\tAnalytics\x12\x38\n\x14min_verified_through\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x16\n\x05token\x18\x02 \x01(\x0c\x42\x07\x8a\xb5\x18\x03\x10\x80@B\r\n\x0brequirement\"\xbd\x02\n\x0cReadMetadata\x12%\n\x06source\x18\x01 \x01(\x0e\x32\x15.atlas.type.v1.Source\x12\x10\n\x08\x65ndpoint\x18\x02 \x01(\t\x12\x34\n\x0b\x63onsistency\x18\x03 \x01(\x0e\x32\x1f.atlas.type.v1.ConsistencyLevel\x12&\n\x03lag\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12)\n\x05\x61s_of\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05token\x18\x06 \x01(\x0c\x12\x34\n\x10verified_through\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x14\n\x0croute_reason\x18\x08 \x01(\t\x12\x10\n\x08warnings\x18\t \x03(\t*_\n\x07OnUnmet\x12\x18\n\x14ON_UNMET_UNSPECIFIED\x10\x00\x12\x11\n\rON_UNMET_WAIT\x10\x01\x12\x14\n\x10ON_UNMET_PRIMARY\x10\x02\x12\x11\n\rON_UNMET_FAIL\x10\x03*p\n\x06Source\x12\x16\n\x12SOURCE_UNSPECIFIED\x10\x00\x12\x12\n\x0eSOURCE_PRIMARY\x10\x01\x12\x12\n\x0eSOURCE_REPLICA\x10\x02\x12\x10\n\x0cSOURCE_CACHE\x10\x03\x12\x14\n\x10SOURCE_WAREHOUSE\x10\x04*\xbd\x01\n\x10\x43onsistencyLevel\x12!\n\x1d\x43ONSISTENCY_LEVEL_UNSPECIFIED\x10\x00\x12\x1c\n\x18\x43ONSISTENCY_LEVEL_STRONG\x10\x01\x12\x1e\n\x1a\x43ONSISTENCY_LEVEL_EVENTUAL\x10\x02\x12\x1f\n\x1b\x43ONSISTENCY_LEVEL_ANALYTICS\x10\x03\x12\'\n#CONSISTENCY_LEVEL_AT_LEAST_AS_FRESH\x10\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1f\x61tlas/type/v1/consistency.proto\x12\ratlas.type.v1\x1a\x1a\x61tlas/type/v1/limits.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x9d\x04\n\x0b\x43onsistency\x12\x33\n\x06strong\x18\x01 \x01(\x0b\x32!.atlas.type.v1.Consistency.StrongH\x00\x12\x37\n\x08\x65ventual\x18\x02 \x01(\x0b\x32#.atlas.type.v1.Consistency.EventualH\x00\x12\x39\n\tanalytics\x18\x03 \x01(\x0b\x32$.atlas.type.v1.Consistency.AnalyticsH\x00\x12$\n\x11\x61t_least_as_fresh\x18\x04 \x01(\x0c\x42\x07\x8a\xb5\x18\x03\x10\x80@H\x00\x12/\n\x0cwait_timeout\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12(\n\x08on_unmet\x18\x06 \x01(\x0e\x32\x16.atlas.type.v1.OnUnmet\x1a \n\x06Strong\x12\x16\n\x05token\x18\x01 \x01(\x0c\x42\x07\x8a\xb5\x18\x03\x10\x80@\x1aT\n\x08\x45ventual\x12\x30\n\rmax_staleness\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x16\n\x05token\x18\x02 \x01(\x0c\x42\x07\x8a\xb5\x18\x03\x10\x80@\x1a]\n\tAnalytics\x12\x38\n\x14min_verified_through\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x16\n\x05token\x18\x02 \x01(\x0c\x42\x07\x8a\xb5\x18\x03\x10\x80@B\r\n\x0brequirement\"\xbd\x02\n\x0cReadMetadata\x12%\n\x06source\x18\x01 \x01(\x0e\x32\x15.atlas.type.v1.Source\x12\x10\n\x08\x65ndpoint\x18\x02 \x01(\t\x12\x34\n\x0b\x63onsistency\x18\x03 \x01(\x0e\x32\x1f.atlas.type.v1.ConsistencyLevel\x12&\n\x03lag\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12)\n\x05\x61s_of\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05token\x18\x06 \x01(\x0c\x12\x34\n\x10verified_through\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x14\n\x0croute_reason\x18\x08 \x01(\t\x12\x10\n\x08warnings\x18\t \x03(\t*_\n\x07OnUnmet\x12\x18\n\x14ON_UNMET_UNSPECIFIED\x10\x00\x12\x11\n\rON_UNMET_WAIT\x10\x01\x12\x14\n\x10ON_UNMET_PRIMARY\x10\x02\x12\x11\n\rON_UNMET_FAIL\x10\x03*p\n\x06Source\x12\x16\n\x12SOURCE_UNSPECIFIED\x10\x00\x12\x12\n\x0eSOURCE_PRIMARY\x10\x01\x12\x12\n\x0eSOURCE_REPLICA\x10\x02\x12\x10\n\x0cSOURCE_CACHE\x10\x03\x12\x14\n\x10SOURCE_WAREHOUSE\x10\x04*\xbd\x01\n\x10\x43onsistencyLevel\x12!\n\x1d\x43ONSISTENCY_LEVEL_UNSPECIFIED\x10\x00\x12\x1c\n\x18\x43ONSISTENCY_LEVEL_STRONG\x10\x01\x12\x1e\n\x1a\x43ONSISTENCY_LEVEL_EVENTUAL\x10\x02\x12\x1f\n\x1b\x43ONSISTENCY_LEVEL_ANALYTICS\x10\x03\x12\'\n#CONSISTENCY_LEVEL_AT_LEAST_AS_FRESH\x10\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'atlas.type.v1.consistency_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_CONSISTENCY_STRONG'].fields_by_name['token']._loaded_options = None
+  _globals['_CONSISTENCY_STRONG'].fields_by_name['token']._serialized_options = b'\212\265\030\003\020\200@'
   _globals['_CONSISTENCY_EVENTUAL'].fields_by_name['token']._loaded_options = None
   _globals['_CONSISTENCY_EVENTUAL'].fields_by_name['token']._serialized_options = b'\212\265\030\003\020\200@'
   _globals['_CONSISTENCY_ANALYTICS'].fields_by_name['token']._loaded_options = None
   _globals['_CONSISTENCY_ANALYTICS'].fields_by_name['token']._serialized_options = b'\212\265\030\003\020\200@'
   _globals['_CONSISTENCY'].fields_by_name['at_least_as_fresh']._loaded_options = None
   _globals['_CONSISTENCY'].fields_by_name['at_least_as_fresh']._serialized_options = b'\212\265\030\003\020\200@'
-  _globals['_ONUNMET']._serialized_start=983
-  _globals['_ONUNMET']._serialized_end=1078
-  _globals['_SOURCE']._serialized_start=1080
-  _globals['_SOURCE']._serialized_end=1192
-  _globals['_CONSISTENCYLEVEL']._serialized_start=1195
-  _globals['_CONSISTENCYLEVEL']._serialized_end=1384
+  _globals['_ONUNMET']._serialized_start=1007
+  _globals['_ONUNMET']._serialized_end=1102
+  _globals['_SOURCE']._serialized_start=1104
+  _globals['_SOURCE']._serialized_end=1216
+  _globals['_CONSISTENCYLEVEL']._serialized_start=1219
+  _globals['_CONSISTENCYLEVEL']._serialized_end=1408
   _globals['_CONSISTENCY']._serialized_start=144
-  _globals['_CONSISTENCY']._serialized_end=661
+  _globals['_CONSISTENCY']._serialized_end=685
   _globals['_CONSISTENCY_STRONG']._serialized_start=457
-  _globals['_CONSISTENCY_STRONG']._serialized_end=465
-  _globals['_CONSISTENCY_EVENTUAL']._serialized_start=467
-  _globals['_CONSISTENCY_EVENTUAL']._serialized_end=551
-  _globals['_CONSISTENCY_ANALYTICS']._serialized_start=553
-  _globals['_CONSISTENCY_ANALYTICS']._serialized_end=646
-  _globals['_READMETADATA']._serialized_start=664
-  _globals['_READMETADATA']._serialized_end=981
+  _globals['_CONSISTENCY_STRONG']._serialized_end=489
+  _globals['_CONSISTENCY_EVENTUAL']._serialized_start=491
+  _globals['_CONSISTENCY_EVENTUAL']._serialized_end=575
+  _globals['_CONSISTENCY_ANALYTICS']._serialized_start=577
+  _globals['_CONSISTENCY_ANALYTICS']._serialized_end=670
+  _globals['_READMETADATA']._serialized_start=688
+  _globals['_READMETADATA']._serialized_end=1005
 # @@protoc_insertion_point(module_scope)

@@ -105,12 +105,17 @@ class Consistency(_message.Message):
 
         DESCRIPTOR: _descriptor.Descriptor
 
+        TOKEN_FIELD_NUMBER: _builtins.int
+        token: _builtins.bytes
+        """Fail with POSITION_LOST if a failover lost a position in this freshness token. The others are held anyway."""
         def __init__(
             self,
+            *,
+            token: _builtins.bytes = ...,
         ) -> None: ...
         _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
         def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-        _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["token", b"token"]  # noqa: Y015
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
