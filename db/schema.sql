@@ -69,6 +69,46 @@ $$;
 
 ALTER FUNCTION atlas.archived_tenants(p_name text) OWNER TO atlas_owner;
 
+CREATE FUNCTION atlas.attribute_index_steps() RETURNS TABLE(tenant_id integer, attribute_id integer, step text, index_name text, statement text, partitions_total integer, partitions_done integer)
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'atlas', 'pg_temp'
+    AS $$
+    WITH wanted AS MATERIALIZED (
+        SELECT x.*, p.partition, p.name AS partition_name, p.upper_bound,
+            cold_index_name(x.tenant_id, x.attribute_id, p.name) AS index_name
+        FROM attribute_indexes AS x CROSS JOIN partitions_of('entity_values_ts') AS p
+        WHERE x.state <> 'failed'
+    ), parts AS (
+        SELECT p.*, row_number() OVER (
+                PARTITION BY p.tenant_id, p.attribute_id ORDER BY p.upper_bound DESC, p.partition_name) AS place, count(*) OVER of_one AS every,
+            -- Its work is over.
+            count(*) FILTER (WHERE CASE WHEN p.state = 'dropping' THEN p.is_valid IS NULL ELSE p.is_valid END)
+                OVER of_one AS done
+        FROM (
+            SELECT w.*, x.indisvalid AND x.indisready AS is_valid
+            FROM wanted AS w
+            LEFT JOIN (pg_index AS x JOIN pg_class AS i ON i.oid = x.indexrelid)
+                ON x.indrelid = w.partition AND i.relname = w.index_name
+        ) AS p
+        WINDOW of_one AS (PARTITION BY p.tenant_id, p.attribute_id)
+    ), steps AS (
+        SELECT p.*, CASE
+            WHEN p.place = 1 AND p.done = p.every AND p.state IN ('building', 'dropping') THEN 'finish'
+            WHEN p.state = 'dropping' AND p.is_valid IS NOT NULL OR NOT p.is_valid THEN 'drop'
+            WHEN p.state IN ('building', 'ready') AND p.is_valid IS NULL THEN 'create' END AS step
+        FROM parts AS p
+    )
+    SELECT s.tenant_id, s.attribute_id, s.step, s.index_name,
+        CASE s.step
+            WHEN 'create' THEN cold_index_statement(s.tenant_id, s.attribute_id, s.data_type, s.partition_name, true)
+            WHEN 'drop' THEN format('DROP INDEX CONCURRENTLY IF EXISTS atlas.%I', s.index_name)
+        END, s.every::integer, s.done::integer
+    FROM steps AS s WHERE s.step IS NOT NULL
+    ORDER BY s.state = 'dropping' DESC, s.created_at, s.tenant_id, s.attribute_id, s.place
+$$;
+
+ALTER FUNCTION atlas.attribute_index_steps() OWNER TO atlas_projector;
+
 CREATE FUNCTION atlas.beat_heart(min_interval interval) RETURNS boolean
     LANGUAGE sql SECURITY DEFINER
     SET search_path TO 'atlas', 'pg_temp'
@@ -259,6 +299,160 @@ CREATE FUNCTION atlas.classes_passed(upper_bound timestamp with time zone) RETUR
 $$;
 
 ALTER FUNCTION atlas.classes_passed(upper_bound timestamp with time zone) OWNER TO atlas_owner;
+
+CREATE FUNCTION atlas.cold_candidates(p_tenant_id integer, alternatives jsonb, after bigint, rows_max bigint) RETURNS bigint[]
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'atlas', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
+    SET jit TO 'off'
+    AS $$
+DECLARE
+    parts text;
+
+    row_count bigint;
+
+    candidates bigint[];
+
+BEGIN
+    IF (p_tenant_id = nullif(current_setting('atlas.tenant_id', true), '')::integer) IS NOT TRUE THEN
+        RAISE insufficient_privilege USING MESSAGE = 'the tenant is not the transaction''s';
+
+    END IF;
+
+    IF alternatives = '[]' THEN
+        RETURN '{}';
+
+    END IF;
+
+    SELECT string_agg(format(
+        '(SELECT v.entity_id FROM entity_values_ts AS v WHERE %s LIMIT %s)',
+        cold_condition(p_tenant_id, a.value), rows_max + 1), ' UNION ALL ')
+    INTO parts FROM jsonb_array_elements(alternatives) AS a;
+
+    EXECUTE format('SELECT count(*), array_agg(DISTINCT c.entity_id ORDER BY c.entity_id) FILTER (WHERE c.entity_id > %s)
+        FROM (%s) AS c', after, parts)
+    INTO row_count, candidates;
+
+    RETURN CASE WHEN row_count <= rows_max THEN coalesce(candidates, '{}') END;
+
+END
+$$;
+
+ALTER FUNCTION atlas.cold_candidates(p_tenant_id integer, alternatives jsonb, after bigint, rows_max bigint) OWNER TO atlas_finder;
+
+CREATE FUNCTION atlas.cold_condition(p_tenant integer, alternative jsonb) RETURNS text
+    LANGUAGE sql STABLE
+    SET search_path TO 'atlas', 'pg_temp'
+    AS $$
+    SELECT cold_index_predicate(p_tenant, (alternative ->> 'attribute')::integer)
+        || coalesce(' AND ' || k.key || ' IN (' || (
+            SELECT string_agg(cold_literal(k.data_type, w.value), ', ')
+            FROM jsonb_array_elements_text(alternative -> 'in') AS w
+        ) || ')', '')
+        || coalesce(' AND ' || k.key || ' >= ' || cold_literal(k.data_type, alternative ->> 'from'), '')
+        || coalesce(' AND ' || k.key || ' <= ' || cold_literal(k.data_type, alternative ->> 'to'), '')
+    FROM (SELECT alternative ->> 'type' AS data_type, cold_index_key(alternative ->> 'type') AS key) AS k
+$$;
+
+ALTER FUNCTION atlas.cold_condition(p_tenant integer, alternative jsonb) OWNER TO atlas_owner;
+
+CREATE FUNCTION atlas.cold_index_key(p_data_type text) RETURNS text
+    LANGUAGE plpgsql IMMUTABLE
+    AS $$
+BEGIN
+    CASE p_data_type
+        WHEN 'bool' THEN RETURN 'value_bool';
+
+        WHEN 'int' THEN RETURN 'value_int';
+
+        WHEN 'double' THEN RETURN 'value_double';
+
+        WHEN 'decimal' THEN RETURN 'value_decimal';
+
+        WHEN 'text' THEN RETURN 'left(value_text, 64) COLLATE "C"';
+
+        WHEN 'time' THEN RETURN 'value_time';
+
+        WHEN 'json' THEN RETURN 'jsonb_hash(value_json)';
+
+    END CASE;
+
+END
+$$;
+
+ALTER FUNCTION atlas.cold_index_key(p_data_type text) OWNER TO atlas_owner;
+
+CREATE FUNCTION atlas.cold_index_name(p_tenant integer, p_attribute integer, p_partition text) RETURNS text
+    LANGUAGE sql IMMUTABLE
+    AS $$
+    SELECT format('cold_%s_%s_%s', p_tenant, p_attribute, regexp_replace(p_partition, '^entity_values_ts_', ''))
+$$;
+
+ALTER FUNCTION atlas.cold_index_name(p_tenant integer, p_attribute integer, p_partition text) OWNER TO atlas_owner;
+
+CREATE FUNCTION atlas.cold_index_parts(p_tenant integer, p_attribute integer) RETURNS TABLE(partition_name text, index_name text, is_valid boolean, byte_count bigint, row_estimate bigint)
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'atlas', 'pg_temp'
+    AS $$
+    SELECT p.name, cold_index_name(p_tenant, p_attribute, p.name), x.indisvalid AND x.indisready,
+        CASE WHEN x.indexrelid IS NULL THEN 0 ELSE pg_relation_size(x.indexrelid) END,
+        greatest(c.reltuples, 0)::bigint
+    FROM partitions_of('entity_values_ts') AS p
+    JOIN pg_class AS c ON c.oid = p.partition
+    LEFT JOIN (pg_index AS x JOIN pg_class AS i ON i.oid = x.indexrelid)
+        ON x.indrelid = p.partition AND i.relname = cold_index_name(p_tenant, p_attribute, p.name)
+    ORDER BY p.upper_bound DESC, p.name
+$$;
+
+ALTER FUNCTION atlas.cold_index_parts(p_tenant integer, p_attribute integer) OWNER TO atlas_owner;
+
+CREATE FUNCTION atlas.cold_index_predicate(p_tenant integer, p_attribute integer) RETURNS text
+    LANGUAGE sql IMMUTABLE
+    AS $$
+    SELECT format('(tenant_id + 0) = %s AND (attribute_id + 0) = %s', p_tenant, p_attribute)
+$$;
+
+ALTER FUNCTION atlas.cold_index_predicate(p_tenant integer, p_attribute integer) OWNER TO atlas_owner;
+
+CREATE FUNCTION atlas.cold_index_statement(p_tenant integer, p_attribute integer, p_data_type text, p_partition text, p_concurrently boolean) RETURNS text
+    LANGUAGE sql STABLE
+    SET search_path TO 'atlas', 'pg_temp'
+    AS $$
+    SELECT format('CREATE INDEX %s %I ON atlas.%I ((%s), entity_id) WHERE %s',
+        CASE WHEN p_concurrently THEN 'CONCURRENTLY' END, cold_index_name(p_tenant, p_attribute, p_partition), p_partition,
+        cold_index_key(p_data_type), cold_index_predicate(p_tenant, p_attribute))
+$$;
+
+ALTER FUNCTION atlas.cold_index_statement(p_tenant integer, p_attribute integer, p_data_type text, p_partition text, p_concurrently boolean) OWNER TO atlas_owner;
+
+CREATE FUNCTION atlas.cold_literal(p_data_type text, value text) RETURNS text
+    LANGUAGE plpgsql STABLE STRICT
+    SET search_path TO 'atlas', 'pg_temp'
+    AS $$
+BEGIN
+    CASE p_data_type
+        WHEN 'text' THEN RETURN quote_literal(left(value, 64));
+
+        WHEN 'json' THEN RETURN jsonb_hash(value::jsonb);
+
+        WHEN 'bool' THEN RETURN format('%L::boolean', value);
+
+        WHEN 'int' THEN RETURN format('%L::bigint', value);
+
+        WHEN 'double' THEN RETURN format('%L::double precision', value);
+
+        WHEN 'decimal' THEN RETURN format('%L::numeric', value);
+
+        WHEN 'time' THEN RETURN format('%L::timestamptz', value);
+
+    END CASE;
+
+END
+$$;
+
+ALTER FUNCTION atlas.cold_literal(p_data_type text, value text) OWNER TO atlas_owner;
 
 CREATE FUNCTION atlas.compare_projection(p_tenant integer, p_entities bigint[], p_attributes integer[], p_whole boolean) RETURNS TABLE(entity_id bigint, attribute_id integer, kind text, expected jsonb, expected_us bigint, found jsonb, found_us bigint)
     LANGUAGE sql STABLE
@@ -552,6 +746,8 @@ BEGIN
     LOOP
         PERFORM dress_partition(bare.partition, 'entity_values_ts');
 
+        PERFORM index_new_partition(bare.name);
+
         done := done || ('made ' || bare.name);
 
     END LOOP;
@@ -562,6 +758,24 @@ END
 $$;
 
 ALTER FUNCTION atlas.dress_partitions() OWNER TO atlas_owner;
+
+CREATE FUNCTION atlas.drop_attribute_index(p_tenant integer, p_attribute integer) RETURNS boolean
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'atlas', 'pg_temp'
+    SET lock_timeout TO '2s'
+    AS $$
+BEGIN
+    PERFORM require_tenant(p_tenant);
+
+    UPDATE attribute_indexes AS x SET state = 'dropping', message = '', updated_at = clock_timestamp()
+    WHERE x.tenant_id = p_tenant AND x.attribute_id = p_attribute AND x.state <> 'dropping';
+
+    RETURN EXISTS (SELECT FROM attribute_indexes AS x WHERE x.tenant_id = p_tenant AND x.attribute_id = p_attribute);
+
+END
+$$;
+
+ALTER FUNCTION atlas.drop_attribute_index(p_tenant integer, p_attribute integer) OWNER TO atlas_projector;
 
 CREATE FUNCTION atlas.drop_expired_ledger() RETURNS text
     LANGUAGE plpgsql SECURITY DEFINER
@@ -715,6 +929,28 @@ $$;
 
 ALTER FUNCTION atlas.end_projection_job(p_owner text, p_tenant integer, p_job bigint, p_step text, p_state text, p_message text) OWNER TO atlas_projector;
 
+CREATE FUNCTION atlas.estimate_attribute_index(p_tenant integer, p_attribute integer, OUT partition_count integer, OUT scanned_points bigint, OUT indexed_points bigint) RETURNS record
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'atlas', 'pg_temp'
+    AS $$
+DECLARE
+    plan json; -- EXPLAIN is why this is not STABLE.
+BEGIN
+    PERFORM require_tenant(p_tenant);
+
+    SELECT count(*), sum(c.row_estimate) INTO partition_count, scanned_points
+    FROM cold_index_parts(p_tenant, p_attribute) AS c;
+
+    -- The tenant's alone, by policy.
+    EXECUTE format('EXPLAIN (FORMAT json) SELECT FROM entity_values_ts WHERE attribute_id = %s', p_attribute) INTO plan;
+
+    indexed_points := least((plan -> 0 -> 'Plan' ->> 'Plan Rows')::bigint, scanned_points);
+
+END
+$$;
+
+ALTER FUNCTION atlas.estimate_attribute_index(p_tenant integer, p_attribute integer, OUT partition_count integer, OUT scanned_points bigint, OUT indexed_points bigint) OWNER TO atlas_projector;
+
 CREATE FUNCTION atlas.expire_rows(p_name text, p_class text, rows_max integer DEFAULT 10000) RETURNS bigint
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'atlas', 'pg_temp'
@@ -836,6 +1072,148 @@ $$;
 
 ALTER FUNCTION atlas.find_by_index(p_tenant_id integer, condition jsonpath, narrowing jsonpath, documents jsonb, after bigint, rows_max bigint) OWNER TO atlas_finder;
 
+CREATE FUNCTION atlas.find_by_latest(p_tenant_id integer, condition jsonpath, hot_condition jsonpath, documents jsonb, cold integer[], ways jsonb, after bigint, page_size integer) RETURNS SETOF bigint
+    LANGUAGE plpgsql STABLE ROWS 100
+    SET search_path TO 'atlas', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
+    SET enable_hashjoin TO 'off'
+    SET enable_mergejoin TO 'off'
+    SET enable_memoize TO 'off'
+    SET jit TO 'off'
+    AS $$
+DECLARE
+    cold_keys text[] := (SELECT coalesce(array_agg(c::text), '{}') FROM unnest(cold) AS c);
+
+    indexed_max bigint := 4000;
+
+    walked bigint := after;
+
+    walked_max bigint := 2 * page_size;
+
+    window_end bigint := 9223372036854775807;
+
+    missing integer := page_size;
+
+    row_count integer;
+
+    ordered jsonb := (SELECT w.value FROM jsonb_array_elements(ways) AS w WHERE (w.value ->> 'is_ordered')::boolean LIMIT 1);
+
+    way jsonb;
+
+    candidates bigint[];
+
+    is_complete boolean;
+
+BEGIN
+    LOOP
+        candidates := NULL;
+
+        FOR way IN SELECT w.value FROM jsonb_array_elements(ways) AS w LOOP
+            candidates := cold_candidates(p_tenant_id, way -> 'cold', walked, indexed_max);
+
+            IF candidates IS NOT NULL AND way ->> 'hot' IS NOT NULL THEN
+                candidates := united(candidates,
+                    find_by_index(p_tenant_id, NULL, (way ->> 'hot')::jsonpath, NULL, walked, indexed_max));
+
+            END IF;
+
+            EXIT WHEN candidates IS NOT NULL;
+
+        END LOOP;
+
+        is_complete := candidates IS NOT NULL;
+
+        IF candidates IS NULL AND ordered IS NOT NULL THEN
+            candidates := next_cold_candidates(p_tenant_id, ordered -> 'cold', walked, 2 * page_size);
+
+        END IF;
+
+        IF candidates IS NULL AND ways <> '[]' THEN
+            SELECT k.entity_id INTO window_end FROM entities AS k
+            WHERE k.tenant_id = p_tenant_id AND k.entity_id > walked
+            ORDER BY k.entity_id OFFSET walked_max - 1 LIMIT 1;
+
+            window_end := coalesce(window_end, 9223372036854775807);
+
+        END IF;
+
+        -- The same twice, but for where the entities come from: one statement would have one plan for both.
+        IF candidates IS NOT NULL THEN
+            RETURN QUERY
+            SELECT m.entity_id FROM (
+                SELECT c.entity_id, h.attrs
+                FROM unnest(candidates) WITH ORDINALITY AS c (entity_id, place)
+                LEFT JOIN LATERAL (
+                    SELECT e.attrs FROM entity_jsonb AS e
+                    WHERE e.tenant_id = p_tenant_id AND e.entity_id = c.entity_id LIMIT 1
+                ) AS h ON true
+                WHERE hot_condition IS NULL OR filter_matches(coalesce(h.attrs, '{}'), hot_condition, documents)
+                ORDER BY c.place OFFSET 0
+            ) AS m
+            CROSS JOIN LATERAL (
+                SELECT coalesce(jsonb_object_agg(c.attribute_id, p.value), '{}') AS attrs
+                FROM unnest(cold) AS c (attribute_id)
+                CROSS JOIN LATERAL latest_point(p_tenant_id, m.entity_id, c.attribute_id) AS p
+            ) AS l
+            WHERE condition IS NULL
+                OR filter_matches((coalesce(m.attrs, '{}') - cold_keys) || l.attrs, condition, documents)
+            LIMIT missing;
+
+        ELSE
+            RETURN QUERY
+            SELECT m.entity_id FROM (
+                SELECT k.entity_id, h.attrs
+                FROM entities AS k
+                LEFT JOIN LATERAL (
+                    SELECT e.attrs FROM entity_jsonb AS e
+                    WHERE e.tenant_id = k.tenant_id AND e.entity_id = k.entity_id LIMIT 1
+                ) AS h ON true
+                WHERE k.tenant_id = p_tenant_id AND k.entity_id > walked AND k.entity_id <= window_end
+                    AND (hot_condition IS NULL OR filter_matches(coalesce(h.attrs, '{}'), hot_condition, documents))
+                ORDER BY k.entity_id OFFSET 0
+            ) AS m
+            CROSS JOIN LATERAL (
+                SELECT coalesce(jsonb_object_agg(c.attribute_id, p.value), '{}') AS attrs
+                FROM unnest(cold) AS c (attribute_id)
+                CROSS JOIN LATERAL latest_point(p_tenant_id, m.entity_id, c.attribute_id) AS p
+            ) AS l
+            WHERE condition IS NULL
+                OR filter_matches((coalesce(m.attrs, '{}') - cold_keys) || l.attrs, condition, documents)
+            LIMIT missing;
+
+        END IF;
+
+        GET DIAGNOSTICS row_count = ROW_COUNT;
+
+        missing := missing - row_count;
+
+        EXIT WHEN missing <= 0;
+
+        IF candidates IS NULL THEN
+            EXIT WHEN window_end = 9223372036854775807;
+
+            walked := window_end;
+
+            walked_max := 2 * walked_max;
+
+            indexed_max := 2 * indexed_max;
+
+        ELSE
+            EXIT WHEN is_complete OR cardinality(candidates) < 2 * page_size;
+
+            walked := candidates[cardinality(candidates)];
+
+        END IF;
+
+    END LOOP;
+
+END
+$$;
+
+ALTER FUNCTION atlas.find_by_latest(p_tenant_id integer, condition jsonpath, hot_condition jsonpath, documents jsonb, cold integer[], ways jsonb, after bigint, page_size integer) OWNER TO atlas_owner;
+
 CREATE FUNCTION atlas.find_entities(p_tenant_id integer, condition jsonpath, narrowing jsonpath, documents jsonb, matches_empty boolean, after bigint, page_size integer) RETURNS SETOF bigint
     LANGUAGE plpgsql STABLE ROWS 100
     SET search_path TO 'atlas', 'pg_temp'
@@ -930,6 +1308,49 @@ END
 $$;
 
 ALTER FUNCTION atlas.find_entities(p_tenant_id integer, condition jsonpath, narrowing jsonpath, documents jsonb, matches_empty boolean, after bigint, page_size integer) OWNER TO atlas_owner;
+
+CREATE FUNCTION atlas.finish_attribute_index(p_tenant integer, p_attribute integer) RETURNS boolean
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'atlas', 'pg_temp'
+    SET lock_timeout TO '2s'
+    AS $$
+DECLARE
+    known text;
+
+    counts record;
+
+BEGIN
+    PERFORM require_tenant(p_tenant);
+
+    PERFORM pg_advisory_xact_lock(hashtext('atlas.attribute_indexes'));
+
+    SELECT x.state INTO known FROM attribute_indexes AS x
+    WHERE x.tenant_id = p_tenant AND x.attribute_id = p_attribute FOR UPDATE;
+
+    SELECT count(*) AS every, count(*) FILTER (WHERE c.is_valid) AS valid, count(c.is_valid) AS some
+    INTO counts FROM cold_index_parts(p_tenant, p_attribute) AS c;
+
+    IF known = 'building' AND counts.valid = counts.every THEN
+        UPDATE attribute_indexes AS x SET state = 'ready', message = '', partitions_total = counts.every,
+            partitions_done = counts.every, updated_at = clock_timestamp()
+        WHERE x.tenant_id = p_tenant AND x.attribute_id = p_attribute;
+
+    ELSIF known = 'dropping' AND counts.some = 0 THEN
+        DELETE FROM attribute_indexes AS x WHERE x.tenant_id = p_tenant AND x.attribute_id = p_attribute;
+
+    ELSE
+        RETURN false;
+
+    END IF;
+
+    PERFORM pg_notify('atlas_catalog', p_tenant::text);
+
+    RETURN true;
+
+END
+$$;
+
+ALTER FUNCTION atlas.finish_attribute_index(p_tenant integer, p_attribute integer) OWNER TO atlas_projector;
 
 CREATE FUNCTION atlas.flush_lock() RETURNS bigint
     LANGUAGE sql IMMUTABLE
@@ -1051,6 +1472,30 @@ CREATE FUNCTION atlas.hot_value(value_bool boolean, value_int bigint, value_doub
 $$;
 
 ALTER FUNCTION atlas.hot_value(value_bool boolean, value_int bigint, value_double double precision, value_decimal numeric, value_text text, value_time timestamp with time zone, value_json jsonb) OWNER TO atlas_owner;
+
+CREATE FUNCTION atlas.index_new_partition(p_partition text) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'atlas', 'pg_temp'
+    AS $$
+DECLARE
+    wanted record;
+
+BEGIN
+    PERFORM pg_advisory_xact_lock_shared(hashtext('atlas.attribute_indexes'));
+
+    FOR wanted IN
+        SELECT x.tenant_id, x.attribute_id, x.data_type FROM attribute_indexes AS x
+        WHERE x.state IN ('building', 'ready')
+          AND to_regclass(format('atlas.%I', cold_index_name(x.tenant_id, x.attribute_id, p_partition))) IS NULL
+    LOOP
+        EXECUTE cold_index_statement(wanted.tenant_id, wanted.attribute_id, wanted.data_type, p_partition, false);
+
+    END LOOP;
+
+END
+$$;
+
+ALTER FUNCTION atlas.index_new_partition(p_partition text) OWNER TO atlas_owner;
 
 CREATE FUNCTION atlas.keep_projection_lease(p_owner text, p_seconds double precision) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
@@ -1520,6 +1965,11 @@ BEGIN
 
     PERFORM dress_partition(format('atlas.%I', name)::regclass, root);
 
+    IF root = 'entity_values_ts' THEN
+        PERFORM index_new_partition(name);
+
+    END IF;
+
     IF bound_from IS NULL THEN
         EXECUTE format('ALTER TABLE %I ATTACH PARTITION %I DEFAULT', root, name);
 
@@ -1798,6 +2248,49 @@ $_$;
 
 ALTER FUNCTION atlas.move_rows(from_time timestamp with time zone, to_time timestamp with time zone) OWNER TO atlas_keeper;
 
+CREATE FUNCTION atlas.next_cold_candidates(p_tenant_id integer, alternatives jsonb, after bigint, ids_max integer) RETURNS bigint[]
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'atlas', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
+    SET jit TO 'off'
+    AS $_$
+DECLARE
+    next text;
+
+    candidates bigint[];
+
+BEGIN
+    IF (p_tenant_id = nullif(current_setting('atlas.tenant_id', true), '')::integer) IS NOT TRUE THEN
+        RAISE insufficient_privilege USING MESSAGE = 'the tenant is not the transaction''s';
+
+    END IF;
+
+    SELECT format('least(%s)', string_agg(format(
+        '(SELECT v.entity_id FROM entity_values_ts AS v WHERE %1$s AND %2$s = %3$s AND v.entity_id > s.entity_id'
+        ' ORDER BY v.entity_id LIMIT 1)',
+        cold_index_predicate(p_tenant_id, (a.value ->> 'attribute')::integer), cold_index_key(a.value ->> 'type'),
+        cold_literal(a.value ->> 'type', w.value)), ', '))
+    INTO next
+    FROM jsonb_array_elements(alternatives) AS a CROSS JOIN LATERAL jsonb_array_elements_text(a.value -> 'in') AS w;
+
+    EXECUTE format('WITH RECURSIVE step (entity_id, place) AS (
+            SELECT %s::bigint, 0
+            UNION ALL
+            SELECT %s, s.place + 1 FROM step AS s WHERE s.entity_id IS NOT NULL AND s.place < %s
+        )
+        SELECT array_agg(s.entity_id ORDER BY s.place) FROM step AS s WHERE s.place > 0 AND s.entity_id IS NOT NULL',
+        after, next, ids_max)
+    INTO candidates;
+
+    RETURN coalesce(candidates, '{}');
+
+END
+$_$;
+
+ALTER FUNCTION atlas.next_cold_candidates(p_tenant_id integer, alternatives jsonb, after bigint, ids_max integer) OWNER TO atlas_finder;
+
 CREATE FUNCTION atlas.next_projection_entities(job atlas.projection_jobs, p_limit integer) RETURNS bigint[]
     LANGUAGE sql STABLE
     SET search_path TO 'atlas', 'pg_temp'
@@ -1842,6 +2335,23 @@ END
 $$;
 
 ALTER FUNCTION atlas.next_projection_position(p_epoch bigint) OWNER TO atlas_owner;
+
+CREATE FUNCTION atlas.note_attribute_index(p_tenant integer, p_attribute integer, p_total integer, p_done integer, p_message text, p_failed boolean) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'atlas', 'pg_temp'
+    SET lock_timeout TO '2s'
+    AS $$
+BEGIN
+    PERFORM require_tenant(p_tenant);
+
+    UPDATE attribute_indexes AS x SET partitions_total = p_total, partitions_done = p_done, message = left(p_message, 500),
+        state = CASE WHEN p_failed AND x.state = 'building' THEN 'failed' ELSE x.state END, updated_at = clock_timestamp()
+    WHERE x.tenant_id = p_tenant AND x.attribute_id = p_attribute;
+
+END
+$$;
+
+ALTER FUNCTION atlas.note_attribute_index(p_tenant integer, p_attribute integer, p_total integer, p_done integer, p_message text, p_failed boolean) OWNER TO atlas_projector;
 
 CREATE FUNCTION atlas.note_cache_differences(p_owner text, p_tenant integer, p_job bigint, p_step text, p_shown jsonb, p_found bigint, p_uncompared bigint, p_repaired bigint) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
@@ -2207,9 +2717,11 @@ BEGIN
     INSERT INTO attribute_access AS x (tenant_id, attribute_id, hour, read_count, hot_count, filter_count, refused_count)
     SELECT t.tenant_id, coalesce(a.attribute_id, 0), this_hour, sum(t.reads),
         coalesce(sum(t.reads) FILTER (WHERE coalesce(a.is_hot, true)), 0), sum(t.filters),
-        coalesce(sum(t.filters) FILTER (WHERE NOT a.is_hot), 0)
+        coalesce(sum(t.filters) FILTER (WHERE NOT a.is_hot AND i.attribute_id IS NULL), 0)
     FROM unnest(p_tenants, p_names, p_reads, p_filters) AS t (tenant_id, name, reads, filters)
     LEFT JOIN attributes AS a ON a.tenant_id = t.tenant_id AND a.name = t.name
+    LEFT JOIN attribute_indexes AS i
+        ON i.tenant_id = a.tenant_id AND i.attribute_id = a.attribute_id AND i.state = 'ready'
     WHERE (a.attribute_id IS NOT NULL OR t.name = '') AND t.reads >= 0 AND t.filters >= 0
     GROUP BY 1, 2
     ON CONFLICT (tenant_id, attribute_id, hour) DO UPDATE SET
@@ -2695,6 +3207,61 @@ $$;
 
 ALTER FUNCTION atlas.staging_status() OWNER TO atlas_flusher;
 
+CREATE FUNCTION atlas.start_attribute_index(p_tenant integer, p_attribute integer, p_tenant_max integer, p_max integer) RETURNS text
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'atlas', 'pg_temp'
+    SET lock_timeout TO '2s'
+    AS $$
+DECLARE
+    known text;
+
+    counts record;
+
+BEGIN
+    PERFORM require_tenant(p_tenant);
+
+    -- One after another, of all tenants: so they are counted right.
+    PERFORM pg_advisory_xact_lock(hashtext('atlas.attribute_index_count'));
+
+    SELECT x.state INTO known FROM attribute_indexes AS x
+    WHERE x.tenant_id = p_tenant AND x.attribute_id = p_attribute FOR UPDATE;
+
+    IF known IN ('building', 'ready') THEN
+        RETURN 'known';
+
+    ELSIF known IS NOT NULL THEN
+        UPDATE attribute_indexes AS x SET state = 'building', message = '', updated_at = clock_timestamp()
+        WHERE x.tenant_id = p_tenant AND x.attribute_id = p_attribute;
+
+        RETURN 'begun';
+
+    ELSIF (SELECT a.is_hot FROM attributes AS a WHERE a.tenant_id = p_tenant AND a.attribute_id = p_attribute) THEN
+        RETURN 'hot';
+
+    END IF;
+
+    SELECT count(*) AS every, count(*) FILTER (WHERE x.tenant_id = p_tenant) AS own INTO counts FROM attribute_indexes AS x;
+
+    IF counts.own >= p_tenant_max THEN
+        RETURN 'tenant_full';
+
+    ELSIF counts.every >= p_max THEN
+        RETURN 'full';
+
+    END IF;
+
+    INSERT INTO attribute_indexes (tenant_id, attribute_id, data_type, state, message, created_at, updated_at)
+    SELECT a.tenant_id, a.attribute_id, a.data_type, 'building', 'waits for its turn, or for a process that builds indexes',
+        clock_timestamp(), clock_timestamp()
+    FROM attributes AS a WHERE a.tenant_id = p_tenant AND a.attribute_id = p_attribute;
+
+    RETURN 'begun';
+
+END
+$$;
+
+ALTER FUNCTION atlas.start_attribute_index(p_tenant integer, p_attribute integer, p_tenant_max integer, p_max integer) OWNER TO atlas_projector;
+
 CREATE FUNCTION atlas.start_projection_job(p_tenant integer, p_kind text, p_attribute integer, p_entities bigint[], p_sample smallint, p_dry_run boolean, p_repair boolean, p_request text, OUT job_id bigint, OUT other_job bigint) RETURNS record
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'atlas', 'pg_temp'
@@ -2811,6 +3378,15 @@ CREATE FUNCTION atlas.uncovered_spans(from_time timestamp with time zone, to_tim
 $$;
 
 ALTER FUNCTION atlas.uncovered_spans(from_time timestamp with time zone, to_time timestamp with time zone) OWNER TO atlas_owner;
+
+CREATE FUNCTION atlas.united(one bigint[], other bigint[]) RETURNS bigint[]
+    LANGUAGE sql IMMUTABLE
+    AS $$
+    SELECT CASE WHEN one IS NOT NULL AND other IS NOT NULL
+        THEN (SELECT coalesce(array_agg(DISTINCT u.id ORDER BY u.id), '{}') FROM unnest(one || other) AS u (id)) END
+$$;
+
+ALTER FUNCTION atlas.united(one bigint[], other bigint[]) OWNER TO atlas_owner;
 
 CREATE FUNCTION atlas.upsert_hot_attrs(points regclass, skip_batches integer[], flushed_at timestamp with time zone) RETURNS TABLE(tenant_id integer, entity_id bigint, version bigint)
     LANGUAGE plpgsql
@@ -2966,6 +3542,24 @@ WITH (fillfactor='70');
 ALTER TABLE ONLY atlas.attribute_access FORCE ROW LEVEL SECURITY;
 
 ALTER TABLE atlas.attribute_access OWNER TO atlas_owner;
+
+CREATE TABLE atlas.attribute_indexes (
+    tenant_id integer NOT NULL,
+    attribute_id integer NOT NULL,
+    data_type text NOT NULL,
+    state text NOT NULL,
+    partitions_total integer DEFAULT 0 NOT NULL,
+    partitions_done integer DEFAULT 0 NOT NULL,
+    message text DEFAULT ''::text NOT NULL,
+    created_at timestamp with time zone NOT NULL,
+    updated_at timestamp with time zone NOT NULL,
+    CONSTRAINT attribute_indexes_data_type_check CHECK ((data_type = ANY (ARRAY['bool'::text, 'int'::text, 'double'::text, 'decimal'::text, 'text'::text, 'time'::text, 'json'::text]))),
+    CONSTRAINT attribute_indexes_state_check CHECK ((state = ANY (ARRAY['building'::text, 'ready'::text, 'dropping'::text, 'failed'::text])))
+);
+
+ALTER TABLE ONLY atlas.attribute_indexes FORCE ROW LEVEL SECURITY;
+
+ALTER TABLE atlas.attribute_indexes OWNER TO atlas_owner;
 
 CREATE TABLE atlas.attribute_promotion (
     tenant_id integer NOT NULL,
@@ -3402,6 +3996,9 @@ ALTER TABLE ONLY atlas.access_hours
 ALTER TABLE ONLY atlas.attribute_access
     ADD CONSTRAINT attribute_access_pkey PRIMARY KEY (tenant_id, attribute_id, hour);
 
+ALTER TABLE ONLY atlas.attribute_indexes
+    ADD CONSTRAINT attribute_indexes_pkey PRIMARY KEY (tenant_id, attribute_id);
+
 ALTER TABLE ONLY atlas.attribute_promotion
     ADD CONSTRAINT attribute_promotion_pkey PRIMARY KEY (tenant_id, attribute_id);
 
@@ -3520,6 +4117,8 @@ CREATE POLICY archive ON atlas.entity_values_ts FOR SELECT TO atlas_maintenance 
 
 ALTER TABLE atlas.attribute_access ENABLE ROW LEVEL SECURITY;
 
+ALTER TABLE atlas.attribute_indexes ENABLE ROW LEVEL SECURITY;
+
 ALTER TABLE atlas.attribute_promotion ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE atlas.attributes ENABLE ROW LEVEL SECURITY;
@@ -3533,6 +4132,8 @@ ALTER TABLE atlas.entity_values_ts ENABLE ROW LEVEL SECURITY;
 ALTER TABLE atlas.entity_values_ts_default ENABLE ROW LEVEL SECURITY;
 
 CREATE POLICY find ON atlas.entity_jsonb FOR SELECT TO atlas_finder USING (true);
+
+CREATE POLICY find ON atlas.entity_values_ts FOR SELECT TO atlas_finder USING (true);
 
 CREATE POLICY flush ON atlas.attributes TO atlas_flusher USING (true) WITH CHECK (true);
 
@@ -3558,6 +4159,8 @@ CREATE POLICY keeper ON atlas.tenants FOR SELECT TO atlas_keeper USING (true);
 
 CREATE POLICY meter ON atlas.attribute_access TO atlas_meter USING (true) WITH CHECK (true);
 
+CREATE POLICY meter ON atlas.attribute_indexes FOR SELECT TO atlas_meter USING (true);
+
 CREATE POLICY meter ON atlas.attribute_promotion TO atlas_meter USING (true) WITH CHECK (true);
 
 CREATE POLICY meter ON atlas.attributes FOR SELECT TO atlas_meter USING (true);
@@ -3568,6 +4171,8 @@ CREATE POLICY meter_expires ON atlas.promotion_decisions FOR DELETE TO atlas_met
 
 CREATE POLICY meter_looks ON atlas.promotion_decisions FOR SELECT TO atlas_meter USING (true);
 
+CREATE POLICY monitor ON atlas.attribute_indexes FOR SELECT TO atlas_monitor USING (true);
+
 CREATE POLICY monitor ON atlas.ingest_dead_letters FOR SELECT TO atlas_monitor USING (true);
 
 CREATE POLICY monitor ON atlas.producer_positions FOR SELECT TO atlas_monitor USING (true);
@@ -3576,11 +4181,15 @@ CREATE POLICY monitor ON atlas.projection_jobs FOR SELECT TO atlas_monitor USING
 
 CREATE POLICY monitor ON atlas.tenants FOR SELECT TO atlas_monitor USING (true);
 
+CREATE POLICY owner_looks ON atlas.attribute_indexes FOR SELECT TO atlas_owner USING (true);
+
 ALTER TABLE atlas.producer_positions ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE atlas.projected_attributes ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE atlas.projection_jobs ENABLE ROW LEVEL SECURITY;
+
+CREATE POLICY projector ON atlas.attribute_indexes TO atlas_projector USING ((tenant_id = (NULLIF(current_setting('atlas.tenant_id'::text, true), ''::text))::integer)) WITH CHECK ((tenant_id = (NULLIF(current_setting('atlas.tenant_id'::text, true), ''::text))::integer));
 
 CREATE POLICY projector ON atlas.attributes TO atlas_projector USING ((tenant_id = (NULLIF(current_setting('atlas.tenant_id'::text, true), ''::text))::integer)) WITH CHECK ((tenant_id = (NULLIF(current_setting('atlas.tenant_id'::text, true), ''::text))::integer));
 
@@ -3594,6 +4203,8 @@ CREATE POLICY projector ON atlas.projected_attributes TO atlas_projector USING (
 
 CREATE POLICY projector ON atlas.projection_jobs TO atlas_projector USING ((tenant_id = (NULLIF(current_setting('atlas.tenant_id'::text, true), ''::text))::integer)) WITH CHECK ((tenant_id = (NULLIF(current_setting('atlas.tenant_id'::text, true), ''::text))::integer));
 
+CREATE POLICY projector_looks ON atlas.attribute_indexes FOR SELECT TO atlas_projector USING (true);
+
 CREATE POLICY projector_looks ON atlas.projection_jobs FOR SELECT TO atlas_projector USING (true);
 
 ALTER TABLE atlas.promotion_decisions ENABLE ROW LEVEL SECURITY;
@@ -3605,6 +4216,8 @@ CREATE POLICY registry_read ON atlas.tenants FOR SELECT TO atlas_hotcache, atlas
 CREATE POLICY registry_write ON atlas.tenants FOR INSERT TO atlas_ingest WITH CHECK (true);
 
 CREATE POLICY tenant_only ON atlas.attribute_access TO atlas_hotcache, atlas_ingest, atlas_query, atlas_reconciler USING ((tenant_id = (NULLIF(current_setting('atlas.tenant_id'::text, true), ''::text))::integer)) WITH CHECK ((tenant_id = (NULLIF(current_setting('atlas.tenant_id'::text, true), ''::text))::integer));
+
+CREATE POLICY tenant_only ON atlas.attribute_indexes TO atlas_hotcache, atlas_ingest, atlas_query, atlas_reconciler USING ((tenant_id = (NULLIF(current_setting('atlas.tenant_id'::text, true), ''::text))::integer)) WITH CHECK ((tenant_id = (NULLIF(current_setting('atlas.tenant_id'::text, true), ''::text))::integer));
 
 CREATE POLICY tenant_only ON atlas.attribute_promotion TO atlas_hotcache, atlas_ingest, atlas_query, atlas_reconciler USING ((tenant_id = (NULLIF(current_setting('atlas.tenant_id'::text, true), ''::text))::integer)) WITH CHECK ((tenant_id = (NULLIF(current_setting('atlas.tenant_id'::text, true), ''::text))::integer));
 
@@ -3674,6 +4287,8 @@ GRANT USAGE ON SCHEMA atlas TO atlas_maintenance;
 
 GRANT USAGE ON SCHEMA atlas TO atlas_monitor;
 
+GRANT USAGE ON SCHEMA atlas TO atlas_indexer;
+
 GRANT USAGE ON SCHEMA retired TO atlas_keeper;
 
 GRANT USAGE ON SCHEMA retired TO atlas_maintenance;
@@ -3695,6 +4310,10 @@ GRANT ALL ON FUNCTION atlas.announce_seal(until timestamp with time zone) TO atl
 REVOKE ALL ON FUNCTION atlas.archived_tenants(p_name text) FROM PUBLIC;
 
 GRANT ALL ON FUNCTION atlas.archived_tenants(p_name text) TO atlas_keeper;
+
+REVOKE ALL ON FUNCTION atlas.attribute_index_steps() FROM PUBLIC;
+
+GRANT ALL ON FUNCTION atlas.attribute_index_steps() TO atlas_indexer;
 
 REVOKE ALL ON FUNCTION atlas.beat_heart(min_interval interval) FROM PUBLIC;
 
@@ -3725,6 +4344,44 @@ GRANT ALL ON FUNCTION atlas.claim_projection_lane(claim_time timestamp with time
 REVOKE ALL ON FUNCTION atlas.classes_passed(upper_bound timestamp with time zone) FROM PUBLIC;
 
 GRANT ALL ON FUNCTION atlas.classes_passed(upper_bound timestamp with time zone) TO atlas_keeper;
+
+REVOKE ALL ON FUNCTION atlas.cold_candidates(p_tenant_id integer, alternatives jsonb, after bigint, rows_max bigint) FROM PUBLIC;
+
+GRANT ALL ON FUNCTION atlas.cold_candidates(p_tenant_id integer, alternatives jsonb, after bigint, rows_max bigint) TO atlas_query;
+
+REVOKE ALL ON FUNCTION atlas.cold_condition(p_tenant integer, alternative jsonb) FROM PUBLIC;
+
+GRANT ALL ON FUNCTION atlas.cold_condition(p_tenant integer, alternative jsonb) TO atlas_finder;
+
+REVOKE ALL ON FUNCTION atlas.cold_index_key(p_data_type text) FROM PUBLIC;
+
+GRANT ALL ON FUNCTION atlas.cold_index_key(p_data_type text) TO atlas_finder;
+
+GRANT ALL ON FUNCTION atlas.cold_index_key(p_data_type text) TO atlas_projector;
+
+REVOKE ALL ON FUNCTION atlas.cold_index_name(p_tenant integer, p_attribute integer, p_partition text) FROM PUBLIC;
+
+GRANT ALL ON FUNCTION atlas.cold_index_name(p_tenant integer, p_attribute integer, p_partition text) TO atlas_projector;
+
+REVOKE ALL ON FUNCTION atlas.cold_index_parts(p_tenant integer, p_attribute integer) FROM PUBLIC;
+
+GRANT ALL ON FUNCTION atlas.cold_index_parts(p_tenant integer, p_attribute integer) TO atlas_projector;
+
+GRANT ALL ON FUNCTION atlas.cold_index_parts(p_tenant integer, p_attribute integer) TO atlas_hotcache;
+
+REVOKE ALL ON FUNCTION atlas.cold_index_predicate(p_tenant integer, p_attribute integer) FROM PUBLIC;
+
+GRANT ALL ON FUNCTION atlas.cold_index_predicate(p_tenant integer, p_attribute integer) TO atlas_finder;
+
+GRANT ALL ON FUNCTION atlas.cold_index_predicate(p_tenant integer, p_attribute integer) TO atlas_projector;
+
+REVOKE ALL ON FUNCTION atlas.cold_index_statement(p_tenant integer, p_attribute integer, p_data_type text, p_partition text, p_concurrently boolean) FROM PUBLIC;
+
+GRANT ALL ON FUNCTION atlas.cold_index_statement(p_tenant integer, p_attribute integer, p_data_type text, p_partition text, p_concurrently boolean) TO atlas_projector;
+
+REVOKE ALL ON FUNCTION atlas.cold_literal(p_data_type text, value text) FROM PUBLIC;
+
+GRANT ALL ON FUNCTION atlas.cold_literal(p_data_type text, value text) TO atlas_finder;
 
 REVOKE ALL ON FUNCTION atlas.compare_projection(p_tenant integer, p_entities bigint[], p_attributes integer[], p_whole boolean) FROM PUBLIC;
 
@@ -3790,6 +4447,10 @@ REVOKE ALL ON FUNCTION atlas.dress_partition(partition regclass, root text) FROM
 
 REVOKE ALL ON FUNCTION atlas.dress_partitions() FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION atlas.drop_attribute_index(p_tenant integer, p_attribute integer) FROM PUBLIC;
+
+GRANT ALL ON FUNCTION atlas.drop_attribute_index(p_tenant integer, p_attribute integer) TO atlas_hotcache;
+
 REVOKE ALL ON FUNCTION atlas.drop_expired_ledger() FROM PUBLIC;
 
 GRANT ALL ON FUNCTION atlas.drop_expired_ledger() TO atlas_ingest;
@@ -3816,6 +4477,10 @@ REVOKE ALL ON FUNCTION atlas.end_projection_job(p_owner text, p_tenant integer, 
 
 GRANT ALL ON FUNCTION atlas.end_projection_job(p_owner text, p_tenant integer, p_job bigint, p_step text, p_state text, p_message text) TO atlas_hotcache;
 
+REVOKE ALL ON FUNCTION atlas.estimate_attribute_index(p_tenant integer, p_attribute integer, OUT partition_count integer, OUT scanned_points bigint, OUT indexed_points bigint) FROM PUBLIC;
+
+GRANT ALL ON FUNCTION atlas.estimate_attribute_index(p_tenant integer, p_attribute integer, OUT partition_count integer, OUT scanned_points bigint, OUT indexed_points bigint) TO atlas_hotcache;
+
 REVOKE ALL ON FUNCTION atlas.expire_rows(p_name text, p_class text, rows_max integer) FROM PUBLIC;
 
 GRANT ALL ON FUNCTION atlas.expire_rows(p_name text, p_class text, rows_max integer) TO atlas_maintenance;
@@ -3830,9 +4495,17 @@ REVOKE ALL ON FUNCTION atlas.find_by_index(p_tenant_id integer, condition jsonpa
 
 GRANT ALL ON FUNCTION atlas.find_by_index(p_tenant_id integer, condition jsonpath, narrowing jsonpath, documents jsonb, after bigint, rows_max bigint) TO atlas_query;
 
+REVOKE ALL ON FUNCTION atlas.find_by_latest(p_tenant_id integer, condition jsonpath, hot_condition jsonpath, documents jsonb, cold integer[], ways jsonb, after bigint, page_size integer) FROM PUBLIC;
+
+GRANT ALL ON FUNCTION atlas.find_by_latest(p_tenant_id integer, condition jsonpath, hot_condition jsonpath, documents jsonb, cold integer[], ways jsonb, after bigint, page_size integer) TO atlas_query;
+
 REVOKE ALL ON FUNCTION atlas.find_entities(p_tenant_id integer, condition jsonpath, narrowing jsonpath, documents jsonb, matches_empty boolean, after bigint, page_size integer) FROM PUBLIC;
 
 GRANT ALL ON FUNCTION atlas.find_entities(p_tenant_id integer, condition jsonpath, narrowing jsonpath, documents jsonb, matches_empty boolean, after bigint, page_size integer) TO atlas_query;
+
+REVOKE ALL ON FUNCTION atlas.finish_attribute_index(p_tenant integer, p_attribute integer) FROM PUBLIC;
+
+GRANT ALL ON FUNCTION atlas.finish_attribute_index(p_tenant integer, p_attribute integer) TO atlas_indexer;
 
 REVOKE ALL ON FUNCTION atlas.flush_lock() FROM PUBLIC;
 
@@ -3886,6 +4559,10 @@ GRANT ALL ON FUNCTION atlas.hot_value(value_bool boolean, value_int bigint, valu
 
 GRANT ALL ON FUNCTION atlas.hot_value(value_bool boolean, value_int bigint, value_double double precision, value_decimal numeric, value_text text, value_time timestamp with time zone, value_json jsonb) TO atlas_projector;
 
+GRANT ALL ON FUNCTION atlas.hot_value(value_bool boolean, value_int bigint, value_double double precision, value_decimal numeric, value_text text, value_time timestamp with time zone, value_json jsonb) TO atlas_query;
+
+REVOKE ALL ON FUNCTION atlas.index_new_partition(p_partition text) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION atlas.keep_projection_lease(p_owner text, p_seconds double precision) FROM PUBLIC;
 
 GRANT ALL ON FUNCTION atlas.keep_projection_lease(p_owner text, p_seconds double precision) TO atlas_hotcache;
@@ -3936,6 +4613,8 @@ REVOKE ALL ON FUNCTION atlas.latest_point(p_tenant integer, p_entity bigint, p_a
 
 GRANT ALL ON FUNCTION atlas.latest_point(p_tenant integer, p_entity bigint, p_attribute integer) TO atlas_projector;
 
+GRANT ALL ON FUNCTION atlas.latest_point(p_tenant integer, p_entity bigint, p_attribute integer) TO atlas_query;
+
 REVOKE ALL ON FUNCTION atlas.lease_projection(p_owner text, p_seconds double precision) FROM PUBLIC;
 
 GRANT ALL ON FUNCTION atlas.lease_projection(p_owner text, p_seconds double precision) TO atlas_hotcache;
@@ -3970,6 +4649,10 @@ GRANT ALL ON FUNCTION atlas.move_default_rows(rows_max integer, OUT moved bigint
 
 REVOKE ALL ON FUNCTION atlas.move_rows(from_time timestamp with time zone, to_time timestamp with time zone) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION atlas.next_cold_candidates(p_tenant_id integer, alternatives jsonb, after bigint, ids_max integer) FROM PUBLIC;
+
+GRANT ALL ON FUNCTION atlas.next_cold_candidates(p_tenant_id integer, alternatives jsonb, after bigint, ids_max integer) TO atlas_query;
+
 REVOKE ALL ON FUNCTION atlas.next_projection_entities(job atlas.projection_jobs, p_limit integer) FROM PUBLIC;
 
 GRANT ALL ON FUNCTION atlas.next_projection_entities(job atlas.projection_jobs, p_limit integer) TO atlas_projector;
@@ -3977,6 +4660,10 @@ GRANT ALL ON FUNCTION atlas.next_projection_entities(job atlas.projection_jobs, 
 REVOKE ALL ON FUNCTION atlas.next_projection_position(p_epoch bigint) FROM PUBLIC;
 
 GRANT ALL ON FUNCTION atlas.next_projection_position(p_epoch bigint) TO atlas_projector;
+
+REVOKE ALL ON FUNCTION atlas.note_attribute_index(p_tenant integer, p_attribute integer, p_total integer, p_done integer, p_message text, p_failed boolean) FROM PUBLIC;
+
+GRANT ALL ON FUNCTION atlas.note_attribute_index(p_tenant integer, p_attribute integer, p_total integer, p_done integer, p_message text, p_failed boolean) TO atlas_indexer;
 
 REVOKE ALL ON FUNCTION atlas.note_cache_differences(p_owner text, p_tenant integer, p_job bigint, p_step text, p_shown jsonb, p_found bigint, p_uncompared bigint, p_repaired bigint) FROM PUBLIC;
 
@@ -3997,6 +4684,8 @@ REVOKE ALL ON FUNCTION atlas.partition_name(from_time timestamp with time zone, 
 GRANT ALL ON FUNCTION atlas.partition_name(from_time timestamp with time zone, to_time timestamp with time zone) TO atlas_keeper;
 
 REVOKE ALL ON FUNCTION atlas.partitions_of(root regclass) FROM PUBLIC;
+
+GRANT ALL ON FUNCTION atlas.partitions_of(root regclass) TO atlas_projector;
 
 GRANT ALL ON FUNCTION atlas.partitions_of(root regclass) TO atlas_meter;
 
@@ -4102,6 +4791,10 @@ GRANT ALL ON FUNCTION atlas.staging_status() TO atlas_ingest;
 
 GRANT ALL ON FUNCTION atlas.staging_status() TO atlas_monitor;
 
+REVOKE ALL ON FUNCTION atlas.start_attribute_index(p_tenant integer, p_attribute integer, p_tenant_max integer, p_max integer) FROM PUBLIC;
+
+GRANT ALL ON FUNCTION atlas.start_attribute_index(p_tenant integer, p_attribute integer, p_tenant_max integer, p_max integer) TO atlas_hotcache;
+
 REVOKE ALL ON FUNCTION atlas.start_projection_job(p_tenant integer, p_kind text, p_attribute integer, p_entities bigint[], p_sample smallint, p_dry_run boolean, p_repair boolean, p_request text, OUT job_id bigint, OUT other_job bigint) FROM PUBLIC;
 
 GRANT ALL ON FUNCTION atlas.start_projection_job(p_tenant integer, p_kind text, p_attribute integer, p_entities bigint[], p_sample smallint, p_dry_run boolean, p_repair boolean, p_request text, OUT job_id bigint, OUT other_job bigint) TO atlas_hotcache;
@@ -4119,6 +4812,10 @@ REVOKE ALL ON FUNCTION atlas.try_partition(root text, name text, bound_from text
 REVOKE ALL ON FUNCTION atlas.uncovered_spans(from_time timestamp with time zone, to_time timestamp with time zone) FROM PUBLIC;
 
 GRANT ALL ON FUNCTION atlas.uncovered_spans(from_time timestamp with time zone, to_time timestamp with time zone) TO atlas_keeper;
+
+REVOKE ALL ON FUNCTION atlas.united(one bigint[], other bigint[]) FROM PUBLIC;
+
+GRANT ALL ON FUNCTION atlas.united(one bigint[], other bigint[]) TO atlas_query;
 
 REVOKE ALL ON FUNCTION atlas.upsert_hot_attrs(points regclass, skip_batches integer[], flushed_at timestamp with time zone) FROM PUBLIC;
 
@@ -4147,6 +4844,24 @@ GRANT SELECT ON TABLE atlas.access_hours TO atlas_hotcache;
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE atlas.attribute_access TO atlas_meter;
 
 GRANT SELECT ON TABLE atlas.attribute_access TO atlas_hotcache;
+
+GRANT SELECT ON TABLE atlas.attribute_indexes TO atlas_ingest;
+
+GRANT SELECT ON TABLE atlas.attribute_indexes TO atlas_hotcache;
+
+GRANT SELECT ON TABLE atlas.attribute_indexes TO atlas_query;
+
+GRANT SELECT ON TABLE atlas.attribute_indexes TO atlas_reconciler;
+
+GRANT SELECT ON TABLE atlas.attribute_indexes TO atlas_monitor;
+
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE atlas.attribute_indexes TO atlas_projector;
+
+GRANT SELECT(tenant_id) ON TABLE atlas.attribute_indexes TO atlas_meter;
+
+GRANT SELECT(attribute_id) ON TABLE atlas.attribute_indexes TO atlas_meter;
+
+GRANT SELECT(state) ON TABLE atlas.attribute_indexes TO atlas_meter;
 
 GRANT SELECT,INSERT,UPDATE ON TABLE atlas.attribute_promotion TO atlas_meter;
 
@@ -4214,9 +4929,29 @@ GRANT SELECT ON TABLE atlas.entity_values_ts TO atlas_maintenance;
 
 GRANT SELECT(tenant_id) ON TABLE atlas.entity_values_ts TO atlas_meter;
 
+GRANT SELECT(tenant_id) ON TABLE atlas.entity_values_ts TO atlas_finder;
+
 GRANT SELECT(attribute_id) ON TABLE atlas.entity_values_ts TO atlas_meter;
 
+GRANT SELECT(attribute_id) ON TABLE atlas.entity_values_ts TO atlas_finder;
+
+GRANT SELECT(entity_id) ON TABLE atlas.entity_values_ts TO atlas_finder;
+
 GRANT SELECT(ingested_at) ON TABLE atlas.entity_values_ts TO atlas_meter;
+
+GRANT SELECT(value_int) ON TABLE atlas.entity_values_ts TO atlas_finder;
+
+GRANT SELECT(value_double) ON TABLE atlas.entity_values_ts TO atlas_finder;
+
+GRANT SELECT(value_time) ON TABLE atlas.entity_values_ts TO atlas_finder;
+
+GRANT SELECT(value_bool) ON TABLE atlas.entity_values_ts TO atlas_finder;
+
+GRANT SELECT(value_decimal) ON TABLE atlas.entity_values_ts TO atlas_finder;
+
+GRANT SELECT(value_text) ON TABLE atlas.entity_values_ts TO atlas_finder;
+
+GRANT SELECT(value_json) ON TABLE atlas.entity_values_ts TO atlas_finder;
 
 GRANT SELECT ON TABLE atlas.entity_values_ts_default TO atlas_keeper;
 

@@ -106,6 +106,18 @@ WHERE j.state = 'running'
 ORDER BY in_step_for DESC
 LIMIT 100
 
+-- name: attribute_indexes
+-- Indexes of cold attributes that are not ready, the longest silent first; message says what one waits for. None moves:
+-- does any process build? See services/hotcache/README.md. One that failed slows writing until it is dropped.
+SELECT
+    t.key AS tenant, x.attribute_id, x.state, x.partitions_done, x.partitions_total, x.message,
+    clock_timestamp() - x.updated_at AS silent_for
+FROM attribute_indexes AS x
+INNER JOIN tenants AS t ON t.tenant_id = x.tenant_id
+WHERE x.state <> 'ready'
+ORDER BY silent_for DESC
+LIMIT 100
+
 -- name: dead_letters
 -- What ingest's sources could not store, by reason. They stay until a person has looked at them.
 SELECT

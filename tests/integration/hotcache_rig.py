@@ -364,6 +364,7 @@ async def start_rig(
                     parts,
                     primary=store,
                     catalog=catalog,
+                    indexing=config.indexing,
                 )
 
             administration = new_projection()

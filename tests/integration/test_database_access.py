@@ -87,6 +87,21 @@ def test_names_become_attributes_of_their_tenants_and_processes_add_up(
     }
 
 
+def test_a_filter_over_what_is_indexed_is_not_refused(
+    connect: Connect, admin: "psycopg.Connection[Any]"
+) -> None:
+    with admin.transaction(force_rollback=True):
+        admin.execute(
+            "INSERT INTO attribute_indexes (tenant_id, attribute_id, data_type, state, created_at,"
+            " updated_at) VALUES (1, 3, 'text', 'ready', now(), now()),"
+            " (2, 3, 'text', 'building', now(), now())"
+        )
+        admin.execute("SET LOCAL ROLE atlas_query")
+        record(admin, (1, "serial", 0, 8), (2, "serial", 0, 8))
+        admin.execute("RESET ROLE")
+        assert counted(admin) == {(1, SERIAL): (0, 0, 8, 0), (2, SERIAL): (0, 0, 8, 8)}
+
+
 def test_an_empty_flush_says_that_reads_were_counted(
     connect: Connect, admin: "psycopg.Connection[Any]"
 ) -> None:

@@ -201,7 +201,21 @@ def test_the_other_services_may_not_find(connect: Connect, role: str) -> None:
         find(connect(role), equals("rare", 300))
 
 
-def test_the_finder_sees_ids_and_hot_attributes_and_cannot_log_in(connect: Connect) -> None:
+POINT_COLUMNS = [
+    "tenant_id",
+    "attribute_id",
+    "entity_id",
+    "value_int",
+    "value_double",
+    "value_time",
+    "value_bool",
+    "value_decimal",
+    "value_text",
+    "value_json",
+]
+
+
+def test_the_finder_sees_ids_and_values_and_cannot_log_in(connect: Connect) -> None:
     admin = connect("admin")
     flags = admin.execute(
         "SELECT rolcanlogin, rolsuper, rolbypassrls FROM pg_roles WHERE rolname = 'atlas_finder'"
@@ -212,18 +226,19 @@ def test_the_finder_sees_ids_and_hot_attributes_and_cannot_log_in(connect: Conne
         " FROM pg_class AS c JOIN pg_attribute AS a ON a.attrelid = c.oid"
         " WHERE c.relnamespace IN ('atlas'::regnamespace, 'staging'::regnamespace)"
         " AND a.attnum > 0 AND NOT a.attisdropped AND c.relkind IN ('r', 'p', 'v')"
-        " AND has_column_privilege('atlas_finder', c.oid, a.attnum, 'SELECT') ORDER BY a.attnum"
+        " AND has_column_privilege('atlas_finder', c.oid, a.attnum, 'SELECT')"
+        " ORDER BY c.relname, a.attnum"
     ).fetchall()
     assert readable == [
         ("entity_jsonb", "tenant_id"),
         ("entity_jsonb", "entity_id"),
         ("entity_jsonb", "attrs"),
-    ]
+    ] + [("entity_values_ts", name) for name in POINT_COLUMNS]
     owned = admin.execute(
         "SELECT p.proname FROM pg_proc AS p JOIN pg_roles AS o ON o.oid = p.proowner"
-        " WHERE o.rolname = 'atlas_finder'"
+        " WHERE o.rolname = 'atlas_finder' ORDER BY 1"
     ).fetchall()
-    assert owned == [("find_by_index",)]
+    assert owned == [("cold_candidates",), ("find_by_index",), ("next_cold_candidates",)]
     with pytest.raises(errors.InsufficientPrivilege):
         connect("atlas_query").execute("SET ROLE atlas_finder")
 

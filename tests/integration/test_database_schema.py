@@ -20,6 +20,7 @@ SERVICE_QUERIES = [
     ("atlas_ingest", "atlas_ingest"),
     ("atlas_hotcache", "atlas_hotcache"),
     ("atlas_hotcache.projection", "atlas_hotcache"),
+    ("atlas_hotcache.indexing", "atlas_hotcache"),
     ("atlas_hotcache.promotion", "atlas_hotcache"),
     ("atlas_query", "atlas_query"),
     ("atlas_cdc_reconciler", "atlas_reconciler"),

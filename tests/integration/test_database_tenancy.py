@@ -25,6 +25,7 @@ TENANT_TABLES = [
     "write_requests",
     "projected_attributes",
     "projection_jobs",
+    "attribute_indexes",
     "attribute_promotion",
     "promotion_decisions",
 ]
@@ -54,7 +55,7 @@ def connect(written: Database) -> Iterator[Connect]:
 
 
 def start_jobs(hotcache: "psycopg.Connection[Any]", tenants: tuple[int, ...]) -> None:
-    """A promotion in each tenant, which nobody works on."""
+    """A promotion and an index in each tenant, which nobody works on."""
     for tenant_id in tenants:
         with hotcache.transaction():
             hotcache.execute(f"SET LOCAL atlas.tenant_id = {tenant_id}")
@@ -63,6 +64,7 @@ def start_jobs(hotcache: "psycopg.Connection[Any]", tenants: tuple[int, ...]) ->
                 " NULL)",
                 [tenant_id],
             )
+            hotcache.execute("SELECT start_attribute_index(%s, 3, 4, 16)", [tenant_id])
 
 
 def count_and_decide(admin: "psycopg.Connection[Any]") -> None:
@@ -121,6 +123,7 @@ def test_a_role_sees_its_transactions_tenant_only(connect: Connect, role: str, t
         "UPDATE projection_jobs SET state = 'done'",
         "DELETE FROM projected_attributes",
         "UPDATE projection_runner SET owner = 'mine'",
+        "UPDATE attribute_indexes SET state = 'ready'",
         "SET ROLE atlas_flusher",
         "SET ROLE atlas_projector",
         "SET ROLE atlas_owner",

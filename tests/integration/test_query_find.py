@@ -1,6 +1,8 @@
 """FindEntities with filters of every kind, at every tier, over pages; and what it refuses."""
 
 from collections.abc import Iterator
+from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import grpc
@@ -8,11 +10,16 @@ import pytest
 
 from atlas.query.v1 import query_service_pb2 as pb
 from atlas.type.v1 import consistency_pb2, value_pb2
+from atlas_common.catalog import AttributeDef
+from atlas_common.values import DataType
+from atlas_devstack.waiting import wait_until
 
+from .cold_rig import add_attributes
 from .lane_writer import RawPoint
 from .query_reading import (
     ACME,
     GLOBEX,
+    PATIENCE,
     STATE,
     STRONG,
     T0,
@@ -25,6 +32,8 @@ from .query_reading import (
 )
 
 TIER = 31
+SECOND = timedelta(seconds=1)
+FIRMWARE = AttributeDef(32, "firmware", DataType.TEXT, is_hot=False, is_indexed=True)
 ENTITIES = range(5001, 5026)
 
 
@@ -43,6 +52,8 @@ def reading(tmp_path_factory: pytest.TempPathFactory, server_options: Any) -> It
                 " SELECT %s, n, 'unit-' || n FROM unnest(%s::bigint[]) AS n",
                 [tenant_id, list(ENTITIES)],
             )
+        add_attributes(reading.admin, ACME, {"firmware": FIRMWARE})
+        add_attributes(reading.admin, GLOBEX, {"firmware": replace(FIRMWARE, is_indexed=False)})
         reading.write([point for n in ENTITIES for point in points(n)])
         reading.stack.postgres.wait_caught_up()
         yield reading
@@ -53,6 +64,10 @@ def points(entity_id: int) -> list[RawPoint]:
         text(ACME, STATE, "on" if entity_id % 2 else "off", entity_id),
         RawPoint(ACME, entity_id, TIER, T0, entity_id % 5, column="value_int"),
         pressure(ACME, float("nan") if entity_id == 5001 else float(entity_id), entity_id),
+        # Updated from 1 to 2, and a point of before comes late; the last one is not updated yet.
+        text(ACME, FIRMWARE.attribute_id, f"v{1 + (entity_id < 5025)}", entity_id, T0 + SECOND),
+        text(ACME, FIRMWARE.attribute_id, "v1", entity_id),
+        text(GLOBEX, FIRMWARE.attribute_id, "v2", entity_id),
         text(GLOBEX, STATE, "on", entity_id),
         RawPoint(GLOBEX, entity_id, TIER, T0, 9, column="value_int"),
     ]
@@ -97,6 +112,7 @@ def any_of(*parts: pb.Filter) -> pb.Filter:
 
 
 ON = equals("state", text_value="on")
+V2 = equals("firmware", text_value="v2")
 HAS_STATE = pb.Filter(exists=pb.Exists(attribute="state"))
 
 
@@ -116,6 +132,14 @@ HAS_STATE = pb.Filter(exists=pb.Exists(attribute="state"))
          lambda n: not n % 2 and n % 5 > 2),
         (equals("pressure", double_value=float("nan")), lambda n: n == 5001),
         (between("state", min=value_pb2.Value(text_value="on")), lambda n: n % 2),
+        (V2, lambda n: n < 5025),
+        (equals("firmware", text_value="v1"), lambda n: n == 5025),
+        (all_of(ON, V2, between("tier", min=whole(3))), lambda n: n < 5025 and n % 2 and n % 5 > 2),
+        (all_of(HAS_STATE, negated(V2)), lambda n: n == 5025),
+        (any_of(equals("tier", int_value=0), equals("firmware", text_value="v1")),
+         lambda n: n % 5 == 0),
+        (all_of(pb.Filter(exists=pb.Exists(attribute="firmware")), ON), lambda n: n % 2),
+        (between("firmware", max_exclusive=value_pb2.Value(text_value="v2")), lambda n: n == 5025),
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("consistency", [STRONG, eventual(60)], ids=["primary", "replica"])
@@ -147,7 +171,14 @@ def test_another_tenant_with_the_same_keys_finds_its_own(reading: Reading) -> No
     assert {reading_.value.int_value for s in theirs.entities for reading_ in s.readings} == {0, 9}
 
 
-@pytest.mark.parametrize("filter_", [negated(one_of("tier", 0)), one_of("tier", 1, 2, 3, 4)])
+@pytest.mark.parametrize(
+    "filter_",
+    [
+        negated(one_of("tier", 0)),
+        one_of("tier", 1, 2, 3, 4),
+        all_of(V2, negated(one_of("tier", 0))),
+    ],
+)
 def test_pages_are_the_whole_and_their_tokens_of_this_filter(
     reading: Reading, filter_: pb.Filter
 ) -> None:
@@ -175,6 +206,9 @@ def test_pages_are_the_whole_and_their_tokens_of_this_filter(
     [
         (negated(pb.Filter(exists=pb.Exists(attribute="serial"))), "ATTRIBUTE_NOT_HOT",
          "filter.not.exists.attribute"),
+        (all_of(V2, negated(pb.Filter(exists=pb.Exists(attribute="serial")))), "ATTRIBUTE_NOT_HOT",
+         "filter.all_of.filters[1].not.exists.attribute"),
+        (equals("firmware", int_value=2), "TYPE_MISMATCH", "filter.equals.value"),
         (any_of(ON, one_of("teir", 1)), "ATTRIBUTE_UNKNOWN",
          "filter.any_of.filters[1].in.attribute"),
         (one_of("state", 1), "TYPE_MISMATCH", "filter.in.values[0]"),
@@ -204,3 +238,49 @@ def test_a_filter_as_large_as_allowed_is_answered(reading: Reading) -> None:
     for _ in range(14):
         deep = negated(deep)
     assert len(reading.find(deep).entities) == 13
+
+
+def test_what_one_tenant_has_indexed_another_has_not(reading: Reading) -> None:
+    with pytest.raises(grpc.RpcError) as raised:
+        reading.find(V2, tenant=GLOBEX)
+    assert refusal(raised.value)[1] == "ATTRIBUTE_NOT_HOT"
+    assert "IndexAttribute" in str(raised.value.details())
+
+
+def set_state(reading: Reading, state: str) -> None:
+    reading.admin.execute(
+        "UPDATE attribute_indexes SET state = %s WHERE (tenant_id, attribute_id) = (%s, %s)",
+        [state, ACME, FIRMWARE.attribute_id],
+    )
+
+
+def test_a_copy_that_does_not_know_the_index_yet_sends_the_read_to_the_primary(
+    reading: Reading,
+) -> None:
+    set_state(reading, "building")
+    reading.stack.postgres.wait_caught_up()
+    with reading.paused("replica-1", "replica-2"):
+        set_state(reading, "ready")
+        # Asked a moment later it is known; before, the refusal is as good.
+        wait_until(lambda: is_accepted(reading), "the index is known", patience=PATIENCE)
+        found = reading.find(V2, consistency=eventual(300))
+        assert found.metadata.source == consistency_pb2.SOURCE_PRIMARY
+        assert len(found.entities) == 24
+    reading.wait_fresh("replica-1", "replica-2")
+
+
+def is_accepted(reading: Reading) -> bool:
+    try:
+        return len(reading.find(V2).entities) == 24
+    except grpc.RpcError as error:
+        if refusal(error)[1] != "ATTRIBUTE_NOT_HOT":
+            raise
+        return False
+
+
+def test_an_index_that_is_dropped_is_not_asked_any_more_at_once(reading: Reading) -> None:
+    assert is_accepted(reading)
+    set_state(reading, "dropping")
+    assert not is_accepted(reading), "what was remembered is of before"
+    set_state(reading, "ready")
+    wait_until(lambda: is_accepted(reading), "the index is known", patience=PATIENCE)

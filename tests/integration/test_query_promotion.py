@@ -2,7 +2,7 @@
 
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -209,6 +209,74 @@ def test_reads_are_right_while_an_attribute_becomes_hot_and_cold_again(stack: St
         ingest.close()
     assert [reader.wrong for reader in readers] == [[], []]
     assert min(reader.count for reader in readers) > 20
+
+
+def test_an_attribute_is_found_by_as_long_as_it_is_indexed(stack: Stack) -> None:
+    with (
+        grpc.insecure_channel(stack.services["ingest"].target) as ingest,
+        grpc.insecure_channel(stack.services["query"].target) as channel,
+    ):
+        query = query_service_pb2_grpc.QueryServiceStub(channel)
+
+        def found(tenant: str = "acme") -> list[str]:
+            wanted = pb.Equals(attribute="fault", value=value_pb2.Value(int_value=7))
+            request = pb.FindEntitiesRequest(filter=pb.Filter(equals=wanted), consistency=STRONG)
+            answer = query.FindEntities(request, metadata=as_tenant(tenant), timeout=20)
+            return sorted(state.entity_key for state in answer.entities)
+
+        for tenant in ("acme", "globex"):
+            put_faults(ingest, tenant, 1, {"pump-1": 7, "pump-2": 7, "pump-3": 8})
+        # A name that was just given is known within a second.
+        dry_run = ("index", "fault", "--dry-run")
+        wait_until(lambda: code(stack, *dry_run) == 0, "it is defined", patience=PATIENCE)
+        assert run(stack, *dry_run)["state"] == "none"
+        assert run(stack, "index", "fault")["state"] == "ready"
+        # Who has waited for it need not wait for what query remembers.
+        wait_until(lambda: is_found(found), "the index is known", patience=PATIENCE)
+        assert found() == ["pump-1", "pump-2"]
+        put_faults(ingest, "acme", 2, {"pump-1": 8, "pump-4": 7})
+        put_faults(ingest, "acme", 0, {"pump-3": 7})
+        assert found() == ["pump-2", "pump-4"]
+        assert not is_found(lambda: found("globex"))
+        assert run(stack, "drop-index", "fault")["state"] == "none"
+        assert not is_found(found)
+        assert run(stack, "indexes") == []
+
+
+def code(stack: Stack, *arguments: str) -> int:
+    options = ["--hotcache", stack.services["hotcache"].target, "--tenant", "acme"]
+    return CliRunner().invoke(build(), ["projection", *arguments, *options]).exit_code
+
+
+def is_found(found: Callable[[], list[str]]) -> bool:
+    try:
+        found()
+    except grpc.RpcError as error:
+        if refusal_reason(error) not in {"ATTRIBUTE_NOT_HOT", "ATTRIBUTE_UNKNOWN"}:
+            raise
+        return False
+    return True
+
+
+def put_faults(ingest: grpc.Channel, tenant: str, second: int, faults: dict[str, int]) -> None:
+    attribute = catalog_pb.Attribute(name="fault", data_type=value_pb2.DATA_TYPE_INT)
+    catalog_service_pb2_grpc.CatalogServiceStub(ingest).BatchUpsertAttributes(
+        catalog_pb.BatchUpsertAttributesRequest(attributes=[attribute]),
+        metadata=as_tenant(tenant),
+        timeout=20,
+    )
+    points = [
+        value_pb2.Point(
+            entity_key=key,
+            attribute="fault",
+            event_time_us=round((START + timedelta(seconds=second)).timestamp() * 1e6),
+            int_value=fault,
+        )
+        for key, fault in faults.items()
+    ]
+    ingest_service_pb2_grpc.IngestServiceStub(ingest).Write(
+        ingest_pb.WriteRequest(points=points), metadata=as_tenant(tenant), timeout=20
+    )
 
 
 def settle(stack: Stack) -> None:

@@ -13,7 +13,7 @@ from sqlalchemy.pool import StaticPool
 
 HERE = Path(__file__).parent
 SERVICE_ROLES = ("atlas_ingest", "atlas_hotcache", "atlas_query", "atlas_reconciler")
-LOGIN_ROLES = (*SERVICE_ROLES, "atlas_maintenance", "atlas_monitor")
+LOGIN_ROLES = (*SERVICE_ROLES, "atlas_maintenance", "atlas_monitor", "atlas_indexer")
 _MIGRATION_LOCK = 7_310_579_682  # Any number that nothing else in this database locks.
 
 

@@ -31,6 +31,26 @@ class Jobs(projection_service_pb2_grpc.ProjectionServiceServicer):
     requests: list[Any] = field(default_factory=list)
     refusal: Refusal | None = None
     decisions: list[pb.PromotionDecision] = field(default_factory=list)
+    indexes: list[pb.AttributeIndex] = field(default_factory=list)
+
+    async def IndexAttribute(self, request: Any, context: Any) -> Any:
+        self.requests.append(request)
+        return pb.IndexAttributeResponse(index=self.indexes[0])
+
+    async def DropAttributeIndex(self, request: Any, context: Any) -> Any:
+        self.requests.append(request)
+        return pb.DropAttributeIndexResponse(index=self.indexes[0])
+
+    async def GetAttributeIndex(self, request: Any, context: Any) -> Any:
+        self.requests.append(request)
+        if len(self.indexes) > 1:
+            self.indexes.pop(0)
+        elif self.indexes[0].state == pb.ATTRIBUTE_INDEX_STATE_DROPPING:
+            await Refusal(grpc.StatusCode.NOT_FOUND, "JOB_UNKNOWN", "no index").abort(context)
+        return pb.GetAttributeIndexResponse(index=self.indexes[0])
+
+    async def ListAttributeIndexes(self, request: Any, context: Any) -> Any:
+        return pb.ListAttributeIndexesResponse(indexes=self.indexes)
 
     async def _begin(self, request: Any, context: Any) -> pb.ProjectionJob:
         if self.refusal is not None:
@@ -208,6 +228,53 @@ def test_jobs_are_listed_shown_and_cancelled(cli: Cli) -> None:
     assert cli.jobs.requests[-1].job_id == 7
 
 
+BUILDING, READY = pb.ATTRIBUTE_INDEX_STATE_BUILDING, pb.ATTRIBUTE_INDEX_STATE_READY
+DROPPING, GONE_WRONG = pb.ATTRIBUTE_INDEX_STATE_DROPPING, pb.ATTRIBUTE_INDEX_STATE_FAILED
+
+
+def an_index(state: "pb.AttributeIndexState.ValueType", **fields: Any) -> pb.AttributeIndex:
+    return pb.AttributeIndex(attribute="serial", state=state, **fields)
+
+
+def test_an_index_is_followed_until_it_is_ready(cli: Cli) -> None:
+    cli.jobs.indexes = [
+        an_index(BUILDING),
+        an_index(BUILDING, partitions_done=3, partition_count=9, message="creates x"),
+        an_index(READY, partitions_done=9, partition_count=9),
+    ]
+    result = cli.run("index", "serial")
+    assert "building, 3 of 9 partitions, creates x" in result.stderr
+    assert "ready" in result.stdout
+    assert all(request.attribute == "serial" for request in cli.jobs.requests)
+    assert json.loads(cli.run("indexes", "--json").stdout)[0]["state"] == "ready"
+
+
+def test_an_index_is_followed_until_it_is_gone(cli: Cli) -> None:
+    cli.jobs.indexes = [an_index(DROPPING, partitions_done=1, partition_count=2)]
+    assert json.loads(cli.run("drop-index", "serial", "--json").stdout)["state"] == "none"
+    assert "it goes on" in cli.run("drop-index", "serial", "--detach").stderr
+
+
+def test_an_index_that_failed_exits_with_1(cli: Cli) -> None:
+    cli.jobs.indexes = [an_index(GONE_WRONG, message="gave up: disk full")]
+    assert "gave up: disk full" in cli.run("index", "serial", code=1).stderr
+
+
+def test_a_dry_run_of_an_index_tells_its_cost(cli: Cli) -> None:
+    cli.jobs.indexes = [
+        pb.AttributeIndex(
+            attribute="serial",
+            partition_count=9,
+            scanned_point_estimate=5_000,
+            indexed_point_estimate=700,
+        )
+    ]
+    result = cli.run("index", "serial", "--dry-run", "--json")
+    assert json.loads(result.stdout)["indexed_point_estimate"] == 700
+    assert "about 5,000 points of 9 partitions and hold about 700" in result.stderr
+    assert cli.jobs.requests[0].dry_run
+
+
 @pytest.mark.parametrize(
     ("how", "number", "hint"),
     [
@@ -263,6 +330,7 @@ def test_decisions_are_listed_over_pages(cli: Cli) -> None:
 
 
 def test_every_command_has_an_example(cli: Cli) -> None:
-    for name in ("promote", "demote", "rebuild", "verify", "jobs", "cancel", *PROMOTING):
+    jobs = ("promote", "demote", "rebuild", "verify", "jobs", "cancel")
+    for name in (*jobs, *PROMOTING, "index", "drop-index", "indexes"):
         result = CliRunner().invoke(build(), ["projection", name, "--help"])
         assert "Example: atlas projection" in result.output

@@ -3,12 +3,12 @@ REVOKE ALL ON SCHEMA atlas, staging, retired FROM PUBLIC;
 REVOKE ALL ON ALL TABLES IN SCHEMA atlas FROM PUBLIC, atlas_ingest, atlas_hotcache, atlas_query, atlas_reconciler;
 REVOKE ALL ON ALL ROUTINES IN SCHEMA atlas FROM PUBLIC, atlas_ingest, atlas_hotcache, atlas_query, atlas_reconciler;
 REVOKE ALL ON ALL TABLES IN SCHEMA atlas FROM atlas_flusher, atlas_keeper, atlas_finder, atlas_projector,
-    atlas_meter, atlas_maintenance, atlas_monitor;
-REVOKE ALL ON ALL ROUTINES IN SCHEMA atlas FROM atlas_maintenance, atlas_monitor;
+    atlas_meter, atlas_maintenance, atlas_monitor, atlas_indexer;
+REVOKE ALL ON ALL ROUTINES IN SCHEMA atlas FROM atlas_maintenance, atlas_monitor, atlas_indexer;
 
 GRANT USAGE ON SCHEMA atlas TO atlas_flusher, atlas_keeper, atlas_finder, atlas_projector, atlas_meter, atlas_ingest,
     atlas_hotcache, atlas_query,
-    atlas_reconciler, atlas_maintenance, atlas_monitor;
+    atlas_reconciler, atlas_maintenance, atlas_monitor, atlas_indexer;
 GRANT USAGE ON SCHEMA staging TO atlas_ingest;
 
 -- The flush, and nothing else, writes telemetry.
@@ -37,7 +37,7 @@ GRANT EXECUTE ON FUNCTION atlas.position_state(smallint, bigint, bigint),
     atlas.require_fresh(timestamptz, smallint[], bigint[], bigint[]),
     atlas.fresh_view(timestamptz, smallint[], bigint[], bigint[]), atlas.written_timeline()
     TO atlas_ingest, atlas_hotcache, atlas_query, atlas_reconciler;
-GRANT SELECT ON atlas.entities, atlas.attributes
+GRANT SELECT ON atlas.entities, atlas.attributes, atlas.attribute_indexes
     TO atlas_ingest, atlas_hotcache, atlas_query, atlas_reconciler;
 
 GRANT INSERT ON atlas.tenants, atlas.entities TO atlas_ingest;
@@ -84,7 +84,8 @@ GRANT EXECUTE ON FUNCTION atlas.projection_lane(), atlas.require_tenant(integer)
     atlas.next_projection_entities(atlas.projection_jobs, integer),
     atlas.project_entities(integer, bigint[], integer[], integer[], boolean),
     atlas.compare_projection(integer, bigint[], integer[], boolean), atlas.next_projection_position(bigint),
-    atlas.count_projection_batch(atlas.projection_jobs, bigint[], integer, jsonb) TO atlas_projector;
+    atlas.count_projection_batch(atlas.projection_jobs, bigint[], integer, jsonb),
+    atlas.partitions_of(regclass) TO atlas_projector;
 
 GRANT SELECT ON atlas.projected_attributes, atlas.projection_jobs TO atlas_hotcache;
 GRANT SELECT ON atlas.projected_attributes TO atlas_ingest;
@@ -107,6 +108,7 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON atlas.attribute_access, atlas.access_hou
 GRANT SELECT, INSERT, UPDATE ON atlas.attribute_promotion TO atlas_meter;
 GRANT SELECT, UPDATE ON atlas.promotion_runner TO atlas_meter;
 GRANT SELECT (tenant_id, attribute_id, name, is_hot) ON atlas.attributes TO atlas_meter;
+GRANT SELECT (tenant_id, attribute_id, state) ON atlas.attribute_indexes TO atlas_meter;
 GRANT SELECT (tenant_id, attribute_id, ingested_at) ON atlas.entity_values_ts TO atlas_meter;
 GRANT SELECT (decided_at), DELETE ON atlas.promotion_decisions TO atlas_meter;
 GRANT EXECUTE ON FUNCTION atlas.access_retention(), atlas.partitions_of(regclass) TO atlas_meter;
@@ -153,6 +155,31 @@ GRANT SELECT (tenant_id, source, topic, partition, reason, stored_at) ON atlas.i
 GRANT SELECT (tenant_id, producer_id, sequence, stored_at) ON atlas.producer_positions TO atlas_monitor;
 GRANT SELECT (tenant_id, job_id, kind, state, step, step_since, entities_total, entities_done, message, created_at,
     updated_at) ON atlas.projection_jobs TO atlas_monitor;
+GRANT SELECT ON atlas.attribute_indexes TO atlas_monitor;
 GRANT EXECUTE ON FUNCTION atlas.staging_status(), atlas.lane_is_owned(smallint), atlas.lane_lock_class(),
     atlas.flush_lock(), atlas.flushes_in_flight(), atlas.default_rows(), atlas.partitions_of(regclass),
     atlas.retention_plan(text), atlas.blocked_sessions(), atlas.flushing_lanes() TO atlas_monitor;
+
+-- The indexes of cold attributes are asked as that of the projection is, for entities that have or had a value. What they
+-- have now is looked up as atlas_query.
+GRANT SELECT (tenant_id, entity_id, attribute_id, value_bool, value_int, value_double, value_decimal, value_text,
+    value_time, value_json) ON atlas.entity_values_ts TO atlas_finder;
+GRANT EXECUTE ON FUNCTION atlas.cold_index_key(text), atlas.cold_literal(text, text),
+    atlas.cold_condition(integer, jsonb), atlas.cold_index_predicate(integer, integer) TO atlas_finder;
+GRANT EXECUTE ON FUNCTION atlas.cold_candidates(integer, jsonb, bigint, bigint),
+    atlas.next_cold_candidates(integer, jsonb, bigint, integer), atlas.latest_point(integer, bigint, integer),
+    atlas.united(bigint[], bigint[]),
+    atlas.find_by_latest(integer, jsonpath, jsonpath, jsonb, integer[], jsonb, bigint, integer),
+    atlas.hot_value(boolean, bigint, double precision, numeric, text, timestamptz, jsonb) TO atlas_query;
+
+-- Who asks for indexes of cold attributes, and who makes them.
+GRANT SELECT, INSERT, UPDATE, DELETE ON atlas.attribute_indexes TO atlas_projector;
+GRANT EXECUTE ON FUNCTION atlas.cold_index_key(text), atlas.cold_index_name(integer, integer, text),
+    atlas.cold_index_predicate(integer, integer), atlas.cold_index_statement(integer, integer, text, text, boolean),
+    atlas.cold_index_parts(integer, integer) TO atlas_projector;
+GRANT EXECUTE ON FUNCTION atlas.estimate_attribute_index(integer, integer),
+    atlas.start_attribute_index(integer, integer, integer, integer), atlas.drop_attribute_index(integer, integer),
+    atlas.cold_index_parts(integer, integer) TO atlas_hotcache;
+GRANT EXECUTE ON FUNCTION atlas.attribute_index_steps(),
+    atlas.note_attribute_index(integer, integer, integer, integer, text, boolean),
+    atlas.finish_attribute_index(integer, integer) TO atlas_indexer;

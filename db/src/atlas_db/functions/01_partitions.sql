@@ -57,6 +57,9 @@ BEGIN
     END IF;
     EXECUTE format('CREATE TABLE %I (LIKE %I INCLUDING ALL)', name, root);
     PERFORM dress_partition(format('atlas.%I', name)::regclass, root);
+    IF root = 'entity_values_ts' THEN
+        PERFORM index_new_partition(name);
+    END IF;
     IF bound_from IS NULL THEN
         EXECUTE format('ALTER TABLE %I ATTACH PARTITION %I DEFAULT', root, name);
     ELSE
@@ -106,6 +109,7 @@ BEGIN
         WHERE NOT (c.relrowsecurity AND c.relforcerowsecurity AND c.relreplident = 'f')
     LOOP
         PERFORM dress_partition(bare.partition, 'entity_values_ts');
+        PERFORM index_new_partition(bare.name);
         done := done || ('made ' || bare.name);
     END LOOP;
     RETURN done;

@@ -21,9 +21,11 @@ BEGIN
     INSERT INTO attribute_access AS x (tenant_id, attribute_id, hour, read_count, hot_count, filter_count, refused_count)
     SELECT t.tenant_id, coalesce(a.attribute_id, 0), this_hour, sum(t.reads),
         coalesce(sum(t.reads) FILTER (WHERE coalesce(a.is_hot, true)), 0), sum(t.filters),
-        coalesce(sum(t.filters) FILTER (WHERE NOT a.is_hot), 0)
+        coalesce(sum(t.filters) FILTER (WHERE NOT a.is_hot AND i.attribute_id IS NULL), 0)
     FROM unnest(p_tenants, p_names, p_reads, p_filters) AS t (tenant_id, name, reads, filters)
     LEFT JOIN attributes AS a ON a.tenant_id = t.tenant_id AND a.name = t.name
+    LEFT JOIN attribute_indexes AS i
+        ON i.tenant_id = a.tenant_id AND i.attribute_id = a.attribute_id AND i.state = 'ready'
     WHERE (a.attribute_id IS NOT NULL OR t.name = '') AND t.reads >= 0 AND t.filters >= 0
     GROUP BY 1, 2
     ON CONFLICT (tenant_id, attribute_id, hour) DO UPDATE SET

@@ -404,7 +404,7 @@ class AtlasClient:
         consistency: Consistency | None = None,
         timeout: float | None = None,
     ) -> ReadStream[EntityState]:
-        """Go through the entities whose hot attributes meet `where`, page by page, by id.
+        """Go through the entities whose hot, or indexed, attributes meet `where`, by id.
 
         `where` is a condition made with attribute(), or a mapping of what attributes must equal,
         all of them. Values must be of their attributes' types: 1.0 for a DOUBLE, not 1.

@@ -1,4 +1,4 @@
-"""Conditions for find_entities(): what the hot attributes of an entity must be.
+"""Conditions for find_entities(): what the attributes of an entity must be.
 
 status, tier = attribute("status"), attribute("tier")
 (status == "on") & (tier >= 3) | ~attribute("serial").exists()

@@ -30,7 +30,8 @@ SERVICES = {
 
 MAINTENANCE_ROLE = "atlas_maintenance"
 MONITOR_ROLE = "atlas_monitor"
-ROLES = (*(kind.role for kind in SERVICES.values()), MAINTENANCE_ROLE, MONITOR_ROLE)
+INDEXER_ROLE = "atlas_indexer"
+ROLES = (*(kind.role for kind in SERVICES.values()), MAINTENANCE_ROLE, MONITOR_ROLE, INDEXER_ROLE)
 """All that can log in."""
 
 

@@ -13,7 +13,7 @@ from atlas_devstack.database import Database
 from atlas_devstack.dsn import whoever_writes
 from atlas_devstack.errors import DevstackError
 from atlas_devstack.health import is_serving
-from atlas_devstack.platform import MAINTENANCE_ROLE, ServiceKind
+from atlas_devstack.platform import INDEXER_ROLE, MAINTENANCE_ROLE, ServiceKind
 from atlas_devstack.ports import LOOPBACK
 from atlas_devstack.process import Launch
 from atlas_devstack.waiting import Patience
@@ -123,7 +123,10 @@ def _specific(kind: ServiceKind, wiring: Wiring) -> dict[str, str]:
                 **_source(wiring),
             }
         case "hotcache":
-            return {"ATLAS_VALKEY__URL": wiring.valkey_url} if wiring.valkey_url else {}
+            return {
+                "ATLAS_INDEXING__BUILDER__DSN": wiring.database.dsn(INDEXER_ROLE),
+                **({"ATLAS_VALKEY__URL": wiring.valkey_url} if wiring.valkey_url else {}),
+            }
         case "query":
             replicas = [
                 {"name": name, "dsn": database.dsn(kind.role)}

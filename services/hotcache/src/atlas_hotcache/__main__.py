@@ -11,6 +11,7 @@ from atlas_common.db import Database, PostgresTenants, rights
 from atlas_common.rpc import authenticator, interceptors, new_server, run, serve
 from atlas_hotcache.cache_store import ValkeyCache
 from atlas_hotcache.config import Config
+from atlas_hotcache.indexing.builder import Builder
 from atlas_hotcache.projection.servicer import SERVICE as PROJECTION_SERVICE
 from atlas_hotcache.projection.wiring import wire_projection
 from atlas_hotcache.servicer import SERVICE, TENANTLESS
@@ -39,7 +40,9 @@ async def main() -> None:
             parts,
             primary=store,
             catalog=catalog,
+            indexing=config.indexing,
         )
+        builder = config.indexing.builder
         chain = interceptors(
             config.rpc,
             authenticator=authenticator(config.environment),
@@ -62,6 +65,7 @@ async def main() -> None:
                 "checker": parts.checker.run,
                 "projection": projection.runner.run,
                 "promotion": projection.evaluator.run,
+                **({"indexing": Builder(builder, config.indexing).run} if builder else {}),
             },
         )
 

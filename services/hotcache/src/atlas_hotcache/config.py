@@ -154,6 +154,45 @@ class ProjectionConfig(Section):
         return self
 
 
+class IndexingConfig(Section):
+    """Indexes of cold attributes."""
+
+    builder: DatabaseConfig | None = Field(
+        default=None,
+        description="The primary itself, as the role atlas_indexer; unset: another process builds,"
+        " see python -m atlas_hotcache.indexing.",
+    )
+    per_tenant_max: int = Field(
+        default=4, ge=0, le=64, description="Most indexes of one tenant: each slows its writing."
+    )
+    indexes_max: int = Field(
+        default=16, ge=0, le=64, description="Most of all tenants: each slows all writing a little."
+    )
+    poll_seconds: float = Field(
+        default=2.0, gt=0, description="How often it is looked for what is to be built or dropped."
+    )
+    wait_seconds_max: float = Field(
+        default=60.0,
+        gt=0,
+        description="How long an index waits for older transactions to end, before it is put off;"
+        " nobody waits for it meanwhile.",
+    )
+    build_seconds_max: float = Field(
+        default=21_600.0, gt=0, description="How long the index of one partition may take."
+    )
+    retry_seconds: float = Field(
+        default=30.0, gt=0, description="After how long what failed or was put off is tried again."
+    )
+
+
+class IndexingJobConfig(ServiceConfig):
+    """Settings of `python -m atlas_hotcache.indexing`."""
+
+    indexing: IndexingConfig = Field(
+        default_factory=IndexingConfig, description="Indexes of cold attributes."
+    )
+
+
 class PromotionConfig(Section):
     """Whether attributes are promoted and demoted by how they are read and written, and when."""
 
@@ -246,6 +285,9 @@ class Config(ServiceConfig):
     )
     projection: ProjectionConfig = Field(
         default_factory=ProjectionConfig, description="Jobs on the projection."
+    )
+    indexing: IndexingConfig = Field(
+        default_factory=IndexingConfig, description="Indexes of cold attributes."
     )
     promotion: PromotionConfig = Field(
         default_factory=PromotionConfig, description="Promoting and demoting by reads."

@@ -81,7 +81,7 @@ async def main() -> None:
         watches = Watches(router, catalog, tracker, config.watch)
         access = _access(config.access)
         servicer = QueryServicer(
-            Reads(router, catalog, hot),
+            Reads(router, catalog, hot, cold_find_seconds_max=config.router.cold_find_seconds_max),
             near=near,
             downsampled=DownsampledHistory(router, catalog),
             aggregates=Aggregates(warehouse, catalog),

@@ -59,6 +59,11 @@ class RouterConfig(Section):
         description="How long an answer of hotcache may be given again, as long as it is fresh"
         " enough for its caller; 0 asks each time.",
     )
+    cold_find_seconds_max: float = Field(
+        default=5.0,
+        gt=0,
+        description="How long a statement that filters by cold attributes may take.",
+    )
     status_timeout_seconds: float = Field(
         default=0.5, gt=0, description="How long ListTiers waits for a peer's status."
     )

@@ -144,6 +144,43 @@ WHERE NOT EXISTS (
     WHERE d.tenant_id = %(tenant_id)s AND d.attribute_id = w.attribute_id AND d.is_hot
 );
 
+-- name: find_by_latest
+-- The same for a filter over cold attributes that are indexed, and hot ones; see 13_find_by_latest.sql in db. Rows without an
+-- entity: an attribute that is not hot in this snapshot, or one whose index is not ready there.
+WITH found AS MATERIALIZED (
+    SELECT f.entity_id
+    FROM find_by_latest(
+        %(tenant_id)s, %(condition)s::jsonpath, %(hot_condition)s::jsonpath, %(documents)s::jsonb,
+        %(cold_ids)s::integer[], %(ways)s::jsonb, %(after)s, %(page_size)s
+    ) AS f (entity_id)
+    WHERE NOT EXISTS ( -- Without its index, an attribute would be looked for everywhere.
+        SELECT FROM unnest(%(cold_ids)s::integer[]) AS w (attribute_id)
+        WHERE NOT EXISTS (
+            SELECT FROM attribute_indexes AS x
+            WHERE x.tenant_id = %(tenant_id)s AND x.attribute_id = w.attribute_id AND x.state = 'ready'
+        )
+    )
+)
+SELECT f.entity_id, k.key
+FROM found AS f
+CROSS JOIN LATERAL (
+    SELECT e.key FROM entities AS e WHERE e.tenant_id = %(tenant_id)s AND e.entity_id = f.entity_id LIMIT 1
+) AS k
+UNION ALL
+SELECT NULL::bigint AS entity_id, w.attribute_id::text AS key
+FROM unnest(%(attribute_ids)s::integer[]) AS w (attribute_id)
+WHERE NOT EXISTS (
+    SELECT FROM attributes AS d
+    WHERE d.tenant_id = %(tenant_id)s AND d.attribute_id = w.attribute_id AND d.is_hot
+) AND w.attribute_id <> ALL(%(cold_ids)s::integer[])
+UNION ALL
+SELECT NULL::bigint AS entity_id, w.attribute_id::text AS key
+FROM unnest(%(cold_ids)s::integer[]) AS w (attribute_id)
+WHERE NOT EXISTS (
+    SELECT FROM attribute_indexes AS x
+    WHERE x.tenant_id = %(tenant_id)s AND x.attribute_id = w.attribute_id AND x.state = 'ready'
+);
+
 -- name: history
 -- A slice of the points of one entity, oldest first; of one event time by attribute, then as they came. Asked for by
 -- attribute, since the index has them in order of time within an attribute only, and a slice at a time: of a long

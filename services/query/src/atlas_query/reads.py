@@ -3,7 +3,6 @@
 from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import NoReturn
 
 from atlas_common import errors, sqlstate
 from atlas_common.catalog import AttributeDef, Catalog
@@ -15,8 +14,11 @@ from atlas_query.consistency import Consistency
 from atlas_query.definitions import definitions
 from atlas_query.endpoint import Serving
 from atlas_query.filters import (
+    ColdMatch,
+    Match,
     attribute_names,
     check_filter,
+    compile_cold_filter,
     compile_filter,
     unknown_attribute,
 )
@@ -29,6 +31,7 @@ from atlas_query.router import Answer, QueryRouter
 from atlas_query.store import HotRow, PointRow
 
 PAIRS_MAX = store.READINGS_MAX
+_REFRESH_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +61,16 @@ class ReadOptions:
 class Reads:
     """Answers reads of one tenant at a time."""
 
-    def __init__(self, router: QueryRouter, catalog: Catalog, hot: HotCache | None) -> None:
+    def __init__(
+        self,
+        router: QueryRouter,
+        catalog: Catalog,
+        hot: HotCache | None,
+        *,
+        cold_find_seconds_max: float = 5.0,
+    ) -> None:
+        """`cold_find_seconds_max`: of a statement that filters by cold attributes."""
+        self._cold_find_seconds_max = cold_find_seconds_max
         self._router = router
         self._catalog = catalog
         self._hot = hot
@@ -95,22 +107,11 @@ class Reads:
         self, tenant: Tenant, page: Page, mask: Mask, options: ReadOptions
     ) -> Answer[tuple[list[EntityReadings], int | None]]:
         """A page of entities that match, and the id the next page begins after, if there is one."""
-        names = attribute_names(page.filter)
-        known = await self._catalog.find_attributes(tenant, names) if names else {}
-        check_filter(page.filter, known)
-        match = compile_filter(page.filter, known)
+        known = await self._filterable(tenant, page)
+        asked = _Asked(known, _compiled(page, known))
 
         async def read(serving: Serving) -> tuple[list[tuple[int, str]], "_Rows"]:
-            found, cold_ids = await store.find_entities(
-                serving.connection,
-                tenant.id,
-                match,
-                [known[name].attribute_id for name in names],
-                after=page.after,
-                page_size=page.size + 1,  # One more tells whether there is another page.
-            )
-            if cold_ids:
-                await self._refuse_cold(tenant, page)
+            found = await self._found(serving, tenant, page, asked)
             ids = [entity_id for entity_id, _ in found[: page.size]]
             _check_pairs(ids, mask)
             return found, await _rows(serving.connection, tenant, ids, mask)
@@ -169,20 +170,56 @@ class Reads:
         except GroupTooLargeError as error:
             raise _too_many_at(error.event_us, wanted.limit) from None
 
-    async def _refuse_cold(self, tenant: Tenant, page: Page) -> NoReturn:
-        """An attribute of the filter is not hot in the snapshot; what we remember said otherwise.
+    async def _filterable(self, tenant: Tenant, page: Page) -> dict[str, AttributeDef]:
+        """The attributes of the filter, which can be asked as far as we know.
 
-        Raises ATTRIBUTE_NOT_HOT if it was demoted; else BehindError: it was promoted, and this copy
-        does not have all of it yet.
+        Raises as check_filter(). Whether an index is ready is asked anew before that is denied: who
+        has waited for it wants to use it.
         """
-        self._catalog.drop_attributes(tenant)
         names = attribute_names(page.filter)
-        check_filter(page.filter, await self._catalog.find_attributes(tenant, names))
+        if not names:
+            return {}
+        known = await self._catalog.find_attributes(tenant, names)
+        if (
+            any(not one.is_hot and not one.is_indexed for one in known.values())
+            and self._catalog.seconds_since_read(tenant) > _REFRESH_SECONDS
+        ):
+            self._catalog.drop_attributes(tenant)
+            known = await self._catalog.find_attributes(tenant, names)
+        check_filter(page.filter, known)
+        return known
+
+    async def _found(
+        self, serving: Serving, tenant: Tenant, page: Page, asked: "_Asked"
+    ) -> list[tuple[int, str]]:
+        """A page, and one more entity if there is another page.
+
+        Raises ATTRIBUTE_NOT_HOT if an attribute of the filter was demoted, or its index dropped;
+        BehindError if this copy does not have all of it yet. What is hot and what is indexed, the
+        snapshot says; what we remember said otherwise, so it is read again, once.
+        """
+        for _ in range(2):
+            found, unready_ids = await store.find_entities(
+                serving.connection,
+                tenant.id,
+                asked.match,
+                [attribute.attribute_id for attribute in asked.known.values()],
+                after=page.after,
+                page_size=page.size + 1,
+                cold_seconds_max=self._cold_find_seconds_max,
+            )
+            if not unready_ids:
+                return found
+            self._catalog.drop_attributes(tenant)
+            known = await self._filterable(tenant, page)
+            if known == asked.known:
+                break
+            asked = _Asked(known, _compiled(page, known))
         meaning = sqlstate.lookup(sqlstate.BEHIND)
         raise BehindError(
             meaning.code,
             meaning.reason,
-            "this copy does not know yet that the filter's attributes are hot",
+            "this copy does not know yet that the filter's attributes are hot or indexed",
             retry_after=meaning.retry_after_seconds,
         )
 
@@ -222,6 +259,19 @@ class Reads:
     ) -> Mapping[int, AttributeDef]:
         """Definitions by id of all attributes in the rows."""
         return await definitions(self._catalog, tenant, {row.attribute_id for row in rows})
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A filter as the database is asked it, and what was known of its attributes."""
+
+    known: Mapping[str, AttributeDef]
+    match: Match | ColdMatch
+
+
+def _compiled(page: Page, known: Mapping[str, AttributeDef]) -> Match | ColdMatch:
+    is_hot = all(attribute.is_hot for attribute in known.values())
+    return (compile_filter if is_hot else compile_cold_filter)(page.filter, known)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,13 +6,15 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
+import psycopg
+
 from atlas.type.freshness import Position
 from atlas_common import errors
 from atlas_common.catalog import AttributeDef
 from atlas_common.db import NO_BEAT, Beat, Database, Isolation, ReadConnection, load_queries
 from atlas_common.values import DataType, Scalar, from_hot_text
 from atlas_query.election import Identity
-from atlas_query.filters import Match
+from atlas_query.filters import ColdMatch, Match
 from atlas_query.readings import Reading
 from atlas_query.standings import Standing
 
@@ -72,10 +74,10 @@ class HotRows(NamedTuple):
 
 
 class FoundRows(NamedTuple):
-    """Ids and keys of entities, and the filter's attributes that are not hot in this snapshot."""
+    """Ids and keys of entities; the filter's attributes that cannot be asked in this snapshot."""
 
     entities: list[tuple[int, str]]
-    cold_ids: frozenset[int]
+    unready_ids: frozenset[int]
 
 
 class PointRow(NamedTuple):
@@ -195,31 +197,70 @@ async def latest_values(
 async def find_entities(
     connection: ReadConnection,
     tenant_id: int,
-    match: Match,
+    match: Match | ColdMatch,
     attribute_ids: Sequence[int],
     *,
     after: int,
     page_size: int,
+    cold_seconds_max: float,
 ) -> FoundRows:
-    """The next entities that match, by id. `attribute_ids`: those of the filter."""
-    cursor = await connection.execute(
-        Q["find_entities"],
-        {
-            "tenant_id": tenant_id,
-            "condition": match.condition,
-            "narrowing": match.narrowing,
-            "documents": match.documents,
-            "matches_empty": match.matches_empty,
-            "attribute_ids": list(attribute_ids),
-            "after": after,
-            "page_size": page_size,
-        },
-    )
+    """The next entities that match, by id. `attribute_ids`: those of the filter.
+
+    Raises ServiceError DEADLINE_EXCEEDED when a filter over cold attributes takes longer than
+    `cold_seconds_max`; all further statements of the transaction are bounded likewise.
+    """
+    arguments = {
+        "tenant_id": tenant_id,
+        "attribute_ids": list(attribute_ids),
+        "after": after,
+        "page_size": page_size,
+        **match_arguments(match),
+    }
+    if isinstance(match, Match):
+        cursor = await connection.execute(Q["find_entities"], arguments)
+    else:
+        await _bound_statements(connection, cold_seconds_max)
+        try:
+            cursor = await connection.execute(Q["find_by_latest"], arguments)
+        except psycopg.errors.QueryCanceled as error:
+            raise _too_slow(cold_seconds_max) from error
     rows = await cursor.fetchall()
     return FoundRows(
         # One after the other is how they come, but no rule of SQL's.
         sorted((entity_id, key) for entity_id, key in rows if entity_id is not None),
         frozenset(int(key) for entity_id, key in rows if entity_id is None),
+    )
+
+
+def match_arguments(match: Match | ColdMatch) -> dict[str, Any]:
+    """A filter as parameters of its query."""
+    if isinstance(match, ColdMatch):
+        return {
+            "condition": match.condition,
+            "hot_condition": match.hot_condition,
+            "documents": match.documents,
+            "ways": match.ways,
+            "cold_ids": list(match.cold_ids),
+        }
+    return {
+        "condition": match.condition,
+        "narrowing": match.narrowing,
+        "documents": match.documents,
+        "matches_empty": match.matches_empty,
+    }
+
+
+async def _bound_statements(connection: ReadConnection, seconds: float) -> None:
+    sql = f"SET LOCAL statement_timeout = {round(seconds * 1000)}"
+    await connection.execute(sql.encode(), prepare=False)
+
+
+def _too_slow(seconds: float) -> errors.ServiceError:
+    return errors.deadline_exceeded(
+        "DEADLINE_EXCEEDED",
+        f"the filter over cold attributes took longer than {seconds:g} s: ask for a rarer value,"
+        " add a condition on a hot attribute that few entities meet, or promote the attributes",
+        field="filter",
     )
 
 

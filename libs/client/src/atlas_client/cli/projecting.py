@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from atlas_client.cli import exits, promoting
+from atlas_client.cli import exits, indexing, promoting
 from atlas_client.cli.connection import Context, connected
 from atlas_client.cli.output import note, print_json, print_table
 from atlas_client.projection import Difference, JobKind, JobState, ProjectionJob
@@ -18,6 +18,7 @@ _group = typer.Typer(
 )
 _group.add_typer(promoting.commands)
 app.add_typer(_group, name="projection")
+_group.registered_commands += indexing.app.registered_commands
 
 AttributeArgument = Annotated[str, typer.Argument(help="Its name.")]
 EntitiesArgument = Annotated[

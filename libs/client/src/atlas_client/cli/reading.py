@@ -98,7 +98,7 @@ async def find(
     token: TokenOption = None,
     max_staleness: StalenessOption = None,
 ) -> int:
-    """Find the entities whose hot attributes meet all conditions.
+    """Find the entities whose hot, or indexed, attributes meet all conditions.
 
     Example: atlas find process.status=running 'tier>=3' --tenant acme
 

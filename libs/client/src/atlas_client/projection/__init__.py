@@ -1,4 +1,4 @@
-"""The projection's administration: attributes promoted and demoted, rebuilding, verifying."""
+"""The projection's administration: what is hot, what is indexed, rebuilding, verifying."""
 
 from atlas_client.projection.admin import ProjectionAdmin
 from atlas_client.projection.promotion import (
@@ -9,11 +9,20 @@ from atlas_client.projection.promotion import (
     PromotionFigures,
     PromotionReport,
 )
-from atlas_client.projection.records import Difference, JobKind, JobState, ProjectionJob
+from atlas_client.projection.records import (
+    AttributeIndex,
+    Difference,
+    IndexState,
+    JobKind,
+    JobState,
+    ProjectionJob,
+)
 
 __all__ = [
+    "AttributeIndex",
     "AttributeStanding",
     "Difference",
+    "IndexState",
     "JobKind",
     "JobState",
     "Pin",

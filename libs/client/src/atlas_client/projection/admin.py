@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from atlas.hotcache.v1 import projection_service_pb2 as pb
 from atlas_client.call import Caller
+from atlas_client.errors import AtlasError
 from atlas_client.projection.promotion import (
     PIN_NUMBERS,
     Pin,
@@ -17,7 +18,13 @@ from atlas_client.projection.promotion import (
     pinned_of,
     report_of,
 )
-from atlas_client.projection.records import ProjectionJob, job_of
+from atlas_client.projection.records import (
+    AttributeIndex,
+    ProjectionJob,
+    index_of,
+    job_of,
+    no_index,
+)
 
 if TYPE_CHECKING:  # This class exists for type checkers alone.
     from atlas.hotcache.v1.projection_service_pb2_grpc import ProjectionServiceAsyncStub
@@ -164,3 +171,52 @@ class ProjectionAdmin:
             if job.is_over:
                 return
             await asyncio.sleep(every_seconds)
+
+    async def index(
+        self, attribute: str, *, dry_run: bool = False, timeout: float | None = None
+    ) -> AttributeIndex:
+        """Index a cold attribute, so that filters may be over it; with `dry_run`, estimate that.
+
+        Raises AtlasError with ATTRIBUTE_UNKNOWN, INVALID_FIELD (it is hot), BATCH_TOO_LARGE (there
+        are as many indexes as may be).
+        """
+        request = pb.IndexAttributeRequest(attribute=attribute, dry_run=dry_run)
+        answer = await self._caller.unary(self._stub.IndexAttribute, request, timeout=timeout)
+        return index_of(answer.index)
+
+    async def drop_index(self, attribute: str, *, timeout: float | None = None) -> AttributeIndex:
+        """Drop the index of an attribute. Raises AtlasError with JOB_UNKNOWN: there is none."""
+        request = pb.DropAttributeIndexRequest(attribute=attribute)
+        answer = await self._caller.unary(self._stub.DropAttributeIndex, request, timeout=timeout)
+        return index_of(answer.index)
+
+    async def indexes(self, *, timeout: float | None = None) -> list[AttributeIndex]:
+        """All indexes of the tenant, by attribute."""
+        request = pb.ListAttributeIndexesRequest()
+        answer = await self._caller.unary(self._stub.ListAttributeIndexes, request, timeout=timeout)
+        return [index_of(message) for message in answer.indexes]
+
+    async def follow_index(
+        self, attribute: str, *, every_seconds: float = FOLLOW_SECONDS, timeout: float | None = None
+    ) -> AsyncIterator[AttributeIndex]:
+        """Look at an index again and again until it is ready, has failed, or is gone."""
+        request = pb.GetAttributeIndexRequest(attribute=attribute)
+        while True:
+            index = await self._index_or_none(request, timeout)
+            yield index
+            if index.is_over:
+                return
+            await asyncio.sleep(every_seconds)
+
+    async def _index_or_none(
+        self, request: pb.GetAttributeIndexRequest, timeout: float | None
+    ) -> AttributeIndex:
+        try:
+            answer = await self._caller.unary(
+                self._stub.GetAttributeIndex, request, timeout=timeout
+            )
+        except AtlasError as error:
+            if error.reason != "JOB_UNKNOWN":
+                raise
+            return no_index(request.attribute)
+        return index_of(answer.index)

@@ -1,8 +1,9 @@
-"""Jobs on the projection, as Python has them."""
+"""Jobs on the projection, and indexes of cold attributes, as Python has them."""
 
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from typing import Any, Literal
 
 from atlas.hotcache.v1 import projection_service_pb2 as pb
 from atlas_client.values import from_timestamp
@@ -28,6 +29,41 @@ class JobState(StrEnum):
     CANCELLED = "cancelled"
     UNKNOWN = "unknown"
     """Of a newer platform."""
+
+
+class IndexState(StrEnum):
+    """How far the index of an attribute is."""
+
+    NONE = "none"
+    """There is none: of a dry run, or once it is dropped."""
+    BUILDING = "building"
+    READY = "ready"
+    """Filters may be over the attribute."""
+    DROPPING = "dropping"
+    FAILED = "failed"
+    UNKNOWN = "unknown"
+    """Of a newer platform."""
+
+
+@dataclass(frozen=True, slots=True)
+class AttributeIndex:
+    """The index of a cold attribute; see AttributeIndex in atlas.hotcache.v1."""
+
+    attribute: str
+    state: IndexState
+    partition_count: int
+    partitions_done: int
+    scanned_point_estimate: int
+    indexed_point_estimate: int
+    byte_count: int
+    message: str
+    create_time: datetime | None
+    update_time: datetime | None
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing more will happen by itself."""
+        return self.state not in {IndexState.BUILDING, IndexState.DROPPING}
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +161,38 @@ def job_of(message: pb.ProjectionJob) -> ProjectionJob:
     )
 
 
+def index_of(message: pb.AttributeIndex) -> AttributeIndex:
+    """The record of a message."""
+    return AttributeIndex(
+        attribute=message.attribute,
+        state=_INDEX_STATES.get(message.state, IndexState.UNKNOWN),
+        partition_count=message.partition_count,
+        partitions_done=message.partitions_done,
+        scanned_point_estimate=message.scanned_point_estimate,
+        indexed_point_estimate=message.indexed_point_estimate,
+        byte_count=message.byte_count,
+        message=message.message,
+        create_time=_moment(message, "create_time"),
+        update_time=_moment(message, "update_time"),
+    )
+
+
+def no_index(attribute: str) -> AttributeIndex:
+    """The record of an index that is gone."""
+    return index_of(pb.AttributeIndex(attribute=attribute))
+
+
+def _moment(message: pb.AttributeIndex, field: Literal["create_time", "update_time"]) -> Any:
+    return from_timestamp(getattr(message, field)) if message.HasField(field) else None
+
+
+_INDEX_STATES = {
+    pb.ATTRIBUTE_INDEX_STATE_UNSPECIFIED: IndexState.NONE,
+    pb.ATTRIBUTE_INDEX_STATE_BUILDING: IndexState.BUILDING,
+    pb.ATTRIBUTE_INDEX_STATE_READY: IndexState.READY,
+    pb.ATTRIBUTE_INDEX_STATE_DROPPING: IndexState.DROPPING,
+    pb.ATTRIBUTE_INDEX_STATE_FAILED: IndexState.FAILED,
+}
 _KINDS = {
     pb.PROJECTION_JOB_KIND_PROMOTE: JobKind.PROMOTE,
     pb.PROJECTION_JOB_KIND_DEMOTE: JobKind.DEMOTE,

@@ -23,6 +23,8 @@ class AttributeDef:
     min_value: Decimal | None = None
     max_value: Decimal | None = None
     allowed_values: tuple[str, ...] = ()
+    is_indexed: bool = False
+    """Its index is ready: filters may be over it though it is cold."""
 
 
 class AttributeTable:

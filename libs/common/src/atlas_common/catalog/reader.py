@@ -221,7 +221,7 @@ class Catalog:
 def _attribute(
     attribute_id: int, name: str, data_type: str, is_hot: bool, *rules: Any
 ) -> AttributeDef:
-    unit, validation_regex, min_value, max_value, allowed_values = rules
+    unit, validation_regex, min_value, max_value, allowed_values, is_indexed = rules
     return AttributeDef(
         attribute_id=attribute_id,
         name=name,
@@ -232,4 +232,5 @@ def _attribute(
         min_value=min_value,
         max_value=max_value,
         allowed_values=tuple(allowed_values),
+        is_indexed=is_indexed,
     )

@@ -6,10 +6,11 @@ from typing import Any
 import grpc.aio
 
 from atlas.hotcache.v1 import projection_service_pb2 as pb
-from atlas.hotcache.v1 import projection_service_pb2_grpc
 from atlas_common import errors
 from atlas_common.catalog import Catalog
 from atlas_common.tenant import Tenant, current_tenant
+from atlas_hotcache.indexing.servicer import IndexingServicer
+from atlas_hotcache.indexing.store import IndexStore
 from atlas_hotcache.projection import convert
 from atlas_hotcache.projection.jobs import Job, Kind
 from atlas_hotcache.projection.store import JobDraft, JobStore
@@ -20,7 +21,7 @@ SERVICE = pb.DESCRIPTOR.services_by_name["ProjectionService"]
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
-class ProjectionServicer(projection_service_pb2_grpc.ProjectionServiceServicer):
+class ProjectionServicer(IndexingServicer):
     """ProjectionService. `wake`: told that there is a new job."""
 
     def __init__(
@@ -30,9 +31,11 @@ class ProjectionServicer(projection_service_pb2_grpc.ProjectionServiceServicer):
         wake: Callable[[], None],
         jobs_max: int,
         promotion: PromotionDesk,
+        *,
+        indexes: IndexStore,
     ) -> None:
+        super().__init__(indexes, catalog)
         self._store = store
-        self._catalog = catalog
         self._wake = wake
         self._jobs_max = jobs_max
         self._promotion = promotion
@@ -44,7 +47,7 @@ class ProjectionServicer(projection_service_pb2_grpc.ProjectionServiceServicer):
     ) -> pb.PromoteAttributeResponse:
         """See the contract."""
         tenant = current_tenant()
-        attribute_id = await self._attribute(tenant, convert.attribute_name(request))
+        attribute_id = await self.attribute(tenant, convert.attribute_name(request))
         draft = JobDraft(
             Kind.PROMOTE,
             attribute_id=attribute_id,
@@ -60,7 +63,7 @@ class ProjectionServicer(projection_service_pb2_grpc.ProjectionServiceServicer):
     ) -> pb.DemoteAttributeResponse:
         """See the contract."""
         tenant = current_tenant()
-        attribute_id = await self._attribute(tenant, convert.attribute_name(request))
+        attribute_id = await self.attribute(tenant, convert.attribute_name(request))
         draft = JobDraft(
             Kind.DEMOTE,
             attribute_id=attribute_id,
@@ -138,7 +141,7 @@ class ProjectionServicer(projection_service_pb2_grpc.ProjectionServiceServicer):
     ) -> pb.PinAttributeResponse:
         """See the contract."""
         tenant = current_tenant()
-        attribute_id = await self._attribute(tenant, convert.attribute_name(request))
+        attribute_id = await self.attribute(tenant, convert.attribute_name(request))
         return await self._promotion.pin(tenant, attribute_id, request)
 
     async def GetPromotionReport(  # noqa: N802
@@ -163,17 +166,6 @@ class ProjectionServicer(projection_service_pb2_grpc.ProjectionServiceServicer):
         self._catalog.drop_attributes(tenant)
         self._wake()
         return convert.job_message(job, await self._names(tenant, [job]), {})
-
-    async def _attribute(self, tenant: Tenant, name: str) -> int:
-        found = await self._catalog.find_attributes(tenant, [name])
-        if name not in found:
-            raise errors.not_found(
-                "ATTRIBUTE_UNKNOWN",
-                f"there is no attribute {name!r}: define it with BatchUpsertAttributes",
-                field="attribute",
-                attribute=name,
-            )
-        return found[name].attribute_id
 
     async def _entities(
         self, tenant: Tenant, keys: tuple[str, ...] | None

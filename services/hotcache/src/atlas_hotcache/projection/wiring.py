@@ -6,7 +6,8 @@ from atlas_common.catalog import Catalog
 from atlas_common.db import Database
 from atlas_common.tenant import Tenant
 from atlas_hotcache import convert as hot_convert
-from atlas_hotcache.config import ProjectionConfig, PromotionConfig
+from atlas_hotcache.config import IndexingConfig, ProjectionConfig, PromotionConfig
+from atlas_hotcache.indexing.store import IndexStore
 from atlas_hotcache.ports import Primary
 from atlas_hotcache.projection import convert
 from atlas_hotcache.projection.cache_audit import CacheAudit
@@ -41,6 +42,7 @@ def wire_projection(
     *,
     primary: Primary,
     catalog: Catalog,
+    indexing: IndexingConfig,
 ) -> ProjectionParts:
     """The parts over these stores."""
     watcher = parts.watcher
@@ -85,5 +87,6 @@ def wire_projection(
         runner.wake,
         config.jobs_per_tenant_max,
         PromotionDesk(decided, promotion),
+        indexes=IndexStore(database, indexing.per_tenant_max, indexing.indexes_max),
     )
     return ProjectionParts(servicer, runner, store, evaluator)

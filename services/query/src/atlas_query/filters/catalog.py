@@ -1,4 +1,4 @@
-"""A filter against the catalog: attributes that exist, are hot, and have the values' type."""
+"""A filter against the catalog: attributes that exist, can be asked, and have the values' type."""
 
 from collections.abc import Mapping
 from math import isnan
@@ -19,7 +19,7 @@ def check_filter(tree: Filter, attributes: Mapping[str, AttributeDef]) -> None:
     VALUE_NOT_FINITE (a NaN as an end of a range), INVALID_FIELD (an empty range).
     """
     for leaf in leaves(tree):
-        attribute = _hot(leaf, attributes)
+        attribute = _asked(leaf, attributes)
         match leaf:
             case Equals(operands=operands):
                 for operand in operands:
@@ -37,15 +37,16 @@ def unknown_attribute(name: str, field: str) -> errors.ServiceError:
     )
 
 
-def _hot(leaf: Leaf, attributes: Mapping[str, AttributeDef]) -> AttributeDef:
+def _asked(leaf: Leaf, attributes: Mapping[str, AttributeDef]) -> AttributeDef:
     attribute = attributes.get(leaf.attribute)
     if attribute is None:
         raise unknown_attribute(leaf.attribute, f"{leaf.field}.attribute")
-    if not attribute.is_hot:
+    if not attribute.is_hot and not attribute.is_indexed:
         raise errors.invalid_argument(
             "ATTRIBUTE_NOT_HOT",
-            f"attribute {attribute.name!r} is cold, filters are over hot ones: filter by a hot"
-            " attribute, or read this one with GetEntities or GetHistory",
+            f"attribute {attribute.name!r} is cold and has no index, filters are over attributes"
+            " that are hot or indexed: promote it (PromoteAttribute) or index it (IndexAttribute),"
+            " or filter by another one",
             field=f"{leaf.field}.attribute",
             attribute=attribute.name,
         )

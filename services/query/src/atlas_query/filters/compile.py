@@ -30,7 +30,9 @@ class Match:
     """An entity without any hot value matches."""
 
 
-class _Compiled(NamedTuple):
+class Compiled(NamedTuple):
+    """A filter, or a part of one; see Match."""
+
     condition: str | None
     """None: true of every entity."""
     narrowing: str | None
@@ -44,7 +46,7 @@ def compile_filter(tree: Filter, attributes: Mapping[str, AttributeDef]) -> Matc
     JSON_INVALID, DECIMAL_INVALID, VALUE_NOT_FINITE.
     """
     documents = Documents()
-    compiled = _Compiler(attributes, documents).compile(tree)
+    compiled = Compiler(attributes, documents).compile(tree)
     condition, narrowing, matches_empty = compiled
     is_narrowed_only = condition == narrowing
     return Match(
@@ -52,12 +54,14 @@ def compile_filter(tree: Filter, attributes: Mapping[str, AttributeDef]) -> Matc
     )
 
 
-class _Compiler:
+class Compiler:
+    """Compiles filters whose documents are numbered together."""
+
     def __init__(self, attributes: Mapping[str, AttributeDef], documents: Documents) -> None:
         self._attributes = attributes
         self._documents = documents
 
-    def compile(self, tree: Filter, *, is_negated: bool = False) -> _Compiled:
+    def compile(self, tree: Filter, *, is_negated: bool = False) -> Compiled:
         """Negations are pushed down to the leaves, so that what can be looked up under two is."""
         match tree:
             case Not(part):
@@ -69,54 +73,54 @@ class _Compiler:
             case _:
                 return self._negated(tree) if is_negated else self._leaf(tree)
 
-    def _negated(self, leaf: Leaf) -> _Compiled:
+    def _negated(self, leaf: Leaf) -> Compiled:
         condition, _, _ = self._leaf(leaf)
-        return _Compiled(f"!({condition})", None, matches_empty=True)
+        return Compiled(f"!({condition})", None, matches_empty=True)
 
-    def _leaf(self, leaf: Leaf) -> _Compiled:
+    def _leaf(self, leaf: Leaf) -> Compiled:
         attribute = self._attributes[leaf.attribute]
         path = f'$."{attribute.attribute_id}"'
         match leaf:
             case Exists():
-                return _Compiled(f"exists({path})", None, matches_empty=False)
+                return Compiled(f"exists({path})", None, matches_empty=False)
             case Range():
                 condition = f"exists({path} ? ({range_predicate(leaf)}))"
-                return _Compiled(condition, None, matches_empty=False)
+                return Compiled(condition, None, matches_empty=False)
             case Equals() if attribute.data_type is DataType.JSON:
                 return self._document(leaf, attribute.attribute_id)
             case Equals(operands=operands):
                 values = dict.fromkeys(literal(operand) for operand in operands)
                 is_one = " || ".join(f"@ == {value}" for value in values)
                 condition = f"exists({path} ? ({is_one}))"
-                return _Compiled(condition, condition, matches_empty=False)
+                return Compiled(condition, condition, matches_empty=False)
 
-    def _document(self, leaf: Equals, attribute_id: int) -> _Compiled:
+    def _document(self, leaf: Equals, attribute_id: int) -> Compiled:
         flags = [self._documents.flag(attribute_id, operand) for operand in leaf.operands]
         narrowings = [narrowed(attribute_id, operand) for operand in leaf.operands]
-        return _any([_Compiled(*pair, False) for pair in zip(flags, narrowings, strict=True)])
+        return _any([Compiled(*pair, False) for pair in zip(flags, narrowings, strict=True)])
 
 
-_NOTHING = _Compiled('exists($."" ? (@ == 0))', 'exists($."" ? (@ == 0))', matches_empty=False)
+_NOTHING = Compiled('exists($."" ? (@ == 0))', 'exists($."" ? (@ == 0))', matches_empty=False)
 """True of no entity; of the index's form, so that nothing is read to find that out."""
 
 
-def _all(parts: list[_Compiled]) -> _Compiled:
+def _all(parts: list[Compiled]) -> Compiled:
     conditions = [part.condition for part in parts if part.condition is not None]
     narrowings = [part.narrowing for part in parts if part.narrowing is not None]
-    return _Compiled(
+    return Compiled(
         _joined(" && ", conditions) if conditions else None,
         _joined(" && ", narrowings) if narrowings else None,
         all(part.matches_empty for part in parts),
     )
 
 
-def _any(parts: list[_Compiled]) -> _Compiled:
+def _any(parts: list[Compiled]) -> Compiled:
     if not parts:
         return _NOTHING
     conditions = [part.condition for part in parts if part.condition is not None]
     narrowings = [part.narrowing for part in parts if part.narrowing is not None]
     is_everything = len(conditions) < len(parts)  # One part is true of every entity.
-    return _Compiled(
+    return Compiled(
         None if is_everything else _joined(" || ", conditions),
         _joined(" || ", narrowings) if len(narrowings) == len(parts) else None,
         any(part.matches_empty for part in parts),

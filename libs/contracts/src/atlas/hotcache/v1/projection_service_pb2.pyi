@@ -133,6 +133,33 @@ PROMOTION_ACTION_PIN_COLD: PromotionAction.ValueType  # 5
 PROMOTION_ACTION_UNPIN: PromotionAction.ValueType  # 6
 Global___PromotionAction: _TypeAlias = PromotionAction  # noqa: Y015
 
+class _AttributeIndexState:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _AttributeIndexStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_AttributeIndexState.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    ATTRIBUTE_INDEX_STATE_UNSPECIFIED: _AttributeIndexState.ValueType  # 0
+    """There is none: of a dry run."""
+    ATTRIBUTE_INDEX_STATE_BUILDING: _AttributeIndexState.ValueType  # 1
+    ATTRIBUTE_INDEX_STATE_READY: _AttributeIndexState.ValueType  # 2
+    """FindEntities accepts the attribute."""
+    ATTRIBUTE_INDEX_STATE_DROPPING: _AttributeIndexState.ValueType  # 3
+    ATTRIBUTE_INDEX_STATE_FAILED: _AttributeIndexState.ValueType  # 4
+    """Given up; message says why. What was built stays, and slows writing, until it is dropped."""
+
+class AttributeIndexState(_AttributeIndexState, metaclass=_AttributeIndexStateEnumTypeWrapper): ...
+
+ATTRIBUTE_INDEX_STATE_UNSPECIFIED: AttributeIndexState.ValueType  # 0
+"""There is none: of a dry run."""
+ATTRIBUTE_INDEX_STATE_BUILDING: AttributeIndexState.ValueType  # 1
+ATTRIBUTE_INDEX_STATE_READY: AttributeIndexState.ValueType  # 2
+"""FindEntities accepts the attribute."""
+ATTRIBUTE_INDEX_STATE_DROPPING: AttributeIndexState.ValueType  # 3
+ATTRIBUTE_INDEX_STATE_FAILED: AttributeIndexState.ValueType  # 4
+"""Given up; message says why. What was built stays, and slows writing, until it is dropped."""
+Global___AttributeIndexState: _TypeAlias = AttributeIndexState  # noqa: Y015
+
 @_typing.final
 class ProjectionDifference(_message.Message):
     """Something that two places say differently."""
@@ -1006,3 +1033,218 @@ class ListPromotionDecisionsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListPromotionDecisionsResponse: _TypeAlias = ListPromotionDecisionsResponse  # noqa: Y015
+
+@_typing.final
+class AttributeIndex(_message.Message):
+    """The index of a cold attribute: a partial one of each partition of the points, and of each that is made later."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ATTRIBUTE_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    PARTITION_COUNT_FIELD_NUMBER: _builtins.int
+    PARTITIONS_DONE_FIELD_NUMBER: _builtins.int
+    SCANNED_POINT_ESTIMATE_FIELD_NUMBER: _builtins.int
+    INDEXED_POINT_ESTIMATE_FIELD_NUMBER: _builtins.int
+    BYTE_COUNT_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    UPDATE_TIME_FIELD_NUMBER: _builtins.int
+    attribute: _builtins.str
+    state: Global___AttributeIndexState.ValueType
+    partition_count: _builtins.int
+    """Partitions, and how many of them are done with what the state says."""
+    partitions_done: _builtins.int
+    scanned_point_estimate: _builtins.int
+    """Points of the partitions, of all tenants, which building an index reads; and those of the attribute, which it holds.
+    Both as the database estimates them; only of a dry run.
+    """
+    indexed_point_estimate: _builtins.int
+    byte_count: _builtins.int
+    """Of what there is of it."""
+    message: _builtins.str
+    """What it waits for, or why it failed."""
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def update_time(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        attribute: _builtins.str = ...,
+        state: Global___AttributeIndexState.ValueType = ...,
+        partition_count: _builtins.int = ...,
+        partitions_done: _builtins.int = ...,
+        scanned_point_estimate: _builtins.int = ...,
+        indexed_point_estimate: _builtins.int = ...,
+        byte_count: _builtins.int = ...,
+        message: _builtins.str = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+        update_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "update_time", b"update_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attribute", b"attribute", "byte_count", b"byte_count", "create_time", b"create_time", "indexed_point_estimate", b"indexed_point_estimate", "message", b"message", "partition_count", b"partition_count", "partitions_done", b"partitions_done", "scanned_point_estimate", b"scanned_point_estimate", "state", b"state", "update_time", b"update_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AttributeIndex: _TypeAlias = AttributeIndex  # noqa: Y015
+
+@_typing.final
+class IndexAttributeRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ATTRIBUTE_FIELD_NUMBER: _builtins.int
+    DRY_RUN_FIELD_NUMBER: _builtins.int
+    attribute: _builtins.str
+    """Its name."""
+    dry_run: _builtins.bool
+    """Say what would be done, and change nothing."""
+    def __init__(
+        self,
+        *,
+        attribute: _builtins.str = ...,
+        dry_run: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attribute", b"attribute", "dry_run", b"dry_run"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___IndexAttributeRequest: _TypeAlias = IndexAttributeRequest  # noqa: Y015
+
+@_typing.final
+class IndexAttributeResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INDEX_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def index(self) -> Global___AttributeIndex: ...
+    def __init__(
+        self,
+        *,
+        index: Global___AttributeIndex | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["index", b"index"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["index", b"index"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___IndexAttributeResponse: _TypeAlias = IndexAttributeResponse  # noqa: Y015
+
+@_typing.final
+class DropAttributeIndexRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ATTRIBUTE_FIELD_NUMBER: _builtins.int
+    attribute: _builtins.str
+    """Its name."""
+    def __init__(
+        self,
+        *,
+        attribute: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attribute", b"attribute"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DropAttributeIndexRequest: _TypeAlias = DropAttributeIndexRequest  # noqa: Y015
+
+@_typing.final
+class DropAttributeIndexResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INDEX_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def index(self) -> Global___AttributeIndex: ...
+    def __init__(
+        self,
+        *,
+        index: Global___AttributeIndex | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["index", b"index"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["index", b"index"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DropAttributeIndexResponse: _TypeAlias = DropAttributeIndexResponse  # noqa: Y015
+
+@_typing.final
+class GetAttributeIndexRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ATTRIBUTE_FIELD_NUMBER: _builtins.int
+    attribute: _builtins.str
+    """Its name."""
+    def __init__(
+        self,
+        *,
+        attribute: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attribute", b"attribute"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetAttributeIndexRequest: _TypeAlias = GetAttributeIndexRequest  # noqa: Y015
+
+@_typing.final
+class GetAttributeIndexResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INDEX_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def index(self) -> Global___AttributeIndex: ...
+    def __init__(
+        self,
+        *,
+        index: Global___AttributeIndex | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["index", b"index"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["index", b"index"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetAttributeIndexResponse: _TypeAlias = GetAttributeIndexResponse  # noqa: Y015
+
+@_typing.final
+class ListAttributeIndexesRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListAttributeIndexesRequest: _TypeAlias = ListAttributeIndexesRequest  # noqa: Y015
+
+@_typing.final
+class ListAttributeIndexesResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INDEXES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def indexes(self) -> _containers.RepeatedCompositeFieldContainer[Global___AttributeIndex]: ...
+    def __init__(
+        self,
+        *,
+        indexes: _abc.Iterable[Global___AttributeIndex] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["indexes", b"indexes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListAttributeIndexesResponse: _TypeAlias = ListAttributeIndexesResponse  # noqa: Y015

@@ -89,6 +89,26 @@ class ProjectionServiceStub:
                 request_serializer=atlas_dot_hotcache_dot_v1_dot_projection__service__pb2.ListPromotionDecisionsRequest.SerializeToString,
                 response_deserializer=atlas_dot_hotcache_dot_v1_dot_projection__service__pb2.ListPromotionDecisionsResponse.FromString,
                 _registered_method=True)
+        self.IndexAttribute = channel.unary_unary(
+                '/atlas.hotcache.v1.ProjectionService/IndexAttribute',
+                request_serializer=atlas_dot_hotcache_dot_v1_dot_projection__service__pb2.IndexAttributeRequest.SerializeToString,
+                response_deserializer=atlas_dot_hotcache_dot_v1_dot_projection__service__pb2.IndexAttributeResponse.FromString,
+                _registered_method=True)
+        self.DropAttributeIndex = channel.unary_unary(
+                '/atlas.hotcache.v1.ProjectionService/DropAttributeIndex',
+                request_serializer=atlas_dot_hotcache_dot_v1_dot_projection__service__pb2.DropAttributeIndexRequest.SerializeToString,
+                response_deserializer=atlas_dot_hotcache_dot_v1_dot_projection__service__pb2.DropAttributeIndexResponse.FromString,
+                _registered_method=True)
+        self.GetAttributeIndex = channel.unary_unary(
+                '/atlas.hotcache.v1.ProjectionService/GetAttributeIndex',
+                request_serializer=atlas_dot_hotcache_dot_v1_dot_projection__service__pb2.GetAttributeIndexRequest.SerializeToString,
+                response_deserializer=atlas_dot_hotcache_dot_v1_dot_projection__service__pb2.GetAttributeIndexResponse.FromString,
+                _registered_method=True)
+        self.ListAttributeIndexes = channel.unary_unary(
+                '/atlas.hotcache.v1.ProjectionService/ListAttributeIndexes',
+                request_serializer=atlas_dot_hotcache_dot_v1_dot_projection__service__pb2.ListAttributeIndexesRequest.SerializeToString,
+                response_deserializer=atlas_dot_hotcache_dot_v1_dot_projection__service__pb2.ListAttributeIndexesResponse.FromString,
+                _registered_method=True)
 
 
 class ProjectionServiceServicer:
@@ -172,6 +192,36 @@ class ProjectionServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def IndexAttribute(self, request, context):
+        """Indexes a cold attribute, online, so that FindEntities accepts it: for one that is filtered often and read seldom. Answers
+        at once; the work goes on whoever asked for it: follow it with GetAttributeIndex until it is READY. The same call
+        again answers how far it is, and begins anew what has FAILED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DropAttributeIndex(self, request, context):
+        """Drops the index of an attribute, online, or stops its being built. Filters over the attribute are refused at once;
+        when the index is gone, so is what GetAttributeIndex answers.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetAttributeIndex(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListAttributeIndexes(self, request, context):
+        """All of the tenant, by attribute; there are only a few.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ProjectionServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -224,6 +274,26 @@ def add_ProjectionServiceServicer_to_server(servicer, server):
                     servicer.ListPromotionDecisions,
                     request_deserializer=atlas_dot_hotcache_dot_v1_dot_projection__service__pb2.ListPromotionDecisionsRequest.FromString,
                     response_serializer=atlas_dot_hotcache_dot_v1_dot_projection__service__pb2.ListPromotionDecisionsResponse.SerializeToString,
+            ),
+            'IndexAttribute': grpc.unary_unary_rpc_method_handler(
+                    servicer.IndexAttribute,
+                    request_deserializer=atlas_dot_hotcache_dot_v1_dot_projection__service__pb2.IndexAttributeRequest.FromString,
+                    response_serializer=atlas_dot_hotcache_dot_v1_dot_projection__service__pb2.IndexAttributeResponse.SerializeToString,
+            ),
+            'DropAttributeIndex': grpc.unary_unary_rpc_method_handler(
+                    servicer.DropAttributeIndex,
+                    request_deserializer=atlas_dot_hotcache_dot_v1_dot_projection__service__pb2.DropAttributeIndexRequest.FromString,
+                    response_serializer=atlas_dot_hotcache_dot_v1_dot_projection__service__pb2.DropAttributeIndexResponse.SerializeToString,
+            ),
+            'GetAttributeIndex': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetAttributeIndex,
+                    request_deserializer=atlas_dot_hotcache_dot_v1_dot_projection__service__pb2.GetAttributeIndexRequest.FromString,
+                    response_serializer=atlas_dot_hotcache_dot_v1_dot_projection__service__pb2.GetAttributeIndexResponse.SerializeToString,
+            ),
+            'ListAttributeIndexes': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListAttributeIndexes,
+                    request_deserializer=atlas_dot_hotcache_dot_v1_dot_projection__service__pb2.ListAttributeIndexesRequest.FromString,
+                    response_serializer=atlas_dot_hotcache_dot_v1_dot_projection__service__pb2.ListAttributeIndexesResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -501,6 +571,114 @@ class ProjectionService:
             '/atlas.hotcache.v1.ProjectionService/ListPromotionDecisions',
             atlas_dot_hotcache_dot_v1_dot_projection__service__pb2.ListPromotionDecisionsRequest.SerializeToString,
             atlas_dot_hotcache_dot_v1_dot_projection__service__pb2.ListPromotionDecisionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def IndexAttribute(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/atlas.hotcache.v1.ProjectionService/IndexAttribute',
+            atlas_dot_hotcache_dot_v1_dot_projection__service__pb2.IndexAttributeRequest.SerializeToString,
+            atlas_dot_hotcache_dot_v1_dot_projection__service__pb2.IndexAttributeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DropAttributeIndex(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/atlas.hotcache.v1.ProjectionService/DropAttributeIndex',
+            atlas_dot_hotcache_dot_v1_dot_projection__service__pb2.DropAttributeIndexRequest.SerializeToString,
+            atlas_dot_hotcache_dot_v1_dot_projection__service__pb2.DropAttributeIndexResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetAttributeIndex(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/atlas.hotcache.v1.ProjectionService/GetAttributeIndex',
+            atlas_dot_hotcache_dot_v1_dot_projection__service__pb2.GetAttributeIndexRequest.SerializeToString,
+            atlas_dot_hotcache_dot_v1_dot_projection__service__pb2.GetAttributeIndexResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListAttributeIndexes(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/atlas.hotcache.v1.ProjectionService/ListAttributeIndexes',
+            atlas_dot_hotcache_dot_v1_dot_projection__service__pb2.ListAttributeIndexesRequest.SerializeToString,
+            atlas_dot_hotcache_dot_v1_dot_projection__service__pb2.ListAttributeIndexesResponse.FromString,
             options,
             channel_credentials,
             insecure,

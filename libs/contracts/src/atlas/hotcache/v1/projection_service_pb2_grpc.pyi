@@ -64,6 +64,18 @@ class ProjectionServiceStub:
     """How attributes are read and written, and what the automatic policy makes of it, also while it is off."""
     ListPromotionDecisions: _grpc.UnaryUnaryMultiCallable[_projection_service_pb2.ListPromotionDecisionsRequest, _projection_service_pb2.ListPromotionDecisionsResponse]
     """The audit log: what the policy and operators decided, the newest first; kept for 90 days."""
+    IndexAttribute: _grpc.UnaryUnaryMultiCallable[_projection_service_pb2.IndexAttributeRequest, _projection_service_pb2.IndexAttributeResponse]
+    """Indexes a cold attribute, online, so that FindEntities accepts it: for one that is filtered often and read seldom. Answers
+    at once; the work goes on whoever asked for it: follow it with GetAttributeIndex until it is READY. The same call
+    again answers how far it is, and begins anew what has FAILED.
+    """
+    DropAttributeIndex: _grpc.UnaryUnaryMultiCallable[_projection_service_pb2.DropAttributeIndexRequest, _projection_service_pb2.DropAttributeIndexResponse]
+    """Drops the index of an attribute, online, or stops its being built. Filters over the attribute are refused at once;
+    when the index is gone, so is what GetAttributeIndex answers.
+    """
+    GetAttributeIndex: _grpc.UnaryUnaryMultiCallable[_projection_service_pb2.GetAttributeIndexRequest, _projection_service_pb2.GetAttributeIndexResponse]
+    ListAttributeIndexes: _grpc.UnaryUnaryMultiCallable[_projection_service_pb2.ListAttributeIndexesRequest, _projection_service_pb2.ListAttributeIndexesResponse]
+    """All of the tenant, by attribute; there are only a few."""
 
 @_typing.type_check_only
 class ProjectionServiceAsyncStub(ProjectionServiceStub):
@@ -101,6 +113,18 @@ class ProjectionServiceAsyncStub(ProjectionServiceStub):
     """How attributes are read and written, and what the automatic policy makes of it, also while it is off."""
     ListPromotionDecisions: _aio.UnaryUnaryMultiCallable[_projection_service_pb2.ListPromotionDecisionsRequest, _projection_service_pb2.ListPromotionDecisionsResponse]  # type: ignore[assignment]
     """The audit log: what the policy and operators decided, the newest first; kept for 90 days."""
+    IndexAttribute: _aio.UnaryUnaryMultiCallable[_projection_service_pb2.IndexAttributeRequest, _projection_service_pb2.IndexAttributeResponse]  # type: ignore[assignment]
+    """Indexes a cold attribute, online, so that FindEntities accepts it: for one that is filtered often and read seldom. Answers
+    at once; the work goes on whoever asked for it: follow it with GetAttributeIndex until it is READY. The same call
+    again answers how far it is, and begins anew what has FAILED.
+    """
+    DropAttributeIndex: _aio.UnaryUnaryMultiCallable[_projection_service_pb2.DropAttributeIndexRequest, _projection_service_pb2.DropAttributeIndexResponse]  # type: ignore[assignment]
+    """Drops the index of an attribute, online, or stops its being built. Filters over the attribute are refused at once;
+    when the index is gone, so is what GetAttributeIndex answers.
+    """
+    GetAttributeIndex: _aio.UnaryUnaryMultiCallable[_projection_service_pb2.GetAttributeIndexRequest, _projection_service_pb2.GetAttributeIndexResponse]  # type: ignore[assignment]
+    ListAttributeIndexes: _aio.UnaryUnaryMultiCallable[_projection_service_pb2.ListAttributeIndexesRequest, _projection_service_pb2.ListAttributeIndexesResponse]  # type: ignore[assignment]
+    """All of the tenant, by attribute; there are only a few."""
 
 class ProjectionServiceServicer(metaclass=_abc_1.ABCMeta):
     """The projection's administration, for operators. Apart from HotCacheService, which services call: it can be
@@ -195,5 +219,41 @@ class ProjectionServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_projection_service_pb2.ListPromotionDecisionsResponse, _abc.Awaitable[_projection_service_pb2.ListPromotionDecisionsResponse]]:
         """The audit log: what the policy and operators decided, the newest first; kept for 90 days."""
+
+    @_abc_1.abstractmethod
+    def IndexAttribute(
+        self,
+        request: _projection_service_pb2.IndexAttributeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_projection_service_pb2.IndexAttributeResponse, _abc.Awaitable[_projection_service_pb2.IndexAttributeResponse]]:
+        """Indexes a cold attribute, online, so that FindEntities accepts it: for one that is filtered often and read seldom. Answers
+        at once; the work goes on whoever asked for it: follow it with GetAttributeIndex until it is READY. The same call
+        again answers how far it is, and begins anew what has FAILED.
+        """
+
+    @_abc_1.abstractmethod
+    def DropAttributeIndex(
+        self,
+        request: _projection_service_pb2.DropAttributeIndexRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_projection_service_pb2.DropAttributeIndexResponse, _abc.Awaitable[_projection_service_pb2.DropAttributeIndexResponse]]:
+        """Drops the index of an attribute, online, or stops its being built. Filters over the attribute are refused at once;
+        when the index is gone, so is what GetAttributeIndex answers.
+        """
+
+    @_abc_1.abstractmethod
+    def GetAttributeIndex(
+        self,
+        request: _projection_service_pb2.GetAttributeIndexRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_projection_service_pb2.GetAttributeIndexResponse, _abc.Awaitable[_projection_service_pb2.GetAttributeIndexResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def ListAttributeIndexes(
+        self,
+        request: _projection_service_pb2.ListAttributeIndexesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_projection_service_pb2.ListAttributeIndexesResponse, _abc.Awaitable[_projection_service_pb2.ListAttributeIndexesResponse]]:
+        """All of the tenant, by attribute; there are only a few."""
 
 def add_ProjectionServiceServicer_to_server(servicer: ProjectionServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -304,14 +304,16 @@ Global___GetEntitiesResponse: _TypeAlias = GetEntitiesResponse  # noqa: Y015
 
 @_typing.final
 class Filter(_message.Message):
-    """One condition on a hot attribute, or several put together.
+    """One condition on an attribute that is hot or indexed, or several put together.
 
     Every condition is true or false of every entity, and `not` turns one into the other. An entity without a value of
     an attribute matches neither equals, in, range nor exists of it, and so matches `not` of each. What is compared is
     the latest value.
 
     Through an index go equals and in, all_of with at least one such part, and any_of of nothing but such parts. Any
-    other filter reads the tenant's entities one after another until the page is full.
+    other filter reads the tenant's entities one after another until the page is full. Of indexed cold attributes range and
+    exists go through their indexes as well; but those know each value there ever was, so a filter over values that most
+    entities had some time, and few have now, may take longer than it is allowed to: DEADLINE_EXCEEDED.
     """
 
     DESCRIPTOR: _descriptor.Descriptor

@@ -89,8 +89,8 @@ class QueryServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def FindEntities(self, request, context):
-        """Entities whose hot attributes match a filter, ordered by entity id; also such as have no hot values, if the
-        filter matches them.
+        """Entities whose hot attributes, or indexed cold ones (IndexAttribute of ProjectionService), match a filter, ordered by
+        entity id; also such as have no values, if the filter matches them.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

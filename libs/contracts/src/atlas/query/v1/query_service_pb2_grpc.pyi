@@ -36,8 +36,8 @@ class QueryServiceStub:
     GetEntities: _grpc.UnaryUnaryMultiCallable[_query_service_pb2.GetEntitiesRequest, _query_service_pb2.GetEntitiesResponse]
     """Latest values of one or many entities."""
     FindEntities: _grpc.UnaryUnaryMultiCallable[_query_service_pb2.FindEntitiesRequest, _query_service_pb2.FindEntitiesResponse]
-    """Entities whose hot attributes match a filter, ordered by entity id; also such as have no hot values, if the
-    filter matches them.
+    """Entities whose hot attributes, or indexed cold ones (IndexAttribute of ProjectionService), match a filter, ordered by
+    entity id; also such as have no values, if the filter matches them.
     """
     GetHistory: _grpc.UnaryStreamMultiCallable[_query_service_pb2.GetHistoryRequest, _query_service_pb2.GetHistoryResponse]
     """The points of one entity in a range of event time, oldest first; or what buckets of them amount to."""
@@ -62,8 +62,8 @@ class QueryServiceAsyncStub(QueryServiceStub):
     GetEntities: _aio.UnaryUnaryMultiCallable[_query_service_pb2.GetEntitiesRequest, _query_service_pb2.GetEntitiesResponse]  # type: ignore[assignment]
     """Latest values of one or many entities."""
     FindEntities: _aio.UnaryUnaryMultiCallable[_query_service_pb2.FindEntitiesRequest, _query_service_pb2.FindEntitiesResponse]  # type: ignore[assignment]
-    """Entities whose hot attributes match a filter, ordered by entity id; also such as have no hot values, if the
-    filter matches them.
+    """Entities whose hot attributes, or indexed cold ones (IndexAttribute of ProjectionService), match a filter, ordered by
+    entity id; also such as have no values, if the filter matches them.
     """
     GetHistory: _aio.UnaryStreamMultiCallable[_query_service_pb2.GetHistoryRequest, _query_service_pb2.GetHistoryResponse]  # type: ignore[assignment]
     """The points of one entity in a range of event time, oldest first; or what buckets of them amount to."""
@@ -97,8 +97,8 @@ class QueryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _query_service_pb2.FindEntitiesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_query_service_pb2.FindEntitiesResponse, _abc.Awaitable[_query_service_pb2.FindEntitiesResponse]]:
-        """Entities whose hot attributes match a filter, ordered by entity id; also such as have no hot values, if the
-        filter matches them.
+        """Entities whose hot attributes, or indexed cold ones (IndexAttribute of ProjectionService), match a filter, ordered by
+        entity id; also such as have no values, if the filter matches them.
         """
 
     @_abc_1.abstractmethod

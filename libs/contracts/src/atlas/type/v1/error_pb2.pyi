@@ -76,7 +76,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_DEPENDENCY_UNAVAILABLE: _ErrorReason.ValueType  # 25
     """Something this service needs is away. Example: Postgres is restarting."""
     ERROR_REASON_ATTRIBUTE_NOT_HOT: _ErrorReason.ValueType  # 26
-    """A filter names an attribute that is not hot. Example: FindEntities on cold "serial"."""
+    """A filter names an attribute that is neither hot nor indexed. Example: FindEntities on cold "serial"."""
     ERROR_REASON_JSON_INVALID: _ErrorReason.ValueType  # 27
     """A JSON value that does not parse. Example: json_value "{"."""
     ERROR_REASON_DECIMAL_INVALID: _ErrorReason.ValueType  # 28
@@ -96,7 +96,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_ARROW_INVALID: _ErrorReason.ValueType  # 35
     """Bytes that are no Arrow IPC stream, or one with other columns. Example: a column "valeu"."""
     ERROR_REASON_JOB_UNKNOWN: _ErrorReason.ValueType  # 36
-    """No such job on the projection, or one that is forgotten. Example: GetProjectionJob of job 12 of another tenant."""
+    """No such job on the projection, or one that is forgotten; or no index. Example: GetProjectionJob of job 12 of another tenant."""
     ERROR_REASON_JOB_CONFLICT: _ErrorReason.ValueType  # 37
     """Another job is in the way, or too far on. Example: PromoteAttribute while the attribute is being demoted."""
 
@@ -159,7 +159,7 @@ ERROR_REASON_OVERLOADED: ErrorReason.ValueType  # 24
 ERROR_REASON_DEPENDENCY_UNAVAILABLE: ErrorReason.ValueType  # 25
 """Something this service needs is away. Example: Postgres is restarting."""
 ERROR_REASON_ATTRIBUTE_NOT_HOT: ErrorReason.ValueType  # 26
-"""A filter names an attribute that is not hot. Example: FindEntities on cold "serial"."""
+"""A filter names an attribute that is neither hot nor indexed. Example: FindEntities on cold "serial"."""
 ERROR_REASON_JSON_INVALID: ErrorReason.ValueType  # 27
 """A JSON value that does not parse. Example: json_value "{"."""
 ERROR_REASON_DECIMAL_INVALID: ErrorReason.ValueType  # 28
@@ -179,7 +179,7 @@ ERROR_REASON_PRODUCER_SUPERSEDED: ErrorReason.ValueType  # 34
 ERROR_REASON_ARROW_INVALID: ErrorReason.ValueType  # 35
 """Bytes that are no Arrow IPC stream, or one with other columns. Example: a column "valeu"."""
 ERROR_REASON_JOB_UNKNOWN: ErrorReason.ValueType  # 36
-"""No such job on the projection, or one that is forgotten. Example: GetProjectionJob of job 12 of another tenant."""
+"""No such job on the projection, or one that is forgotten; or no index. Example: GetProjectionJob of job 12 of another tenant."""
 ERROR_REASON_JOB_CONFLICT: ErrorReason.ValueType  # 37
 """Another job is in the way, or too far on. Example: PromoteAttribute while the attribute is being demoted."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

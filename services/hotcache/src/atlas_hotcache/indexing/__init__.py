@@ -1,0 +1,1 @@
+"""Indexes of cold attributes: asked for, built, dropped."""
