@@ -16,6 +16,7 @@ from .hotcache_rig import (
     GLOBEX,
     PRESSURE,
     T0,
+    TENANT_IDS,
     ClusterServers,
     Rig,
     invalidation,
@@ -232,6 +233,30 @@ async def test_a_token_is_honoured(rig: Rig) -> None:
     await rig.invalidate(lane, flushed)
     response = await rig.get(ACME, token=rig.token(ACME, lane))
     assert (response.hit_count, pressure(response), response.bypass_reason) == (1, 2.0, "")
+
+
+async def test_an_answers_token_is_of_all_that_it_may_show(rig: Rig) -> None:
+    """A fill sees a flush before it is announced; who was shown it must not go back behind it."""
+    lane = rig.lane()
+    announced = await rig.write_through(lane, 1.0, [1, 2])
+    await rig.get(ACME, [1])
+    unannounced = rig.write(lane, 2.0, [2])
+    assert pressure(await rig.get(ACME, [2])) == 2.0
+    for _ in range(2):  # Partly from the primary, then all from the cache.
+        answer = await rig.get(ACME, [1, 2], staleness=60)
+        shown = rig.signer.open(answer.token, TENANT_IDS[ACME])
+        held = rig.signer.open(answer.held_token, TENANT_IDS[ACME])
+        assert [position.sequence for position in shown] == [unannounced.sequence]
+        assert [position.sequence for position in held] == [announced.sequence]
+        assert [pressure(answer, at) for at in (0, 1)] == [1.0, 2.0]
+    # Another tenant's read, of the primary alone: it holds what it shows.
+    answer = await rig.get(GLOBEX, [2])
+    shown = rig.signer.open(answer.token, TENANT_IDS[GLOBEX])
+    assert shown == rig.signer.open(answer.held_token, TENANT_IDS[GLOBEX])
+    assert [position.sequence for position in shown] == [unannounced.sequence]
+    # By the token the cache knows itself to be behind, until it is told.
+    answer = await rig.get(ACME, [1], token=rig.token(ACME, lane))
+    assert (answer.miss_count, pressure(answer)) == (1, 1.0)
 
 
 async def test_a_token_that_cannot_be_met_fails_and_says_why(rig: Rig) -> None:

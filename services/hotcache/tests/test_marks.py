@@ -11,7 +11,9 @@ from atlas_hotcache.marks import (
     CacheState,
     Claims,
     Move,
+    common,
     follows,
+    furthest,
     is_between,
     lost,
     moves_over,
@@ -184,3 +186,19 @@ def test_what_lies_between() -> None:
     assert between == [at(3), at(4)]
     assert is_between(at(1, lane=1), moves)
     assert not is_between(at(2, lane=1), moves)
+
+
+def test_an_answer_of_parts_shows_the_furthest_and_holds_what_is_common() -> None:
+    marks = {1: Position(1, 10, 5), 2: Position(2, 10, 7), 3: Position(3, 10, 9)}
+    seen = {1: Position(1, 10, 6)}
+    read = {1: Position(1, 10, 4), 2: Position(2, 20, 8), 4: Position(4, 10, 1)}
+    assert set(furthest([marks, seen, read])) == {
+        Position(1, 10, 6),
+        Position(2, 20, 8),
+        Position(3, 10, 9),
+        Position(4, 10, 1),
+    }
+    # Lane 2 is known by two epochs, lanes 3 and 4 by one part only.
+    assert common([marks, read]) == (Position(1, 10, 4),)
+    assert set(common([marks])) == set(marks.values())
+    assert furthest([]) == common([]) == ()

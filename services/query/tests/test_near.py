@@ -39,8 +39,14 @@ def near(clock: Clock) -> NearCache[str]:
     return NearCache(0.5, len, clock)
 
 
-def answered(lag: float = 0.2, *positions: Position, as_of: datetime | None = NOON) -> Proof:
-    return Proof(Source.CACHE, "hotcache", Level.EVENTUAL, lag, as_of, positions, "")
+def answered(
+    lag: float = 0.2,
+    *held: Position,
+    as_of: datetime | None = NOON,
+    newest: tuple[Position, ...] = (),
+) -> Proof:
+    newest = newest or held
+    return Proof(Source.CACHE, "hotcache", Level.EVENTUAL, lag, as_of, newest, "", held=held)
 
 
 def wanted(requirement: Requirement) -> Consistency:
@@ -77,21 +83,43 @@ def test_it_is_forgotten_after_its_time(near: NearCache[str], clock: Clock) -> N
     assert near.get(ACME, ["pump"], (), wanted(Eventual(60))) is None
 
 
-def test_a_token_is_honoured_only_by_what_was_read_with_its_positions(
-    near: NearCache[str],
-) -> None:
+def test_a_token_is_honoured_only_by_what_holds_its_positions(near: NearCache[str]) -> None:
     near.put(ACME, (), 100.0, answered(0.0, FIRST), {"pump": "4 bar"})
     for asked, is_found in (((FIRST,), True), ((FIRST, SECOND), False), ((), True)):
         for requirement in (Eventual(3.0, asked, b"t"), AtLeastAsFresh(asked, b"t")):
             found = near.get(ACME, ["pump"], (), wanted(requirement))
             assert (found is not None) is is_found
-            assert found is None or found[1].positions == asked
+            assert found is None or found[1].positions == (FIRST,)
 
 
-def test_a_later_sequence_of_the_lane_is_another_position(near: NearCache[str]) -> None:
+@pytest.mark.parametrize(
+    ("position", "is_held"),
+    [
+        (Position(FIRST.lane, FIRST.epoch, FIRST.sequence - 1), True),
+        (Position(FIRST.lane, FIRST.epoch, FIRST.sequence + 1), False),
+        # Of another epoch nothing is known: the lane may have fallen back in between.
+        (Position(FIRST.lane, FIRST.epoch - 1, FIRST.sequence - 1), False),
+        (Position(FIRST.lane, FIRST.epoch + 1, FIRST.sequence - 1), False),
+    ],
+)
+def test_what_is_held_holds_all_before_it_in_its_epoch(
+    near: NearCache[str], position: Position, is_held: bool
+) -> None:
     near.put(ACME, (), 100.0, answered(0.0, FIRST), {"pump": "4 bar"})
-    later = Position(FIRST.lane, FIRST.epoch, FIRST.sequence + 1)
-    assert near.get(ACME, ["pump"], (), wanted(Eventual(3.0, (later,), b"t"))) is None
+    found = near.get(ACME, ["pump"], (), wanted(Eventual(3.0, (position,), b"t")))
+    assert (found is not None) is is_held
+
+
+def test_the_token_is_of_the_newest_that_may_be_shown_not_of_what_is_held(
+    near: NearCache[str],
+) -> None:
+    """Whoever saw the newest must not be shown, by the token, what is older."""
+    near.put(ACME, (), 100.0, answered(0.0, FIRST, newest=(FIRST, SECOND)), {"pump": "4 bar"})
+    near.put(ACME, (), 100.0, answered(0.0, FIRST), {"fan": "on"})
+    found = near.get(ACME, ["pump", "fan"], (), EVENTUAL)
+    assert found is not None
+    assert found[1].positions == (FIRST, SECOND)
+    assert near.get(ACME, ["pump"], (), wanted(Eventual(3.0, (SECOND,), b"t"))) is None
 
 
 def test_each_tenant_each_attribute_and_each_entity_has_its_own(near: NearCache[str]) -> None:

@@ -58,6 +58,28 @@ class CacheState:
     seen: Marks
 
 
+def furthest(parts: Iterable[Marks]) -> tuple[Position, ...]:
+    """Of each lane the furthest position: nothing in any of the parts is of a later flush."""
+    found: dict[int, Position] = {}
+    for marks in parts:
+        for lane, position in marks.items():
+            found[lane] = max(position, found.get(lane, position))
+    return tuple(found.values())
+
+
+def common(parts: Iterable[Marks]) -> tuple[Position, ...]:
+    """Of each lane the position that all parts hold; none of a lane that they know by two epochs.
+
+    Sequences of two epochs do not tell which holds the other's.
+    """
+    first, *others = [*parts] or [{}]
+    return tuple(
+        min([position, *(other[lane] for other in others)])
+        for lane, position in first.items()
+        if all(lane in other and other[lane].epoch == position.epoch for other in others)
+    )
+
+
 class Claims:
     """The claims of lanes: tells whether a later epoch kept a position of an earlier one."""
 

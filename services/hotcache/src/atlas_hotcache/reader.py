@@ -9,7 +9,7 @@ from atlas_common.tenant import Tenant
 from atlas_common.token import Position
 from atlas_hotcache.flights import Flights
 from atlas_hotcache.lag import NO_PROOF, PollHistory, Proof
-from atlas_hotcache.marks import CacheState, first_unreached
+from atlas_hotcache.marks import CacheState, Marks, common, first_unreached, furthest
 from atlas_hotcache.metrics import Counts
 from atlas_hotcache.ports import (
     CacheUnavailableError,
@@ -50,6 +50,10 @@ class Answer:
     miss_count: int
     bypass_reason: str
     """Why the cache was not used; empty when it was."""
+    newest: tuple[Position, ...]
+    """Nothing in it is of a later flush."""
+    held: tuple[Position, ...]
+    """It holds every flush at or before these."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +63,7 @@ class _Fetched:
     entity: Entity
     began: float
     as_of_us: int
+    positions: Marks
 
 
 class Reader:
@@ -107,8 +112,12 @@ class Reader:
         missing = tuple(entity_id for entity_id in ids if entity_id not in found)
         if bypass_reason:
             self._counts.bypassed()
-        if found:
+        newest: list[Marks] = []
+        held: list[Marks] = []
+        if found and lookup.state is not None:
             self._sampler.offer(tenant, lookup, found)
+            newest += [lookup.state.marks, lookup.state.seen]
+            held += [lookup.state.marks]
         else:
             proof = Proof(0.0, 2**63 - 1)
         if missing:
@@ -118,6 +127,8 @@ class Reader:
             fetched = await self._fetch(tenant, missing, joinable, lookup, evicted_count)
             found.update({entity_id: one.entity for entity_id, one in fetched.items()})
             proof = _weaker(proof, fetched, asked)
+            newest += [one.positions for one in fetched.values()]
+            held += [one.positions for one in fetched.values()]
         self._counts.answered(hit_count, len(missing))
         return Answer(
             entities=tuple(found[entity_id] for entity_id in entity_ids),
@@ -125,6 +136,8 @@ class Reader:
             hit_count=hit_count,
             miss_count=len(missing),
             bypass_reason=bypass_reason,
+            newest=furthest(newest),
+            held=common(held),
         )
 
     async def _look(self, shard: Shard, tenant: Tenant, ids: Sequence[int]) -> tuple[Lookup, str]:
@@ -146,7 +159,9 @@ class Reader:
             reading = await self._read(tenant, [key[1] for key in keys], demand.positions)
             await self._fill(tenant, lookup, evicted_count, reading)
             return {
-                (tenant.id, entity.entity_id): _Fetched(entity, began, reading.as_of_us)
+                (tenant.id, entity.entity_id): _Fetched(
+                    entity, began, reading.as_of_us, reading.positions
+                )
                 for entity in reading.entities
             }
 

@@ -10,7 +10,7 @@ from atlas.hotcache.v1 import hotcache_service_pb2_grpc
 from atlas_common import errors
 from atlas_common.catalog import Catalog
 from atlas_common.tenant import Tenant, current_tenant
-from atlas_common.token import TokenSigner
+from atlas_common.token import Position, TokenSigner
 from atlas_hotcache import convert
 from atlas_hotcache.invalidator import Invalidator
 from atlas_hotcache.lag import NO_PROOF
@@ -76,6 +76,8 @@ class HotCacheServicer(hotcache_service_pb2_grpc.HotCacheServiceServicer):
             )
         )
         response = convert.entities_response(answer, shown)
+        response.token = self._sealed(tenant, answer.newest)
+        response.held_token = self._sealed(tenant, answer.held)
         if not query.attributes:
             await self._leave_out_unknown(tenant, response, shown)
         return response
@@ -104,6 +106,9 @@ class HotCacheServicer(hotcache_service_pb2_grpc.HotCacheServiceServicer):
         watcher = self._watcher
         proof = watcher.proof() if watcher.is_connected else NO_PROOF
         return convert.status_response(self._counts, is_connected=watcher.is_connected, proof=proof)
+
+    def _sealed(self, tenant: Tenant, positions: tuple[Position, ...]) -> bytes:
+        return self._signer.seal(tenant.id, positions) if positions else b""
 
     async def _attributes(self, tenant: Tenant, names: tuple[str, ...]) -> convert.Shown:
         """Which attributes to answer: those named, or all but those that are not hot.

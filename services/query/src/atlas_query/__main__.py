@@ -162,7 +162,12 @@ async def _hotcache(stack: AsyncExitStack, config: Config) -> HotCache | None:
     service = hotcache_service_pb2.DESCRIPTOR.services_by_name["HotCacheService"]
     channel = await stack.enter_async_context(open_channel(config.hotcache, services=[service]))
     router = config.router
-    return HotCache(HotCacheServiceStub(channel), _breaker(router), router.hotcache_timeout_seconds)
+    return HotCache(
+        HotCacheServiceStub(channel),
+        _breaker(router),
+        TokenSigner.from_config(config.token),
+        router.hotcache_timeout_seconds,
+    )
 
 
 async def _warehouse(stack: AsyncExitStack, config: Config) -> Warehouse | None:

@@ -3,14 +3,17 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import grpc
 import grpc.aio
 
 from atlas.hotcache.v1 import hotcache_service_pb2 as hot_pb
+from atlas.type.freshness import Position
 from atlas.type.v1 import consistency_pb2
 from atlas_common.breaker import Breaker
+from atlas_common.tenant import Tenant
+from atlas_common.token import TokenSigner
 from atlas_query import convert
 from atlas_query.consistency import Consistency, Source, Strong, staleness_bound
 from atlas_query.proof import Proof, budget_warnings
@@ -43,18 +46,27 @@ class HotCache:
     """Asks hotcache, for a short time only: Postgres has the same, if more slowly."""
 
     def __init__(
-        self, stub: "HotCacheServiceAsyncStub", breaker: Breaker, timeout_seconds: float
+        self,
+        stub: "HotCacheServiceAsyncStub",
+        breaker: Breaker,
+        signer: TokenSigner,
+        timeout_seconds: float,
     ) -> None:
         self.breaker = breaker
         self._stub = stub
+        self._signer = signer
         self._timeout_seconds = timeout_seconds
 
     async def get_entities(
-        self, entity_ids: Sequence[int], names: Sequence[str], consistency: Consistency
+        self,
+        tenant: Tenant,
+        entity_ids: Sequence[int],
+        names: Sequence[str],
+        consistency: Consistency,
     ) -> HotAnswer | str:
         """The answer, or for people why there is none; never raises for the cache's sake.
 
-        `names` empty: all hot attributes.
+        `tenant`: that of the running call. `names` empty: all hot attributes.
         """
         assert not isinstance(consistency.requirement, Strong)
         permit = self.breaker.allow()
@@ -77,7 +89,9 @@ class HotCache:
             self.breaker.success(permit)
         finally:
             self.breaker.cancelled(permit)  # Of no effect where an outcome was reported.
-        return _answer(response, consistency, bound)
+        newest = self._signer.open(response.token, tenant.id)
+        held = self._signer.open(response.held_token, tenant.id)
+        return _answer(response, consistency, bound, _Extent(newest, held))
 
     async def shortfall(self, consistency: Consistency, timeout_seconds: float) -> str | None:
         """Why cached values are not fresh enough now, for people; "" if they are. None: no answer.
@@ -106,8 +120,18 @@ class HotCache:
         return convert.seconds(response.lag, "lag")
 
 
+class _Extent(NamedTuple):
+    """What is in an answer; see GetEntitiesResponse. Empty: a release before tells neither."""
+
+    newest: tuple[Position, ...]
+    held: tuple[Position, ...]
+
+
 def _answer(
-    response: hot_pb.GetEntitiesResponse, consistency: Consistency, bound: float | None
+    response: hot_pb.GetEntitiesResponse,
+    consistency: Consistency,
+    bound: float | None,
+    extent: _Extent,
 ) -> HotAnswer | str:
     cached = sum(e.source == consistency_pb2.SOURCE_CACHE for e in response.entities)
     # The weakest part speaks for all: one cached entity, and the answer is the cache's.
@@ -129,8 +153,9 @@ def _answer(
             consistency.level,
             lag,
             as_of,
-            consistency.positions,
+            extent.newest or consistency.positions,
             reason,
             budget_warnings(source, lag),
+            (*consistency.positions, *extent.held),
         ),
     )

@@ -2,8 +2,8 @@
 
 What an answer holds does not change. One that was asked for at t, and said to be L behind, holds at
 any later moment everything that was committed more than L + (moment - t) before. So whoever accepts
-that much staleness may have it again, and is told so much lag. Of positions it holds those that it
-was asked for; no others are known.
+that much staleness may have it again, and is told so much lag; and whoever asks for positions that
+it holds. Its token is of what it may show, which can be more than that.
 
 An asset that all dashboards look at is then asked for a few times a second, however many look.
 """
@@ -18,6 +18,7 @@ from atlas.type.freshness import Position
 from atlas_common.cache import TtlCache
 from atlas_query.consistency import Consistency, Source, Strong, staleness_bound
 from atlas_query.proof import Proof, budget_warnings
+from atlas_query.standings import by_lane, merged
 
 T = TypeVar("T")
 
@@ -32,7 +33,17 @@ class _Kept(Generic[T]):
     asked_at: float
     lag_seconds: float  # Of then.
     as_of: datetime | None
-    positions: frozenset[Position]
+    newest: tuple[Position, ...]
+    held: Mapping[int, Position]
+
+    def holds(self, wanted: Sequence[Position]) -> bool:
+        """Whether it holds these for certain: of another epoch of a lane nothing is known."""
+        return all(
+            (held := self.held.get(position.lane)) is not None
+            and held.epoch == position.epoch
+            and held.sequence >= position.sequence
+            for position in wanted
+        )
 
 
 class NearCache(Generic[T]):
@@ -65,11 +76,11 @@ class NearCache(Generic[T]):
         """
         if self._kept is None or isinstance(consistency.requirement, Strong):
             return None
-        wanted = frozenset(consistency.positions)
+        wanted = consistency.positions
         found: list[_Kept[T]] = []
         for key in keys:
             kept = self._kept.get((tenant_id, key, names))
-            if kept is None or not wanted <= kept.positions:
+            if kept is None or not kept.holds(wanted):
                 return None
             found.append(kept)
         now = self._clock()
@@ -96,9 +107,9 @@ class NearCache(Generic[T]):
         """Keep what hotcache answered. `asked_at`: by the clock, of before it was asked."""
         if self._kept is None or asked_at <= self._forgot_at:
             return
-        positions = frozenset(proof.positions)
+        held = by_lane(proof.held)
         for key, value in values.items():
-            kept = _Kept(value, asked_at, proof.lag_seconds, proof.as_of, positions)
+            kept = _Kept(value, asked_at, proof.lag_seconds, proof.as_of, proof.positions, held)
             self._kept.put((tenant_id, key, names), kept)
 
 
@@ -111,7 +122,7 @@ def _proof(consistency: Consistency, lag: float, found: Sequence[_Kept[T]], now:
         consistency.level,
         lag,
         min(as_ofs) if len(as_ofs) == len(found) else None,
-        consistency.positions,
+        found[0].newest if len(found) == 1 else merged(kept.newest for kept in found),
         f"hotcache answered the same {age:.2f} s ago",
         budget_warnings(Source.CACHE, lag),
     )

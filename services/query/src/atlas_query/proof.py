@@ -22,9 +22,11 @@ class Proof:
     lag_seconds: float
     as_of: datetime | None
     positions: tuple[Position, ...]
-    """What the answer is known to hold."""
+    """Nothing in the answer is of a later flush: who reads with these sees nothing older."""
     route_reason: str
     warnings: tuple[str, ...] = ()
+    held: tuple[Position, ...] = ()
+    """Of an answer of the cache: what it holds at least. A server's view holds its positions."""
 
     def because(self, why: str) -> "Proof":
         """The same with a reason in front of the reason; unchanged if there is none."""

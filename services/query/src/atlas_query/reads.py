@@ -229,7 +229,7 @@ class Reads:
         why_not_cached = ""
         consistency = options.consistency
         if self._hot and asks_cache(consistency, is_hot_only=mask.is_hot_only):
-            hot = await self._hot.get_entities(entity_ids, mask.names, consistency)
+            hot = await self._hot.get_entities(tenant, entity_ids, mask.names, consistency)
             if not isinstance(hot, str):
                 metrics.served(hot.proof)
                 return Answer(hot.readings, hot.proof)

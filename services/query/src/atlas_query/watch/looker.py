@@ -14,7 +14,7 @@ later, not the database busier.
 
 import asyncio
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
@@ -29,7 +29,7 @@ from atlas_query.config import WatchConfig
 from atlas_query.consistency import Consistency, Eventual
 from atlas_query.endpoint import Serving
 from atlas_query.router import Answer, QueryRouter
-from atlas_query.standings import Standings, by_lane
+from atlas_query.standings import Standings, merged
 from atlas_query.watch import metrics, store
 from atlas_query.watch.board import Board
 from atlas_query.watch.change import NOTHING, Change, Pair, Rank, news
@@ -112,7 +112,7 @@ class Looker:
         tenant_ids = self._board.tenant_ids(joining)
         if not tenant_ids:
             return
-        wanted = _merged([self._positions, *(watcher.positions for watcher in joining)])
+        wanted = merged([self._positions, *(watcher.positions for watcher in joining)])
         consistency = Consistency(Eventual(self._config.staleness_seconds, wanted))
         floor = self._standings.floor_of_view(self._positions)
 
@@ -208,11 +208,3 @@ def position_lost() -> ServiceError:
         " with a snapshot",
         field="resume_token",
     )
-
-
-def _merged(positions: Iterable[Sequence[Position]]) -> tuple[Position, ...]:
-    greatest: dict[int, Position] = {}
-    for each in positions:
-        for lane, position in by_lane(each).items():
-            greatest[lane] = max(position, greatest.get(lane, position))
-    return tuple(greatest[lane] for lane in sorted(greatest))

@@ -125,10 +125,20 @@ class GetEntitiesResponse(_message.Message):
     HIT_COUNT_FIELD_NUMBER: _builtins.int
     MISS_COUNT_FIELD_NUMBER: _builtins.int
     BYPASS_REASON_FIELD_NUMBER: _builtins.int
+    TOKEN_FIELD_NUMBER: _builtins.int
+    HELD_TOKEN_FIELD_NUMBER: _builtins.int
     hit_count: _builtins.int
     miss_count: _builtins.int
     bypass_reason: _builtins.str
     """Why the cache was not used, for example "cache is 4.1 s behind"; empty when it was."""
+    token: _builtins.bytes
+    """Nothing in the answer is of a later flush than the positions in this freshness token: who reads with it
+    sees nothing older.
+    """
+    held_token: _builtins.bytes
+    """And what the answer holds at least: every flush at or before these positions. An entry may be newer than
+    what is proven of all.
+    """
     @_builtins.property
     def entities(self) -> _containers.RepeatedCompositeFieldContainer[Global___HotEntity]:
         """In the order asked. An entity without hot values has none here either."""
@@ -148,10 +158,12 @@ class GetEntitiesResponse(_message.Message):
         hit_count: _builtins.int = ...,
         miss_count: _builtins.int = ...,
         bypass_reason: _builtins.str = ...,
+        token: _builtins.bytes = ...,
+        held_token: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["as_of", b"as_of", "lag", b"lag"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["as_of", b"as_of", "bypass_reason", b"bypass_reason", "entities", b"entities", "hit_count", b"hit_count", "lag", b"lag", "miss_count", b"miss_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["as_of", b"as_of", "bypass_reason", b"bypass_reason", "entities", b"entities", "held_token", b"held_token", "hit_count", b"hit_count", "lag", b"lag", "miss_count", b"miss_count", "token", b"token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
