@@ -43,8 +43,9 @@ class TokenSigner:
                 raise ValueError(f"key {key_id}: ids are 1..255, keys >= {KEY_BYTES_MIN} bytes")
         self._keys = dict(keys)
         self._active = active
-        # All calls of a flush that are of one tenant get the same.
+        # All calls of a flush that are of one tenant get the same, as do all that get one answer.
         self._segment = lru_cache(_SEGMENTS_MAX)(self._sealed)
+        self._token = lru_cache(_SEGMENTS_MAX)(self._put_together)
 
     @classmethod
     def from_config(cls, config: TokenConfig) -> "TokenSigner":
@@ -53,8 +54,7 @@ class TokenSigner:
 
     def seal(self, tenant_id: int, positions: Iterable[Position]) -> bytes:
         """The token that asks for these positions; of two in one lane, for the greater."""
-        segments = merge_segments(self._segment(tenant_id, position) for position in positions)
-        return FreshnessToken(tenant_id, segments).encode()
+        return self._token(tenant_id, tuple(positions))
 
     def open(self, token: bytes, tenant_id: int) -> tuple[Position, ...]:
         """The positions the token asks for, sorted by lane; b"" asks for none.
@@ -98,6 +98,10 @@ class TokenSigner:
         if not hmac.compare_digest(mac, self._page_mac(key_id, tenant_id, query, cursor)):
             raise _page_refused()
         return cursor
+
+    def _put_together(self, tenant_id: int, positions: tuple[Position, ...]) -> bytes:
+        segments = merge_segments(self._segment(tenant_id, position) for position in positions)
+        return FreshnessToken(tenant_id, segments).encode()
 
     def _sealed(self, tenant_id: int, position: Position) -> Segment:
         return Segment(position, self._active, self._mac(tenant_id, self._active, position))
