@@ -266,7 +266,7 @@ async def test_the_clock_of_the_primary_measures_a_copys_lag(ingest: Database) -
     async with tenant_snapshot(ingest, ACME) as old:
         pass
     await poller.poll()
-    assert clock.lag_seconds(old.beat, loop.time()) == 0.0
+    assert 0.0 <= clock.lag_seconds(old.beat, loop.time()) < 2.0
     await heart.beat()
     await poller.poll()
     assert clock.newest_beat is not None
