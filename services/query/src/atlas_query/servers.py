@@ -193,10 +193,16 @@ class LiveDatabases(Sequence[Database]):
         self._is_current = is_current
 
     def __iter__(self) -> Iterator[Database]:
-        return iter(self._now())
+        """As of now, one after another: each call asks for the first, and hardly any for more."""
+        primary = self._servers.find(PRIMARY)
+        if primary is not None:
+            yield primary.database
+        for name, replica in self._servers.replicas.items():  # One that is replaced, not changed.
+            if self._is_current(name):
+                yield replica.database
 
     def __len__(self) -> int:
-        return len(self._now())
+        return sum(1 for _ in self)
 
     @overload
     def __getitem__(self, index: int) -> Database: ...
@@ -206,12 +212,4 @@ class LiveDatabases(Sequence[Database]):
 
     def __getitem__(self, index: int | slice) -> Database | Sequence[Database]:
         """As of a list."""
-        return self._now()[index]
-
-    def _now(self) -> list[Database]:
-        primary = self._servers.find(PRIMARY)
-        replicas = self._servers.replicas.items()
-        return [
-            *([] if primary is None else [primary.database]),
-            *(replica.database for name, replica in replicas if self._is_current(name)),
-        ]
+        return [*iter(self)][index]

@@ -34,7 +34,7 @@ class FirstAnswer:
         failure: ServiceError | psycopg.OperationalError = errors.unavailable(
             "DEPENDENCY_UNAVAILABLE", "no database can be read now", retry_after=0.5
         )
-        for database in tuple(self._databases):
+        for database in self._databases:
             try:
                 return await self._resolver(database).resolve(key)
             except psycopg.OperationalError as error:
