@@ -127,8 +127,10 @@ class Reader:
             fetched = await self._fetch(tenant, missing, joinable, lookup, evicted_count)
             found.update({entity_id: one.entity for entity_id, one in fetched.items()})
             proof = _weaker(proof, fetched, asked)
-            newest += [one.positions for one in fetched.values()]
-            held += [one.positions for one in fetched.values()]
+            # Of each reading once: its entities share them.
+            readings = {id(one.positions): one.positions for one in fetched.values()}
+            newest += readings.values()
+            held += readings.values()
         self._counts.answered(hit_count, len(missing))
         return Answer(
             entities=tuple(found[entity_id] for entity_id in entity_ids),
