@@ -1,10 +1,12 @@
 """What marks prove, against a lane's history written out in full."""
 
 from dataclasses import dataclass
+from itertools import chain
 
 from hypothesis import given
 from hypothesis import strategies as st
 
+from atlas.type.freshness import furthest
 from atlas_common.token import Position
 from atlas_hotcache.marks import (
     NO_CLAIMS,
@@ -13,7 +15,6 @@ from atlas_hotcache.marks import (
     Move,
     common,
     follows,
-    furthest,
     is_between,
     lost,
     moves_over,
@@ -192,7 +193,7 @@ def test_an_answer_of_parts_shows_the_furthest_and_holds_what_is_common() -> Non
     marks = {1: Position(1, 10, 5), 2: Position(2, 10, 7), 3: Position(3, 10, 9)}
     seen = {1: Position(1, 10, 6)}
     read = {1: Position(1, 10, 4), 2: Position(2, 20, 8), 4: Position(4, 10, 1)}
-    assert set(furthest([marks, seen, read])) == {
+    assert set(furthest(chain(*(part.values() for part in (marks, seen, read))))) == {
         Position(1, 10, 6),
         Position(2, 20, 8),
         Position(3, 10, 9),

@@ -58,15 +58,6 @@ class CacheState:
     seen: Marks
 
 
-def furthest(parts: Iterable[Marks]) -> tuple[Position, ...]:
-    """Of each lane the furthest position: nothing in any of the parts is of a later flush."""
-    found: dict[int, Position] = {}
-    for marks in parts:
-        for lane, position in marks.items():
-            found[lane] = max(position, found.get(lane, position))
-    return tuple(found.values())
-
-
 def common(parts: Iterable[Marks]) -> tuple[Position, ...]:
     """Of each lane the position that all parts hold; none of a lane that they know by two epochs.
 

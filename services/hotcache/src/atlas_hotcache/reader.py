@@ -3,13 +3,15 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 
+from atlas.type.freshness import furthest
 from atlas_common import errors
 from atlas_common.tenant import Tenant
 from atlas_common.token import Position
 from atlas_hotcache.flights import Flights
 from atlas_hotcache.lag import NO_PROOF, PollHistory, Proof
-from atlas_hotcache.marks import CacheState, Marks, common, first_unreached, furthest
+from atlas_hotcache.marks import CacheState, Marks, common, first_unreached
 from atlas_hotcache.metrics import Counts
 from atlas_hotcache.ports import (
     CacheUnavailableError,
@@ -138,7 +140,7 @@ class Reader:
             hit_count=hit_count,
             miss_count=len(missing),
             bypass_reason=bypass_reason,
-            newest=furthest(newest),
+            newest=furthest(chain(*(marks.values() for marks in newest))),
             held=common(held),
         )
 

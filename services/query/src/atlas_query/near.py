@@ -12,13 +12,14 @@ import math
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import chain
 from typing import Generic, TypeVar
 
-from atlas.type.freshness import Position
+from atlas.type.freshness import Position, furthest
 from atlas_common.cache import TtlCache
 from atlas_query.consistency import Consistency, Source, Strong, staleness_bound
 from atlas_query.proof import Proof, budget_warnings
-from atlas_query.standings import by_lane, merged
+from atlas_query.standings import by_lane
 
 T = TypeVar("T")
 
@@ -122,7 +123,7 @@ def _proof(consistency: Consistency, lag: float, found: Sequence[_Kept[T]], now:
         consistency.level,
         lag,
         min(as_ofs) if len(as_ofs) == len(found) else None,
-        found[0].newest if len(found) == 1 else merged(kept.newest for kept in found),
+        found[0].newest if len(found) == 1 else furthest(chain(*(kept.newest for kept in found))),
         f"hotcache answered the same {age:.2f} s ago",
         budget_warnings(Source.CACHE, lag),
     )

@@ -153,15 +153,6 @@ def by_lane(positions: Iterable[Position]) -> dict[int, Position]:
     return {position.lane: position for position in positions}
 
 
-def merged(positions: Iterable[Iterable[Position]]) -> tuple[Position, ...]:
-    """Of each lane the furthest."""
-    furthest: dict[int, Position] = {}
-    for each in positions:
-        for position in each:
-            furthest[position.lane] = max(position, furthest.get(position.lane, position))
-    return tuple(furthest[lane] for lane in sorted(furthest))
-
-
 def holds(positions: Iterable[Position], wanted: Iterable[Position]) -> bool:
     """Whether lanes that stand here may hold all of these positions.
 

@@ -119,6 +119,14 @@ def merge_segments(segments: Iterable[Segment]) -> tuple[Segment, ...]:
     return tuple(newest[lane] for lane in sorted(newest))
 
 
+def furthest(positions: Iterable[Position]) -> tuple[Position, ...]:
+    """Per lane the greatest position, sorted by lane."""
+    found: dict[int, Position] = {}
+    for position in positions:
+        found[position.lane] = max(position, found.get(position.lane, position))
+    return tuple(found[lane] for lane in sorted(found))
+
+
 def merge(*tokens: bytes) -> bytes:
     """The token that asks for all that these ask for; commutative, associative, idempotent.
 

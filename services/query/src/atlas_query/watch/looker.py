@@ -17,10 +17,11 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from itertools import chain
 
 import psycopg
 
-from atlas.type.freshness import Position
+from atlas.type.freshness import Position, furthest
 from atlas_common import errors
 from atlas_common.db import PositionLostError, ReadConnection, use_tenant
 from atlas_common.errors import ServiceError
@@ -29,7 +30,7 @@ from atlas_query.config import WatchConfig
 from atlas_query.consistency import Consistency, Eventual
 from atlas_query.endpoint import Serving
 from atlas_query.router import Answer, QueryRouter
-from atlas_query.standings import Standings, merged
+from atlas_query.standings import Standings
 from atlas_query.watch import metrics, store
 from atlas_query.watch.board import Board
 from atlas_query.watch.change import NOTHING, Change, Pair, Rank, news
@@ -112,7 +113,7 @@ class Looker:
         tenant_ids = self._board.tenant_ids(joining)
         if not tenant_ids:
             return
-        wanted = merged([self._positions, *(watcher.positions for watcher in joining)])
+        wanted = furthest(chain(self._positions, *(watcher.positions for watcher in joining)))
         consistency = Consistency(Eventual(self._config.staleness_seconds, wanted))
         floor = self._standings.floor_of_view(self._positions)
 
