@@ -7,6 +7,7 @@ import math
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC
+from typing import TypeVar
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -92,6 +93,7 @@ _AGGREGATIONS = {
     Function.MIN: warehouse_pb.AGGREGATION_MIN,
     Function.MAX: warehouse_pb.AGGREGATION_MAX,
 }
+ItemT = TypeVar("ItemT", pb.Reading, pb.Bucket)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _BUCKET_US_MAX = 100 * 366 * 86_400 * 1_000_000
 
@@ -289,10 +291,15 @@ def reading(item: Reading) -> pb.Reading:
 
 
 def reading_chunks(items: Sequence[Reading]) -> Iterator[list[pb.Reading]]:
-    """The readings in lists that fit into one message each: by number and by size."""
-    chunk: list[pb.Reading] = []
+    """The readings in lists that fit into one message each."""
+    return chunks(map(reading, items))
+
+
+def chunks(messages: Iterable[ItemT]) -> Iterator[list[ItemT]]:
+    """Items of a stream in lists that fit into one message each: by number and by size."""
+    chunk: list[ItemT] = []
     size = 0
-    for message in map(reading, items):
+    for message in messages:
         message_size = message.ByteSize()
         if chunk and (
             len(chunk) >= MESSAGE_READINGS_MAX or size + message_size > MESSAGE_BYTES_MAX

@@ -1,13 +1,15 @@
-"""Between the messages of a downsampled history and the domain."""
+"""Between the messages of histories and the domain."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from atlas.query.v1 import query_service_pb2 as pb
 from atlas_common import errors
 from atlas_common.limits import check_items
 from atlas_common.values import to_proto
 from atlas_query.buckets import BucketFunction, BucketReading, Downsampling
-from atlas_query.convert import MESSAGE_BYTES_MAX, MESSAGE_READINGS_MAX
+from atlas_query.convert import chunks, reading_chunks
+from atlas_query.downsampled import BucketPart
+from atlas_query.reads import HistoryPart
 
 BUCKET_US_MAX = 100 * 366 * 86_400 * 1_000_000
 
@@ -38,21 +40,16 @@ def downsampling(message: pb.Downsample) -> Downsampling:
     return Downsampling(bucket_us, functions)
 
 
-def bucket_chunks(items: Sequence[BucketReading]) -> Iterator[list[pb.Bucket]]:
-    """The buckets in lists that fit into one message each: by number and by size."""
-    chunk: list[pb.Bucket] = []
-    size = 0
-    for message in map(_bucket, items):
-        message_size = message.ByteSize()
-        if chunk and (
-            len(chunk) >= MESSAGE_READINGS_MAX or size + message_size > MESSAGE_BYTES_MAX
-        ):
-            yield chunk
-            chunk, size = [], 0
-        chunk.append(message)
-        size += message_size
-    if chunk:
-        yield chunk
+def history_messages(part: HistoryPart) -> Iterator[pb.GetHistoryResponse]:
+    """The points of a part of a history, in messages of a bounded size."""
+    for chunk in reading_chunks(part.readings):
+        yield pb.GetHistoryResponse(readings=chunk)
+
+
+def bucket_messages(part: BucketPart) -> Iterator[pb.GetHistoryResponse]:
+    """The buckets of a part of a history, in messages of a bounded size."""
+    for chunk in chunks(map(_bucket, part.buckets)):
+        yield pb.GetHistoryResponse(buckets=chunk)
 
 
 def _bucket(item: BucketReading) -> pb.Bucket:

@@ -1,7 +1,7 @@
 """The calls: messages in, reads, messages out."""
 
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
 from contextlib import aclosing
 from typing import TypeVar
 
@@ -19,13 +19,14 @@ from atlas_query.access.sampler import AccessSampler
 from atlas_query.analytics import Aggregates
 from atlas_query.consistency import wait_seconds, within_deadline
 from atlas_query.convert_filter import filter_tree
-from atlas_query.downsampled import DownsampledHistory
+from atlas_query.downsampled import BucketPart, DownsampledHistory
 from atlas_query.explain import Explainer, ReadKind
 from atlas_query.filters import attribute_names
 from atlas_query.near import NearCache
 from atlas_query.proof import Proof
-from atlas_query.reads import ReadOptions, Reads
+from atlas_query.reads import HistoryPart, ReadOptions, Reads
 from atlas_query.requests import Page
+from atlas_query.router import Answer
 from atlas_query.tiers import Tiers
 from atlas_query.waiting import Waits
 from atlas_query.watch import convert as watch_convert
@@ -36,6 +37,7 @@ from atlas_query.watch.watches import Watches
 _DEADLINE_RESERVE_SECONDS = 0.02
 """Left of the deadline after a wait, to say that it was in vain."""
 
+PartT = TypeVar("PartT", HistoryPart, BucketPart)
 MessageT = TypeVar("MessageT", pb.GetEntitiesResponse, pb.FindEntitiesResponse)
 
 
@@ -148,58 +150,45 @@ class QueryServicer(query_service_pb2_grpc.QueryServiceServicer):
         options = self._options(tenant, request.consistency)
         key = convert.entity_key(request.entity_key, "entity_key")
         wanted = convert.history_range(request)
+        how = None
         if request.HasField("downsample"):
-            async with aclosing(self._buckets(tenant, key, request, options, context)) as messages:
-                async for message in messages:
-                    yield message
-            return
+            how = history_convert.downsampling(request.downsample)
         mask = await self._reads.mask(tenant, request.attributes, is_all=True)
-        is_first = True
-        parts = self._reads.get_history(tenant, key, mask, wanted, options)
-        async with aclosing(parts):
-            async for part in parts:
-                chunks = list(convert.reading_chunks(part.value.readings))
-                last = part.value.next_start_us
-                if not chunks and (is_first or last is not None):
-                    chunks = [[]]  # The metadata, or where to go on, is an answer in itself.
-                for index, chunk in enumerate(chunks):
-                    message = pb.GetHistoryResponse(readings=chunk)
-                    if is_first:
-                        is_first = False
-                        context.set_trailing_metadata(convert.trailers(part.proof))
-                        message.metadata.CopyFrom(self._metadata(tenant, part.proof))
-                    if last is not None and index == len(chunks) - 1:
-                        message.next_start_time.CopyFrom(convert.moment_of(last))
-                    yield message
+        if how is None:
+            points = self._reads.get_history(tenant, key, mask, wanted, options)
+            messages = self._history(tenant, context, points, history_convert.history_messages)
+        else:
+            buckets = self._downsampled.parts(
+                tenant, key, mask, how, wanted=wanted, options=options
+            )
+            messages = self._history(tenant, context, buckets, history_convert.bucket_messages)
+        async with aclosing(messages):
+            async for message in messages:
+                yield message
 
-    async def _buckets(
+    async def _history(
         self,
         tenant: Tenant,
-        key: str,
-        request: pb.GetHistoryRequest,
-        options: ReadOptions,
         context: Context,
+        parts: AsyncGenerator[Answer[PartT], None],
+        messages_of: Callable[[PartT], Iterable[pb.GetHistoryResponse]],
     ) -> AsyncGenerator[pb.GetHistoryResponse, None]:
-        """The same, downsampled."""
-        how = history_convert.downsampling(request.downsample)
-        wanted = convert.history_range(request)
-        mask = await self._reads.mask(tenant, request.attributes, is_all=True)
+        """The messages of a history's parts, with its proof in the first one."""
         is_first = True
-        parts = self._downsampled.parts(tenant, key, mask, how, wanted=wanted, options=options)
         async with aclosing(parts):
             async for part in parts:
+                messages = list(messages_of(part.value))
                 next_start_us = part.value.next_start_us
-                chunks = list(history_convert.bucket_chunks(part.value.buckets))
-                if not chunks and (is_first or next_start_us is not None):
-                    chunks = [[]]  # The metadata, or where to go on, is an answer in itself.
-                for index, chunk in enumerate(chunks):
-                    message = pb.GetHistoryResponse(buckets=chunk)
-                    if is_first:
-                        is_first = False
-                        context.set_trailing_metadata(convert.trailers(part.proof))
-                        message.metadata.CopyFrom(self._metadata(tenant, part.proof))
-                    if next_start_us is not None and index == len(chunks) - 1:
-                        message.next_start_time.CopyFrom(convert.moment_of(next_start_us))
+                if not messages and (is_first or next_start_us is not None):
+                    # The metadata, or where to go on, is an answer in itself.
+                    messages = [pb.GetHistoryResponse()]
+                if is_first:
+                    is_first = False
+                    context.set_trailing_metadata(convert.trailers(part.proof))
+                    messages[0].metadata.CopyFrom(self._metadata(tenant, part.proof))
+                if next_start_us is not None:
+                    messages[-1].next_start_time.CopyFrom(convert.moment_of(next_start_us))
+                for message in messages:
                     yield message
 
     async def Aggregate(  # noqa: N802
