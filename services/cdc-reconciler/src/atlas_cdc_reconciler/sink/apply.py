@@ -113,15 +113,8 @@ def _apply_history(
 def _inserted(
     table: Table, relation: Relation, indexes: list[int], raws: Sequence[bytes]
 ) -> pa.Table:
-    try:
-        columns = pgoutput.insert_columns(raws, len(relation.columns))
-    except IndexError as error:
-        raise MessageError("an insert that ends too soon") from error
-    return table_from(
-        {
-            column.name: (column.type, columns[index])
-            for column, index in zip(table.columns, indexes, strict=True)
-        }
+    return pgoutput.insert_table(
+        raws, len(relation.columns), list(zip(table.columns, indexes, strict=True))
     )
 
 

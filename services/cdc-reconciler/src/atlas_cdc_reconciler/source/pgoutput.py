@@ -4,13 +4,17 @@ https://www.postgresql.org/docs/current/protocol-logicalrep-message-formats.html
 """
 
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from enum import Enum
 from typing import Final
 
+import pyarrow as pa
+
 from atlas_cdc_reconciler.changes import Relation, SourceColumn
-from atlas_cdc_reconciler.columns import Field
+from atlas_cdc_reconciler.columns import Field, table_from
 from atlas_cdc_reconciler.lsn import Lsn
+from atlas_cdc_reconciler.source import layouts
+from atlas_cdc_reconciler.tables import Column
 
 
 class MessageError(ValueError):
@@ -72,6 +76,24 @@ def parse_relation(raw: bytes) -> Relation:
     return Relation(number, schema.decode(), name.decode(), tuple(columns))
 
 
+def insert_table(
+    raws: Sequence[bytes], count: int, columns: Sequence[tuple[Column, int]]
+) -> pa.Table:
+    """Rows that were inserted, as the warehouse's columns; with each, its place among `count`.
+
+    In any order. Raises MessageError, FieldError.
+    """
+    together, rest = layouts.split(raws, count)
+    parts = [layouts.decode(layout, matrix, columns) for layout, matrix in together]
+    if rest or not parts:
+        try:
+            fields = insert_columns(rest, count)
+        except IndexError as error:
+            raise MessageError("an insert that ends too soon") from error
+        parts.append(table_from({column.name: (column.type, fields[at]) for column, at in columns}))
+    return pa.concat_tables(parts)
+
+
 def insert_columns(raws: Iterable[bytes], count: int) -> list[list[Field]]:
     """Columns of the rows that were inserted: one list per column. Raises MessageError."""
     columns: list[list[Field]] = [[] for _ in range(count)]
@@ -81,7 +103,7 @@ def insert_columns(raws: Iterable[bytes], count: int) -> list[list[Field]]:
         if raw[5] != _NEW or from_bytes(raw[6:8], "big") != count:
             raise MessageError(f"an insert that does not have {count} columns")
         offset = 8
-        # The hot loop of the whole service: everything is local and the commonest comes first.
+        # Hot where layouts are many, as with long texts: all is local, the commonest comes first.
         for append in appends:
             mark = raw[offset]
             if mark == _NULL:
