@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from atlas_cdc_reconciler.changes import MessageError
 from atlas_cdc_reconciler.columns import FieldError, table_from
 from atlas_cdc_reconciler.source import layouts, pgoutput
-from atlas_cdc_reconciler.source.pgoutput import MessageError
 from atlas_cdc_reconciler.tables import HISTORY, Column, ColumnType
 
 COLUMNS: list[tuple[Column, int]] = [(column, at) for at, column in enumerate(HISTORY.columns)]

@@ -4,11 +4,10 @@ import struct
 
 import pytest
 
-from atlas_cdc_reconciler.changes import ChangeKind
-from atlas_cdc_reconciler.lsn import Lsn
+from atlas_cdc_reconciler.changes import UNCHANGED, ChangeKind, MessageError
+from atlas_cdc_reconciler.lsn import LogPosition, Lsn
 from atlas_cdc_reconciler.source import pgoutput
 from atlas_cdc_reconciler.source.collector import Collector
-from atlas_cdc_reconciler.source.pgoutput import UNCHANGED, MessageError
 
 # One heartbeat: its relation is described, its row updated.
 BEGIN = b"B\x00\x00\x00\x00\x02\x95\x1e\xb0\x00\x03\x03\xdf\xf4\xbfT\x00\x00\x00\x03P"
@@ -113,10 +112,10 @@ def test_the_collector_gathers_whole_transactions() -> None:
     collector.feed(COMMIT)
     assert (collector.has_news, collector.change_count) == (True, 2)
     batch = collector.take()
-    assert batch.position == END
+    assert batch.position == LogPosition.at(END)
     assert batch.counts() == {"replication_heartbeat": 2}
     (run,) = batch.runs
-    assert (run.kind, run.commit_lsn, run.raws) == (ChangeKind.UPDATE, COMMIT_LSN, [UPDATE] * 2)
+    assert (run.kind, run.commit.lsn, run.raws) == (ChangeKind.UPDATE, COMMIT_LSN, [UPDATE] * 2)
     assert (collector.has_news, collector.take().change_count) == (False, 0)
 
 
@@ -127,7 +126,7 @@ def test_the_collector_drops_and_counts_what_the_sink_has() -> None:
     assert not collector.has_news
     batch = collector.take()
     assert (batch.change_count, batch.skipped) == (0, {"replication_heartbeat": 1})
-    assert batch.position == END
+    assert batch.position == LogPosition.at(END)
 
 
 def test_a_change_of_an_unknown_relation_or_kind_is_refused() -> None:

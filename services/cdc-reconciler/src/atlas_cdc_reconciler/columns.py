@@ -7,6 +7,7 @@ src/backend/utils/adt/*.c of Postgres (int8send, numeric_send, jsonb_send, ...).
 import struct
 from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -41,12 +42,18 @@ def to_arrow(column_type: ColumnType, fields: Sequence[Field]) -> pa.Array:
         raise FieldError(f"no {column_type.name}: {error}") from error
 
 
-def table_from(columns: Mapping[str, tuple[ColumnType, Sequence[Field]]]) -> pa.Table:
-    """An Arrow table from binary columns by name. Raises FieldError naming the column."""
+def table_from(
+    columns: Mapping[str, tuple[ColumnType, Sequence[Any]]],
+    convert: Callable[[ColumnType, Sequence[Any]], pa.Array] = to_arrow,
+) -> pa.Table:
+    """An Arrow table from columns by name, of binary fields or of those that `convert` takes.
+
+    Raises FieldError naming the column.
+    """
     arrays = {}
     for name, (column_type, fields) in columns.items():
         try:
-            arrays[name] = to_arrow(column_type, fields)
+            arrays[name] = convert(column_type, fields)
         except FieldError as error:
             raise FieldError(f"{name}: {error}") from error
     return pa.table(arrays)

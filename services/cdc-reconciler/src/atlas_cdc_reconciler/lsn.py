@@ -1,6 +1,6 @@
-"""Positions in the write-ahead log."""
+"""Positions in the logs that changes are read from."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Self
 
 
@@ -24,3 +24,24 @@ class Lsn:
 
     def __str__(self) -> str:
         return f"{self.value >> 32:X}/{self.value & 0xFFFFFFFF:X}"
+
+
+@dataclass(frozen=True, order=True, slots=True)
+class LogPosition:
+    """A point between two changes of one source's log; later is greater.
+
+    Positions of different sources are not to be compared.
+    """
+
+    offset: int
+    """What the source counts in: bytes of the write-ahead log, or a topic's messages."""
+    lsn: Lsn = field(compare=False)
+    """About where that is in the write-ahead log, for people to read."""
+
+    @classmethod
+    def at(cls, lsn: Lsn) -> Self:
+        """A point in the write-ahead log itself."""
+        return cls(lsn.value, lsn)
+
+    def __str__(self) -> str:
+        return str(self.lsn) if self.offset == self.lsn.value else f"{self.offset} ({self.lsn})"

@@ -95,5 +95,5 @@ class Pipeline:
             async for copied in snapshot.rows():
                 await load.append(copied)
                 rows_total += copied.rows.num_rows
-        _log.info("first copy made", rows=rows_total, position=str(snapshot.position.lsn))
+        _log.info("first copy made", rows=rows_total, position=str(snapshot.position.at))
         return snapshot.position

@@ -1,13 +1,13 @@
 -- Named queries of the warehouse (DuckDB). Times leave it as microseconds since the epoch.
 
 -- name: position
-SELECT source_id, lsn FROM cdc_position;
+SELECT source_id, log_offset, lsn FROM cdc_position;
 
 -- name: begin_position
-INSERT INTO cdc_position (source_id, lsn) VALUES ($source_id, $lsn);
+INSERT INTO cdc_position (source_id, log_offset, lsn) VALUES ($source_id, $log_offset, $lsn);
 
 -- name: set_position
-UPDATE cdc_position SET lsn = $lsn;
+UPDATE cdc_position SET log_offset = $log_offset, lsn = $lsn;
 
 -- name: newest_beat
 SELECT beat_id, epoch_us(beaten_at) FROM replication_heartbeat WHERE id = 1;
@@ -25,8 +25,10 @@ SELECT table_name, read_count, applied_count, dead_lettered_count, skipped_count
 
 -- name: bury
 -- A dead letter: enough to replay it, even after the table has changed its columns.
-INSERT INTO cdc_dead_letters (commit_lsn, table_name, kind, source_columns, raw, reason, buried_at)
-VALUES ($commit_lsn, $table_name, $kind, $source_columns, $raw, $reason, current_timestamp);
+INSERT INTO cdc_dead_letters (
+    log_offset, commit_lsn, table_name, kind, codec, source_columns, raw, reason, buried_at)
+VALUES ($log_offset, $lsn, $table_name, $kind, $codec, $source_columns, $raw, $reason,
+    current_timestamp);
 
 -- name: row_count
 SELECT count(*) FROM entity_values_ts;

@@ -1,18 +1,24 @@
 """Changes into rows: what a list of runs does to the warehouse's tables, within one transaction."""
 
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from itertools import groupby
 
 import duckdb
 import pyarrow as pa
 
-from atlas_cdc_reconciler.changes import ChangeKind, Relation, Run
-from atlas_cdc_reconciler.columns import Field, FieldError, table_from
+from atlas_cdc_reconciler.changes import (
+    UNCHANGED,
+    ChangeKind,
+    Codec,
+    MessageError,
+    Relation,
+    Row,
+    Run,
+)
+from atlas_cdc_reconciler.columns import FieldError, table_from
 from atlas_cdc_reconciler.sink import SchemaChangedError
 from atlas_cdc_reconciler.sink.doubt import doubt_windows
-from atlas_cdc_reconciler.source import pgoutput
-from atlas_cdc_reconciler.source.pgoutput import UNCHANGED, MessageError, Tuple, TupleField
 from atlas_cdc_reconciler.tables import HISTORY, TABLES, Column, ColumnType, Table
 
 _BATCH = "cdc_batch"  # The name under which a batch's rows are shown to DuckDB.
@@ -68,10 +74,11 @@ def column_indexes(relation: Relation, table: Table) -> list[int]:
         index = at.get(column.name)
         if index is None:
             raise SchemaChangedError(f"{table.name}.{column.name} is gone at the source")
-        if relation.columns[index].type_oid != column.type.oid:
+        oid = relation.columns[index].type_oid
+        if oid is not None and oid != column.type.oid:
             raise SchemaChangedError(
                 f"{table.name}.{column.name} has another type at the source:"
-                f" oid {relation.columns[index].type_oid}, not {column.type.oid}"
+                f" oid {oid}, not {column.type.oid}"
             )
         indexes.append(index)
     return indexes
@@ -95,31 +102,24 @@ def _apply_history(
     # Neighbours of one kind go in one statement: after an outage there are many small transactions.
     for (kind, relation), group in groupby(runs, key=lambda run: (run.kind, run.relation)):
         raws = [raw for run in group for raw in run.raws]
-        indexes = column_indexes(relation, table)
+        indexes, codec = column_indexes(relation, table), relation.codec
         match kind:
             case ChangeKind.INSERT:
-                append_rows(connection, table, _inserted(table, relation, indexes, raws))
+                columns = list(zip(table.columns, indexes, strict=True))
+                append_rows(connection, table, codec.insert_table(raws, relation, columns))
             case ChangeKind.DELETE:
-                gone = [_complete(pgoutput.parse_delete(raw)) for raw in raws]
-                _delete_rows(connection, table, _rows_table(table, indexes, gone))
+                gone = [_complete(codec.delete(raw, relation)) for raw in raws]
+                _delete_rows(connection, table, _rows_table(codec, table, indexes, gone))
             case ChangeKind.UPDATE:
                 # One by one: the second update of a row finds what the first one left.
                 for raw in raws:
-                    old, new = _old_and_new(raw)
-                    _delete_rows(connection, table, _rows_table(table, indexes, [old]))
-                    append_rows(connection, table, _rows_table(table, indexes, [new]))
+                    old, new = _old_and_new(raw, relation)
+                    _delete_rows(connection, table, _rows_table(codec, table, indexes, [old]))
+                    append_rows(connection, table, _rows_table(codec, table, indexes, [new]))
 
 
-def _inserted(
-    table: Table, relation: Relation, indexes: list[int], raws: Sequence[bytes]
-) -> pa.Table:
-    return pgoutput.insert_table(
-        raws, len(relation.columns), list(zip(table.columns, indexes, strict=True))
-    )
-
-
-def _old_and_new(raw: bytes) -> tuple[Tuple, Tuple]:
-    old, new = pgoutput.parse_update(raw)
+def _old_and_new(raw: bytes, relation: Relation) -> tuple[Row, Row]:
+    old, new = relation.codec.update(raw, relation)
     if old is None:
         raise MessageError("an update that does not say which row: replica identity is not FULL")
     # What an update leaves unchanged and out is in the old row, which is always whole.
@@ -128,7 +128,7 @@ def _old_and_new(raw: bytes) -> tuple[Tuple, Tuple]:
     ]
 
 
-def _complete(row: Tuple) -> Tuple:
+def _complete(row: Row) -> Row:
     if UNCHANGED in row:
         raise MessageError("an old row that is not complete")
     return row
@@ -170,43 +170,46 @@ def _is_same(column: Column) -> str:
 
 def _apply_keyed(connection: duckdb.DuckDBPyConnection, table: Table, runs: Sequence[Run]) -> None:
     """Fold the changes to the last state of each key, then store those."""
-    last: dict[tuple[TupleField, ...], Tuple | None] = {}  # None: deleted.
+    last: dict[tuple[Hashable, ...], Row | None] = {}  # None: deleted.
     key_at = [table.column_names.index(name) for name in table.key]
+    codec = runs[0].relation.codec  # A batch has one source.
     for run in runs:
         indexes = column_indexes(run.relation, table)
         for raw in run.raws:
-            _fold(last, run.kind, raw, indexes, key_at)
+            _fold(last, run, raw, indexes, key_at)
     deleted = [key for key, row in last.items() if row is None]
     if deleted:
-        _delete_keys(connection, table, deleted)
+        _delete_keys(connection, codec, table, deleted)
     stored = [row for row in last.values() if row is not None]
     # Rows lacking the same large values can be stored by the same statement; mostly none lacks any.
     stored.sort(key=_missing)
     for missing, rows in groupby(stored, key=_missing):
-        _upsert(connection, table, set(missing), list(rows))
+        _upsert(connection, codec, table, set(missing), list(rows))
 
 
 def _fold(
-    last: dict[tuple[TupleField, ...], Tuple | None],
-    kind: ChangeKind,
+    last: dict[tuple[Hashable, ...], Row | None],
+    run: Run,
     raw: bytes,
     indexes: list[int],
     key_at: list[int],
 ) -> None:
-    def ours(row: Tuple) -> Tuple:
+    codec, relation = run.relation.codec, run.relation
+
+    def ours(row: Row) -> Row:
         return [row[index] for index in indexes]
 
-    def key_of(row: Tuple) -> tuple[TupleField, ...]:
+    def key_of(row: Row) -> tuple[Hashable, ...]:
         return tuple(row[at] for at in key_at)
 
-    if kind is ChangeKind.DELETE:
-        last[key_of(ours(pgoutput.parse_delete(raw)))] = None
+    if run.kind is ChangeKind.DELETE:
+        last[key_of(ours(codec.delete(raw, relation)))] = None
         return
-    old: Tuple | None = None
-    if kind is ChangeKind.INSERT:
-        new = ours(pgoutput.parse_insert(raw))
+    old: Row | None = None
+    if run.kind is ChangeKind.INSERT:
+        new = ours(codec.insert(raw, relation))
     else:
-        sent_old, sent_new = pgoutput.parse_update(raw)
+        sent_old, sent_new = codec.update(raw, relation)
         old, new = (None if sent_old is None else ours(sent_old)), ours(sent_new)
     key = key_of(new)
     before = last.get(key)
@@ -218,12 +221,16 @@ def _fold(
     last[key] = new
 
 
-def _missing(row: Tuple) -> tuple[int, ...]:
+def _missing(row: Row) -> tuple[int, ...]:
     return tuple(index for index, value in enumerate(row) if value is UNCHANGED)
 
 
 def _upsert(
-    connection: duckdb.DuckDBPyConnection, table: Table, missing: set[int], rows: list[Tuple]
+    connection: duckdb.DuckDBPyConnection,
+    codec: Codec,
+    table: Table,
+    missing: set[int],
+    rows: list[Row],
 ) -> None:
     columns = [column for index, column in enumerate(table.columns) if index not in missing]
     batch = table_from(
@@ -231,7 +238,8 @@ def _upsert(
             column.name: (column.type, _sent([row[index] for row in rows]))
             for index, column in enumerate(table.columns)
             if index not in missing
-        }
+        },
+        codec.to_arrow,
     )
     on = " AND ".join(f"t.{name} = b.{name}" for name in table.key)
     sets = ", ".join(f"{c.name} = b.{c.name}" for c in columns if c.name not in table.key)
@@ -250,11 +258,18 @@ def _upsert(
 
 
 def _delete_keys(
-    connection: duckdb.DuckDBPyConnection, table: Table, keys: list[tuple[TupleField, ...]]
+    connection: duckdb.DuckDBPyConnection,
+    codec: Codec,
+    table: Table,
+    keys: list[tuple[Hashable, ...]],
 ) -> None:
     types = {column.name: column.type for column in table.columns}
     batch = table_from(
-        {name: (types[name], _sent([key[at] for key in keys])) for at, name in enumerate(table.key)}
+        {
+            name: (types[name], _sent([key[at] for key in keys]))
+            for at, name in enumerate(table.key)
+        },
+        codec.to_arrow,
     )
     on = " AND ".join(f"t.{name} = b.{name}" for name in table.key)
     with _shown(connection, batch):
@@ -264,20 +279,21 @@ def _delete_keys(
 # Both ---------------------------------------------------------------------------------------------
 
 
-def _rows_table(table: Table, indexes: list[int], rows: Sequence[Tuple]) -> pa.Table:
+def _rows_table(codec: Codec, table: Table, indexes: list[int], rows: Sequence[Row]) -> pa.Table:
     return table_from(
         {
             column.name: (column.type, _sent([row[index] for row in rows]))
             for column, index in zip(table.columns, indexes, strict=True)
-        }
+        },
+        codec.to_arrow,
     )
 
 
-def _sent(fields: Sequence[TupleField]) -> Sequence[Field]:
+def _sent(fields: Sequence[Hashable]) -> Sequence[Hashable]:
     """The fields, once it is sure that none of them was left out."""
     if UNCHANGED in fields:
         raise MessageError("a value that was not sent")
-    return fields  # type: ignore[return-value]
+    return fields
 
 
 class _shown:  # noqa: N801 - used like a function.

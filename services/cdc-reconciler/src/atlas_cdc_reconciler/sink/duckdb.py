@@ -1,7 +1,7 @@
 """The sink that keeps the warehouse in a DuckDB file."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager, suppress
 from dataclasses import asdict
@@ -11,9 +11,9 @@ from typing import TypeVar
 import duckdb
 
 from atlas_cdc_reconciler import metrics
-from atlas_cdc_reconciler.changes import Batch
+from atlas_cdc_reconciler.changes import Batch, Relation
 from atlas_cdc_reconciler.config import WarehouseConfig
-from atlas_cdc_reconciler.lsn import Lsn
+from atlas_cdc_reconciler.lsn import LogPosition, Lsn
 from atlas_cdc_reconciler.sink import (
     Counts,
     SinkState,
@@ -23,7 +23,7 @@ from atlas_cdc_reconciler.sink import (
 from atlas_cdc_reconciler.sink.apply import PoisonError, append_rows, apply_runs
 from atlas_cdc_reconciler.sink.reading import Reader, ReadGate
 from atlas_cdc_reconciler.sink.warehouse_file import opened
-from atlas_cdc_reconciler.source import CopiedRows, SourcePosition
+from atlas_cdc_reconciler.source import CopiedRows, SourcePosition, copy
 from atlas_common.db import NO_BEAT, Beat, load_queries
 from atlas_common.errors import FatalError
 from atlas_common.telemetry import logger
@@ -136,33 +136,39 @@ class DuckDbWarehouse:
 
     def _state(self) -> SinkState:
         position = None
-        for source_id, lsn in self._query("position"):
-            position = SourcePosition(str(source_id), Lsn(int(str(lsn))))
+        for source_id, offset, lsn in self._query("position"):
+            at = LogPosition(int(str(offset)), Lsn(int(str(lsn))))
+            position = SourcePosition(str(source_id), at)
         return SinkState(position, self._beat())
 
     def _beat(self) -> Beat:
         row = self._connection.execute(Q["newest_beat"]).fetchone()
         return NO_BEAT if row is None else Beat(row[0], _EPOCH + timedelta(microseconds=row[1]))
 
-    def _append(self, lsn: Lsn, copied: CopiedRows) -> None:
+    def _append(self, at: LogPosition, copied: CopiedRows) -> None:
         table, rejected = copied.table, len(copied.rejected)
         append_rows(self._connection, table, copied.rows)
         for raw, reason in copied.rejected:
             _log.error("dead letter", table=table.name, kind="COPY", reason=reason)
-            self._bury(lsn, table.name, "COPY", table.column_names, raw=raw, reason=reason)
+            relation = copy.relation(table)
+            self._bury(at, relation, "COPY", raw=raw, reason=reason)
         applied = copied.rows.num_rows
         self._count(table.name, Counts(applied + rejected, applied, rejected, 0))
 
     def _finish_load(self, position: SourcePosition) -> None:
-        self._query("begin_position", {"source_id": position.source_id, "lsn": position.lsn.value})
+        self._query("begin_position", {"source_id": position.source_id, **_stored(position.at)})
         self._connection.execute("COMMIT")
 
     def _apply(self, batch: Batch) -> SinkState:
         state = self._state()
         if state.position is None:
             raise RuntimeError("changes before the first copy")
-        if batch.position <= state.position.lsn:
+        if batch.position <= state.position.at:
             return state
+        if batch.start != state.position.at:
+            raise WarehouseError(
+                f"the batch begins at {batch.start}, the warehouse stands at {state.position.at}"
+            )
         poison: dict[int, str] = {}
         while not self._or_rollback(lambda: self._try(batch, poison)):
             ordinal, reason = self._or_rollback(lambda: self._find_poison(batch, poison))
@@ -172,7 +178,7 @@ class DuckDbWarehouse:
                 "dead letter",
                 table=run.relation.name,
                 kind=run.kind.name,
-                commit_lsn=str(run.commit_lsn),
+                commit=str(run.commit),
                 reason=reason,
             )
             if len(poison) > self._config.dead_letters_per_batch_max:
@@ -191,7 +197,7 @@ class DuckDbWarehouse:
             self._rollback()
             return False
         self._keep_books(batch, poison)
-        self._query("set_position", {"lsn": batch.position.value})
+        self._query("set_position", _stored(batch.position))
         self._connection.execute("COMMIT")
         return True
 
@@ -227,8 +233,7 @@ class DuckDbWarehouse:
             run, raw = batch.change(ordinal)
             name = run.relation.name
             dead[name] = dead.get(name, 0) + 1
-            columns = [column.name for column in run.relation.columns]
-            self._bury(run.commit_lsn, name, run.kind.name, columns, raw=raw, reason=reason)
+            self._bury(run.commit, run.relation, run.kind.name, raw=raw, reason=reason)
         changes = batch.counts()
         for name in changes.keys() | batch.skipped.keys():
             buried, skipped = dead.get(name, 0), batch.skipped[name]
@@ -236,13 +241,14 @@ class DuckDbWarehouse:
             self._count(name, Counts(read, read - buried - skipped, buried, skipped))
 
     def _bury(
-        self, lsn: Lsn, table: str, kind: str, columns: Iterable[str], *, raw: bytes, reason: str
+        self, at: LogPosition, relation: Relation, kind: str, *, raw: bytes, reason: str
     ) -> None:
         letter = {
-            "commit_lsn": lsn.value,
-            "table_name": table,
+            **_stored(at),
+            "table_name": relation.name,
             "kind": kind,
-            "source_columns": ",".join(columns),
+            "codec": relation.codec.name,
+            "source_columns": relation.columns_text(),
             "raw": raw,
             "reason": reason,
         }
@@ -260,6 +266,10 @@ class DuckDbWarehouse:
         )
 
 
+def _stored(position: LogPosition) -> Parameters:
+    return {"log_offset": position.offset, "lsn": position.lsn.value}
+
+
 class DuckDbLoad:
     """As sink.Load: within the one transaction of DuckDbWarehouse.load()."""
 
@@ -269,4 +279,4 @@ class DuckDbLoad:
 
     async def append(self, copied: CopiedRows) -> None:
         """As Load.append."""
-        await self._warehouse._run(lambda: self._warehouse._append(self._position.lsn, copied))
+        await self._warehouse._run(lambda: self._warehouse._append(self._position.at, copied))

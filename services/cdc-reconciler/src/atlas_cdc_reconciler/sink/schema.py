@@ -9,14 +9,15 @@ VERSION = 1
 # No keys and indexes: DuckDB checks them too eagerly for "delete and insert the same key in one
 # transaction", and every key here is kept unique by the one writer.
 _BOOKS = """
-CREATE TABLE cdc_position (source_id VARCHAR NOT NULL, lsn UBIGINT NOT NULL);
+CREATE TABLE cdc_position (
+    source_id VARCHAR NOT NULL, log_offset UBIGINT NOT NULL, lsn UBIGINT NOT NULL);
 CREATE TABLE cdc_counters (
     table_name VARCHAR NOT NULL, read_count BIGINT NOT NULL, applied_count BIGINT NOT NULL,
     dead_lettered_count BIGINT NOT NULL, skipped_count BIGINT NOT NULL);
 CREATE TABLE cdc_dead_letters (
-    commit_lsn UBIGINT NOT NULL, table_name VARCHAR NOT NULL, kind VARCHAR NOT NULL,
-    source_columns VARCHAR NOT NULL, raw BLOB NOT NULL, reason VARCHAR NOT NULL,
-    buried_at TIMESTAMPTZ NOT NULL);
+    log_offset UBIGINT NOT NULL, commit_lsn UBIGINT NOT NULL, table_name VARCHAR NOT NULL,
+    kind VARCHAR NOT NULL, codec VARCHAR NOT NULL, source_columns VARCHAR NOT NULL,
+    raw BLOB NOT NULL, reason VARCHAR NOT NULL, buried_at TIMESTAMPTZ NOT NULL);
 CREATE TABLE cdc_windows (
     tenant_id INTEGER NOT NULL, start_us BIGINT NOT NULL, end_us BIGINT NOT NULL,
     source_rows BIGINT NOT NULL, source_high HUGEINT NOT NULL, source_low HUGEINT NOT NULL,

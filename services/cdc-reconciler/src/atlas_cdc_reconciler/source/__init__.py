@@ -8,7 +8,7 @@ from typing import Protocol
 import pyarrow as pa
 
 from atlas_cdc_reconciler.changes import Batch
-from atlas_cdc_reconciler.lsn import Lsn
+from atlas_cdc_reconciler.lsn import LogPosition, Lsn
 from atlas_cdc_reconciler.tables import Table
 
 
@@ -17,9 +17,14 @@ class SourcePosition:
     """Where a sink stands in a source."""
 
     source_id: str
-    """Names the very log that `lsn` counts in: a position in another log means nothing."""
-    lsn: Lsn
+    """Names the very log that `at` counts in: a position in another log means nothing."""
+    at: LogPosition
     """All that was committed before it is in the sink, nothing that was committed after it."""
+
+    @property
+    def lsn(self) -> Lsn:
+        """The same in the write-ahead log, to be shown."""
+        return self.at.lsn
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +55,7 @@ class ChangeStream(Protocol):
         """
         ...
 
-    def confirm(self, position: Lsn) -> None:
+    def confirm(self, position: LogPosition) -> None:
         """Say that the sink has everything before `position`, durably: the source may forget it.
 
         May be called again with the same position. Does not wait.

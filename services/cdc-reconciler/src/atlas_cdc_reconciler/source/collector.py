@@ -2,8 +2,8 @@
 
 from collections import Counter
 
-from atlas_cdc_reconciler.changes import Batch, ChangeKind, Relation, Run
-from atlas_cdc_reconciler.lsn import Lsn
+from atlas_cdc_reconciler.changes import Batch, ChangeKind, MessageError, Relation, Run
+from atlas_cdc_reconciler.lsn import LogPosition, Lsn
 from atlas_cdc_reconciler.source import pgoutput
 
 _KINDS = {kind.value[0]: kind for kind in ChangeKind}
@@ -61,13 +61,18 @@ class Collector:
                 self._relations[relation.relation_id] = relation
                 self._run_head = b""  # What follows may have other columns.
             case kind if kind not in pgoutput.IGNORED:
-                raise pgoutput.MessageError(f"a message {chr(kind)!r}, which was not asked for")
+                raise MessageError(f"a message {chr(kind)!r}, which was not asked for")
 
     def take(self) -> Batch:
         """All that was gathered since the last time; only between transactions."""
         if self.in_transaction:
             raise RuntimeError("a transaction is taken whole or not at all")
-        batch = Batch(tuple(self._runs), self._position, self._skipped)
+        batch = Batch(
+            tuple(self._runs),
+            LogPosition.at(self._applied),
+            LogPosition.at(self._position),
+            self._skipped,
+        )
         self._runs, self._skipped = [], Counter()
         self._run_head = b""
         self._applied = self._position
@@ -77,12 +82,13 @@ class Collector:
     def _begin_run(self, raw: bytes, head: bytes) -> None:
         relation = self._relations.get(pgoutput.relation_id(raw))
         if relation is None:
-            raise pgoutput.MessageError("a change of a relation that was not described")
+            raise MessageError("a change of a relation that was not described")
         if self._skipping:
             self._skipped[relation.name] += 1
             return
         self._raws = [raw]
-        self._runs.append(Run(relation, _KINDS[raw[0]], self._commit_lsn, self._raws))
+        commit = LogPosition.at(self._commit_lsn)
+        self._runs.append(Run(relation, _KINDS[raw[0]], commit, self._raws))
         self._run_head = head
         self.change_count += 1
         self.byte_count += len(raw)

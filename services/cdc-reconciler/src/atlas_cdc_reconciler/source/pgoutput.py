@@ -4,32 +4,22 @@ https://www.postgresql.org/docs/current/protocol-logicalrep-message-formats.html
 """
 
 import struct
-from collections.abc import Iterable, Sequence
-from enum import Enum
-from typing import Final
+from collections.abc import Hashable, Iterable, Sequence
 
 import pyarrow as pa
 
-from atlas_cdc_reconciler.changes import Relation, SourceColumn
-from atlas_cdc_reconciler.columns import Field, table_from
+from atlas_cdc_reconciler.changes import (
+    UNCHANGED,
+    Codec,
+    MessageError,
+    Relation,
+    Row,
+    SourceColumn,
+)
+from atlas_cdc_reconciler.columns import Field, table_from, to_arrow
 from atlas_cdc_reconciler.lsn import Lsn
 from atlas_cdc_reconciler.source import layouts
-from atlas_cdc_reconciler.tables import Column
-
-
-class MessageError(ValueError):
-    """Bytes that are no message of this protocol, or one that we do not know."""
-
-
-class Unchanged(Enum):
-    """The mark of a large value that an update left as it was, and that was not sent."""
-
-    UNCHANGED = "unchanged"
-
-
-UNCHANGED: Final = Unchanged.UNCHANGED
-TupleField = Field | Unchanged
-Tuple = list[TupleField]
+from atlas_cdc_reconciler.tables import Column, ColumnType
 
 BEGIN, COMMIT, RELATION = ord("B"), ord("C"), ord("R")
 INSERT, UPDATE, DELETE, TRUNCATE = ord("I"), ord("U"), ord("D"), ord("T")
@@ -73,7 +63,7 @@ def parse_relation(raw: bytes) -> Relation:
             offset = end + 9
     except (ValueError, struct.error, IndexError) as error:
         raise MessageError(f"no relation message: {error}") from error
-    return Relation(number, schema.decode(), name.decode(), tuple(columns))
+    return Relation(number, schema.decode(), name.decode(), tuple(columns), CODEC)
 
 
 def insert_table(
@@ -120,10 +110,10 @@ def insert_columns(raws: Iterable[bytes], count: int) -> list[list[Field]]:
     return columns
 
 
-def parse_update(raw: bytes) -> tuple[Tuple | None, Tuple]:
+def parse_update(raw: bytes) -> tuple[Row | None, Row]:
     """The old row or its key, if it was sent, and the new row. Raises MessageError."""
     try:
-        old: Tuple | None = None
+        old: Row | None = None
         offset = 5
         if raw[offset] in (_KEY, _OLD):
             old, offset = _parse_tuple(raw, offset + 1)
@@ -135,7 +125,7 @@ def parse_update(raw: bytes) -> tuple[Tuple | None, Tuple]:
     return old, new
 
 
-def parse_delete(raw: bytes) -> Tuple:
+def parse_delete(raw: bytes) -> Row:
     """The row that was deleted, or its key with NULL elsewhere. Raises MessageError."""
     try:
         if raw[5] not in (_KEY, _OLD):
@@ -146,7 +136,7 @@ def parse_delete(raw: bytes) -> Tuple:
     return old
 
 
-def parse_insert(raw: bytes) -> Tuple:
+def parse_insert(raw: bytes) -> Row:
     """The row that was inserted. Raises MessageError."""
     try:
         new, _ = _parse_tuple(raw, 6)
@@ -155,10 +145,10 @@ def parse_insert(raw: bytes) -> Tuple:
     return new
 
 
-def _parse_tuple(raw: bytes, offset: int) -> tuple[Tuple, int]:
+def _parse_tuple(raw: bytes, offset: int) -> tuple[Row, int]:
     (count,) = struct.unpack_from(">H", raw, offset)
     offset += 2
-    fields: Tuple = []
+    fields: Row = []
     for _ in range(count):
         mark = raw[offset]
         offset += 1
@@ -182,3 +172,29 @@ def _odd_mark(mark: int) -> str:
     if mark == _TEXT:
         return "a value as text: its type has no binary form"
     return f"a value marked {chr(mark)!r}"
+
+
+class _PgOutput:
+    """As Codec."""
+
+    name = "pgoutput"
+
+    def insert_table(
+        self, raws: Sequence[bytes], relation: Relation, columns: Sequence[tuple[Column, int]]
+    ) -> pa.Table:
+        return insert_table(raws, len(relation.columns), columns)
+
+    def insert(self, raw: bytes, _: Relation) -> Row:
+        return parse_insert(raw)
+
+    def update(self, raw: bytes, _: Relation) -> tuple[Row | None, Row]:
+        return parse_update(raw)
+
+    def delete(self, raw: bytes, _: Relation) -> Row:
+        return parse_delete(raw)
+
+    def to_arrow(self, column_type: ColumnType, fields: Sequence[Hashable]) -> pa.Array:
+        return to_arrow(column_type, fields)  # type: ignore[arg-type]  # They are ours: bytes.
+
+
+CODEC: Codec = _PgOutput()

@@ -11,14 +11,13 @@ import psycopg
 import pyarrow as pa
 from psycopg import sql
 
-from atlas_cdc_reconciler.changes import Batch
+from atlas_cdc_reconciler.changes import Batch, MessageError
 from atlas_cdc_reconciler.columns import Field, FieldError, table_from
 from atlas_cdc_reconciler.config import SlotConfig
-from atlas_cdc_reconciler.lsn import Lsn
+from atlas_cdc_reconciler.lsn import LogPosition, Lsn
 from atlas_cdc_reconciler.source import CopiedRows, SourceLostError, SourcePosition
 from atlas_cdc_reconciler.source.collector import Collector
 from atlas_cdc_reconciler.source.copy import CopyColumns
-from atlas_cdc_reconciler.source.pgoutput import MessageError
 from atlas_cdc_reconciler.source.walsender import Walsender, open_walsender
 from atlas_cdc_reconciler.tables import TABLES, Table
 from atlas_common.config import DatabaseConfig
@@ -60,7 +59,8 @@ class SlotSource:
                 )
             )
             position = SourcePosition(
-                self._source_id(identity["systemid"]), Lsn.parse(slot["consistent_point"])
+                self._source_id(identity["systemid"]),
+                LogPosition.at(Lsn.parse(slot["consistent_point"])),
             )
             _log.info("slot made", slot=self._config.name, position=str(position.lsn))
             # The exported snapshot lives as long as this connection stays as it is.
@@ -243,9 +243,9 @@ class SlotStream:
             linger = None if ends is None else max(0.0, ends - time.monotonic())
             await self._walsender.wait(None if collector.in_transaction else linger)
 
-    def confirm(self, position: Lsn) -> None:
+    def confirm(self, position: LogPosition) -> None:
         """As ChangeStream.confirm; the server hears of it within a second."""
-        self._walsender.confirm(position)
+        self._walsender.confirm(position.lsn)
 
     async def keep_alive(self) -> None:
         """Tell the server about us, again and again, also while a batch is being applied."""
