@@ -5,6 +5,7 @@ from contextlib import AsyncExitStack
 from atlas.reconciler.v1 import reconciler_service_pb2_grpc
 from atlas_cdc_reconciler import metrics
 from atlas_cdc_reconciler.aggregate import Aggregator, Bounds
+from atlas_cdc_reconciler.compaction import Compacting, Compactor
 from atlas_cdc_reconciler.config import Config
 from atlas_cdc_reconciler.pipeline import Pipeline
 from atlas_cdc_reconciler.progress import Progress
@@ -82,6 +83,18 @@ async def main() -> None:
             "heartbeat": Heartbeat(primary).run,
             "primary clock": PrimaryClockPoller(primary, clock).run,
         }
+        compacting = config.warehouse.compaction_interval_seconds
+        if compacting:
+            compactor = Compactor(
+                warehouse,
+                lambda: reporter.lag_seconds(progress.now.sink.beat),
+                Compacting(
+                    config.warehouse.compaction_rows_max,
+                    config.warehouse.compaction_step_seconds,
+                    config.warehouse.compaction_age_seconds,
+                ),
+            )
+            background["compaction"] = lambda: compactor.run(compacting)
         if config.reconcile.interval_seconds:
             background["reconcile"] = lambda: reconciler.run(config.reconcile.interval_seconds)
         await serve(

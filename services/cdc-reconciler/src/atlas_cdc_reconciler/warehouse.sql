@@ -33,6 +33,40 @@ VALUES ($log_offset, $lsn, $table_name, $kind, $codec, $source_columns, $raw, $r
 -- name: row_count
 SELECT count(*) FROM entity_values_ts;
 
+-- name: unsorted
+-- Up to where rows are sorted (NULL: none is), the first row, and the newest moment that is known.
+SELECT
+    (SELECT through_us FROM cdc_compaction),
+    (SELECT epoch_us(min(ingested_at)) FROM entity_values_ts),
+    (SELECT epoch_us(beaten_at) FROM replication_heartbeat WHERE id = 1);
+
+-- name: rows_per_second
+SELECT epoch_us(ingested_at) // 1000000 AS second, count(*) FROM entity_values_ts
+WHERE ingested_at >= make_timestamptz($start) AND ingested_at < make_timestamptz($stop)
+GROUP BY second ORDER BY second;
+
+-- name: sort_rows
+CREATE OR REPLACE TEMP TABLE sorted_rows AS
+SELECT * FROM entity_values_ts
+WHERE ingested_at >= make_timestamptz($start) AND ingested_at < make_timestamptz($stop)
+ORDER BY tenant_id, attribute_id, event_time;
+
+-- name: drop_unsorted
+DELETE FROM entity_values_ts
+WHERE ingested_at >= make_timestamptz($start) AND ingested_at < make_timestamptz($stop);
+
+-- name: store_sorted
+INSERT INTO entity_values_ts SELECT * FROM sorted_rows;
+
+-- name: forget_sorting
+DROP TABLE sorted_rows;
+
+-- name: forget_sorted_through
+DELETE FROM cdc_compaction;
+
+-- name: set_sorted_through
+INSERT INTO cdc_compaction (through_us) VALUES ($through);
+
 -- name: lanes
 SELECT lane, epoch, sequence FROM flush_positions;
 
