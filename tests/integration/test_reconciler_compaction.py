@@ -110,8 +110,8 @@ async def mixed_groups(warehouse: DuckDbWarehouse) -> int:
     return count
 
 
-def compactor(warehouse: DuckDbWarehouse, lag_seconds: float = 0.0) -> Compactor:
-    return Compactor(warehouse, lambda: lag_seconds, Compacting(2 * ROWS_MIN, 0.5, AGE_SECONDS))
+def compactor(warehouse: DuckDbWarehouse, rows_max: int = 2 * ROWS_MIN) -> Compactor:
+    return Compactor(warehouse, lambda: 0.0, Compacting(rows_max, 60.0, AGE_SECONDS))
 
 
 @contextmanager
@@ -139,7 +139,7 @@ async def test_sorting_changes_no_digest_and_separates_tenants(
     assert await digests(warehouse) == before
     await warehouse.write([("DELETE FROM cdc_compaction", {})])
     # All of it in one step, so that the boundary between tenants lies in one row group.
-    whole = Compactor(warehouse, lambda: 0.0, Compacting(ROWS, 60.0, AGE_SECONDS))
+    whole = compactor(warehouse, ROWS)
     done = await whole.step()
     assert done is not None
     assert done.rows == ROWS + 2
@@ -172,7 +172,7 @@ async def test_the_space_of_unsorted_rows_is_used_again(
     warehouse: DuckDbWarehouse, config: WarehouseConfig
 ) -> None:
     sizes = []
-    whole = Compactor(warehouse, lambda: 0.0, Compacting(ROWS, 60.0, AGE_SECONDS))
+    whole = compactor(warehouse, ROWS)
     for _ in range(6):
         await warehouse.write([("DELETE FROM cdc_compaction", {})])
         assert await whole.step() is not None
@@ -186,7 +186,7 @@ async def test_a_second_with_very_many_rows_is_passed_over(config: WarehouseConf
         rows = {"t0": T0_US, "rows": 5 * ROWS_MIN, "seconds": 1}
         await warehouse.write([(FILL, rows), (BEAT, {"at": T0_US + 60 * SECOND_US})])
         before = await digests(warehouse)
-        compact = Compactor(warehouse, lambda: 0.0, Compacting(ROWS_MIN, 0.5, AGE_SECONDS))
+        compact = compactor(warehouse, ROWS_MIN)
         step = await compact.step()
         assert step is not None
         assert step.rows == 5 * ROWS_MIN + 2
@@ -210,7 +210,7 @@ async def test_a_kill_in_the_middle_of_a_step_changes_nothing(
     async with DuckDbWarehouse.open(config) as warehouse:
         assert await digests(warehouse) == before
         assert await query(warehouse, "SELECT count(*) FROM cdc_compaction") == [(0,)]
-        assert await compactor(warehouse).step() is not None
+        assert await compactor(warehouse, ROWS_MIN).step() is not None
         assert await digests(warehouse) == before
 
 

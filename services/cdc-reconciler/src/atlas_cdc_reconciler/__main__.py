@@ -7,6 +7,7 @@ from atlas_cdc_reconciler import metrics
 from atlas_cdc_reconciler.aggregate import Aggregator, Bounds
 from atlas_cdc_reconciler.compaction import Compacting, Compactor
 from atlas_cdc_reconciler.config import Config
+from atlas_cdc_reconciler.export import Exporter
 from atlas_cdc_reconciler.pipeline import Pipeline
 from atlas_cdc_reconciler.progress import Progress
 from atlas_cdc_reconciler.reconcile import Reconciler
@@ -95,6 +96,9 @@ async def main() -> None:
                 ),
             )
             background["compaction"] = lambda: compactor.run(compacting)
+        if config.warehouse.export_directory is not None:
+            exporter = Exporter(warehouse, config.warehouse.export_directory)
+            background["export"] = lambda: exporter.run(config.warehouse.export_interval_seconds)
         if config.reconcile.interval_seconds:
             background["reconcile"] = lambda: reconciler.run(config.reconcile.interval_seconds)
         await serve(

@@ -78,6 +78,13 @@ class WarehouseConfig(Section):
     compaction_age_seconds: float = Field(
         default=300.0, ge=0, description="Age of ingested_at from which on rows are sorted."
     )
+    export_directory: Path | None = Field(
+        default=None,
+        description="Where a Parquet file of each verified day is written; unset: nowhere.",
+    )
+    export_interval_seconds: float = Field(
+        default=600.0, gt=0, description="How often it is looked for days to export."
+    )
     spill_mb_max: int = Field(
         default=2_048, ge=1, description="Disk for what queries cannot hold in memory."
     )

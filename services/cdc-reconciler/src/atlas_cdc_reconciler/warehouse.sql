@@ -121,6 +121,27 @@ INSERT INTO cdc_windows (tenant_id, start_us, end_us, source_rows, source_high, 
 VALUES ($tenant_id, $start, $end, $source_rows, $source_high, $source_low,
     $warehouse_rows, $warehouse_high, $warehouse_low, $is_matched, $checked_at);
 
+-- name: compared_days
+-- Days that are over, with the sum of their windows, unless a window is known to differ.
+SELECT start_us // $day_us::BIGINT AS day, sum(warehouse_rows), sum(warehouse_high), sum(warehouse_low)
+FROM cdc_windows
+WHERE start_us < (SELECT epoch_us(beaten_at) FROM replication_heartbeat WHERE id = 1)
+    // $day_us::BIGINT * $day_us::BIGINT
+GROUP BY day HAVING bool_and(is_matched) AND sum(warehouse_rows) > 0
+ORDER BY day;
+
+-- name: day_tenants
+SELECT DISTINCT tenant_id FROM entity_values_ts
+WHERE ingested_at >= make_timestamptz($start) AND ingested_at < make_timestamptz($stop)
+ORDER BY tenant_id;
+
+-- name: day_rows
+-- Tenant by tenant, so that little is to be sorted at a time.
+SELECT * FROM entity_values_ts
+WHERE tenant_id = $tenant_id
+    AND ingested_at >= make_timestamptz($start) AND ingested_at < make_timestamptz($stop)
+ORDER BY attribute_id, event_time;
+
 -- name: window_width
 SELECT window_us FROM cdc_window_width;
 
