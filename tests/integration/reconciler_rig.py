@@ -14,7 +14,7 @@ import psycopg
 from psycopg.types.json import Jsonb
 from pydantic import SecretStr
 
-from atlas_cdc_reconciler.aggregate import Aggregator
+from atlas_cdc_reconciler.aggregate import Aggregator, Bounds
 from atlas_cdc_reconciler.config import SlotConfig, WarehouseConfig
 from atlas_cdc_reconciler.digest import Digest
 from atlas_cdc_reconciler.levelling import Bounds
@@ -162,7 +162,7 @@ class Running:
         self.source = source
         self.sealer = Sealer(primary, progress, WAIT_SECONDS)
         self.verifications = VerificationStore(warehouse)
-        self.aggregator = Aggregator(warehouse, progress, rows_max=100_000)
+        self.aggregator = Aggregator(warehouse, progress, Bounds(rows_max=100_000))
         self.reconciler = Reconciler(
             SourceDigests(primary, 30.0),
             self.verifications,

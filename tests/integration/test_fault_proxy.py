@@ -1,6 +1,8 @@
 """The fault proxy does to connections what it says."""
 
 import asyncio
+import gc
+import socket
 from collections.abc import AsyncIterator
 
 import pytest
@@ -140,3 +142,26 @@ async def test_refusing_resets_new_connections_until_resumed(proxy: FaultProxy) 
     assert await again.echo(b"c") == b"c"
     client.close()
     again.close()
+
+
+@pytest.mark.parametrize("turns", range(12))
+async def test_it_ends_what_was_just_accepted(turns: int) -> None:
+    """Whatever step of accepting a connection the end falls on, nothing is left open."""
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.socket() as client:
+        async with FaultProxy.listen(server.getsockname()[1]) as proxy:
+            client.setblocking(False)
+            client.connect_ex(("127.0.0.1", proxy.port))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+    del proxy
+    assert open_transports() == []
+
+
+def open_transports() -> list[object]:
+    """Sockets that the loop has and nobody closed."""
+    gc.collect()
+    return [
+        transport
+        for transport in gc.get_objects()
+        if isinstance(transport, asyncio.Transport) and not transport.is_closing()
+    ]

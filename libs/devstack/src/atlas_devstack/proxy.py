@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from atlas_devstack.ports import LOOPBACK
 
 _CHUNK_BYTES = 65_536
+_BACKLOG = 100
 _CHUNKS_IN_FLIGHT_MAX = 64  # Per direction; then the sender feels back pressure.
 _LINGER_NONE = struct.pack("ii", 1, 0)  # Closing sends RST.
 
@@ -41,16 +42,20 @@ class FaultProxy:
     ) -> AsyncIterator["FaultProxy"]:
         """Forward to the target until the context ends; then every connection is cut."""
         proxy = cls(target_host, target_port)
-        server = await asyncio.start_server(proxy._accept, LOOPBACK, 0)
-        proxy.port = server.sockets[0].getsockname()[1]
-        try:
-            yield proxy
-        finally:
-            server.close()
-            proxy.refuse()
-            if proxy._serving:
-                await asyncio.wait(proxy._serving)
-            await server.wait_closed()
+        # Not asyncio's server: it loses connections that it has accepted and not yet handed over
+        # when it is closed (python/cpython#109564).
+        with socket.create_server((LOOPBACK, 0), backlog=_BACKLOG) as listener:
+            listener.setblocking(False)
+            proxy.port = listener.getsockname()[1]
+            loop = asyncio.get_running_loop()
+            loop.add_reader(listener, proxy._accept, listener)
+            try:
+                yield proxy
+            finally:
+                loop.remove_reader(listener)
+                proxy.refuse()
+                if proxy._serving:
+                    await asyncio.wait(proxy._serving)
 
     @property
     def connections(self) -> int:
@@ -96,16 +101,19 @@ class FaultProxy:
         for link in self._links:
             link.half_open()
 
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._serving.add(task)
+    def _accept(self, listener: socket.socket) -> None:
         try:
-            await self._serve(reader, writer)
-        finally:
-            self._serving.discard(task)
+            connection, _ = listener.accept()
+        except OSError:  # The client is gone again.
+            return
+        connection.setblocking(False)
+        # Known before its first step: a proxy that ends now must still end this connection.
+        task = asyncio.create_task(self._serve(connection))
+        self._serving.add(task)
+        task.add_done_callback(self._serving.discard)
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _serve(self, connection: socket.socket) -> None:
+        reader, writer = await asyncio.open_connection(sock=connection)
         if self._refuses():
             _reset(writer)
             return

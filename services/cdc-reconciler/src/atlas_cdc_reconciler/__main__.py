@@ -4,7 +4,7 @@ from contextlib import AsyncExitStack
 
 from atlas.reconciler.v1 import reconciler_service_pb2_grpc
 from atlas_cdc_reconciler import metrics
-from atlas_cdc_reconciler.aggregate import Aggregator
+from atlas_cdc_reconciler.aggregate import Aggregator, Bounds
 from atlas_cdc_reconciler.config import Config
 from atlas_cdc_reconciler.levelling import Bounds
 from atlas_cdc_reconciler.pipeline import Pipeline
@@ -64,7 +64,15 @@ async def main() -> None:
         reporter = StatusReporter(warehouse, source, progress, clock)
         metrics.show_lag(lambda: reporter.lag_seconds(progress.now.sink.beat))
         servicer = ReconcilerServicer(
-            Aggregator(warehouse, progress, config.warehouse.aggregate_rows_max),
+            Aggregator(
+                warehouse,
+                progress,
+                Bounds(
+                    config.warehouse.aggregate_rows_max,
+                    config.warehouse.aggregate_seconds_max,
+                    config.warehouse.percentile_points_max,
+                ),
+            ),
             reconciler,
             verifications,
             reporter,

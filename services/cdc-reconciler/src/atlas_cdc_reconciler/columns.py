@@ -10,6 +10,7 @@ from decimal import Decimal
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from atlas_cdc_reconciler.tables import ColumnType
@@ -58,6 +59,22 @@ def table_from(
     return pa.table(arrays)
 
 
+def null_column(column_type: ColumnType, count: int) -> pa.Array:
+    """One column of the warehouse without a value."""
+    return pa.nulls(count, _TYPES[column_type])
+
+
+def to_arrow_fixed(column_type: ColumnType, fields: npt.NDArray[np.uint8]) -> pa.Array:
+    """One column from fields that are all equally long, a row each. Raises FieldError."""
+    build = _MATRIX_BUILDERS.get(column_type)
+    if build is None:
+        return to_arrow(column_type, [row.tobytes() for row in fields])
+    try:
+        return build(fields)
+    except (ValueError, OverflowError) as error:
+        raise FieldError(f"no {column_type.name}: {error}") from error
+
+
 def numeric(field: bytes) -> Decimal:
     """The exact value of a binary numeric. Raises FieldError for NaN and the infinities."""
     unscaled, scale = _numeric_parts(field)
@@ -77,6 +94,13 @@ def _fixed(
     if len(joined) != width * len(fields):
         raise FieldError(f"fields are not {width} bytes wide")
     return np.frombuffer(joined, dtype=wire).astype(native), mask
+
+
+def _numbers(fields: npt.NDArray[np.uint8], wire: str, native: str) -> np.ndarray:
+    """Numbers in host order, one a row of bytes."""
+    if fields.shape[1] != np.dtype(wire).itemsize:
+        raise FieldError(f"fields are not {np.dtype(wire).itemsize} bytes wide")
+    return np.ascontiguousarray(fields).view(wire).ravel().astype(native)
 
 
 def _integer(width: int) -> Callable[[Sequence[Field]], pa.Array]:
@@ -99,7 +123,10 @@ def _bool(fields: Sequence[Field]) -> pa.Array:
 
 
 def _time(fields: Sequence[Field]) -> pa.Array:
-    values, mask = _fixed(fields, 8, ">i8", "<i8")
+    return _times(*_fixed(fields, 8, ">i8", "<i8"))
+
+
+def _times(values: np.ndarray, mask: np.ndarray | None = None) -> pa.Array:
     if len(values) and (
         values.max() > _INT64_MAX - _POSTGRES_EPOCH_US or values.min() == _INT64_MIN
     ):
@@ -170,6 +197,20 @@ def _json(fields: Sequence[Field]) -> pa.Array:
     return _text(texts)
 
 
+def _texts(fields: npt.NDArray[np.uint8]) -> pa.Array:
+    count, width = fields.shape
+    offsets = np.arange(count + 1, dtype=np.int64) * width
+    buffers = [None, pa.py_buffer(offsets), pa.py_buffer(np.ascontiguousarray(fields))]
+    # The cast checks the UTF-8.
+    return pa.Array.from_buffers(pa.large_binary(), count, buffers).cast(pa.string())
+
+
+def _jsons(fields: npt.NDArray[np.uint8]) -> pa.Array:
+    if fields.shape[1] == 0 or (fields[:, 0] != _JSONB_VERSION).any():
+        raise FieldError("a version of jsonb that is unknown")
+    return _texts(fields[:, 1:])
+
+
 def _text_array(fields: Sequence[Field]) -> pa.Array:
     texts = [None if field is None else _array_items(field) for field in fields]
     return pa.array(texts, type=pa.list_(pa.string()))
@@ -221,4 +262,17 @@ _BUILDERS: dict[ColumnType, Callable[[Sequence[Field]], pa.Array]] = {
     ColumnType.TEXT_ARRAY: _text_array,
     ColumnType.TIME: _time,
     ColumnType.JSON: _json,
+}
+_MATRIX_BUILDERS: dict[ColumnType, Callable[[npt.NDArray[np.uint8]], pa.Array]] = {
+    ColumnType.BOOL: lambda fields: pa.array(_numbers(fields, "u1", "u1").astype(bool)),
+    ColumnType.INT2: lambda fields: pa.array(_numbers(fields, ">i2", "<i2")),
+    ColumnType.INT4: lambda fields: pa.array(_numbers(fields, ">i4", "<i4")),
+    ColumnType.INT8: lambda fields: pa.array(_numbers(fields, ">i8", "<i8")),
+    # As integers, so that no conversion touches the bits of a NaN.
+    ColumnType.DOUBLE: lambda fields: pa.array(
+        _numbers(fields, ">u8", "<u8").view("<f8"), from_pandas=False
+    ),
+    ColumnType.TIME: lambda fields: _times(_numbers(fields, ">i8", "<i8")),
+    ColumnType.TEXT: _texts,
+    ColumnType.JSON: _jsons,
 }

@@ -92,6 +92,17 @@ class WarehouseConfig(Section):
     aggregate_rows_max: int = Field(
         default=1_000_000, ge=1, description="Most rows that one Aggregate answers."
     )
+    aggregate_seconds_max: float = Field(
+        default=60.0, gt=0, description="Longest that one Aggregate may take, its sending included."
+    )
+    percentile_points_max: int = Field(
+        default=20_000_000,
+        ge=1,
+        description="Most points that one Aggregate takes percentiles of: 8 bytes of memory each.",
+    )
+    spill_mb_max: int = Field(
+        default=2_048, ge=1, description="Disk for what queries cannot hold in memory."
+    )
     dead_letters_per_batch_max: int = Field(
         default=1_000, ge=1, description="More of them in one batch stop the pipeline."
     )

@@ -85,6 +85,8 @@ _FUNCTIONS = {
     pb.AGGREGATE_FUNCTION_AVG: Function.AVG,
     pb.AGGREGATE_FUNCTION_MIN: Function.MIN,
     pb.AGGREGATE_FUNCTION_MAX: Function.MAX,
+    pb.AGGREGATE_FUNCTION_FIRST: Function.FIRST,
+    pb.AGGREGATE_FUNCTION_LAST: Function.LAST,
 }
 _AGGREGATIONS = {
     Function.COUNT: warehouse_pb.AGGREGATION_COUNT,
@@ -92,6 +94,8 @@ _AGGREGATIONS = {
     Function.AVG: warehouse_pb.AGGREGATION_AVG,
     Function.MIN: warehouse_pb.AGGREGATION_MIN,
     Function.MAX: warehouse_pb.AGGREGATION_MAX,
+    Function.FIRST: warehouse_pb.AGGREGATION_FIRST,
+    Function.LAST: warehouse_pb.AGGREGATION_LAST,
 }
 ItemT = TypeVar("ItemT", pb.Reading, pb.Bucket)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
@@ -376,18 +380,29 @@ def aggregate_query(request: pb.AggregateRequest) -> AggregateQuery:
     start = moment(request.start_time, "start_time") if request.HasField("start_time") else None
     end = moment(request.end_time, "end_time") if request.HasField("end_time") else None
     check_range(start, end)
-    if not request.functions:
-        raise _invalid("functions", "name at least one function")
+    if not request.functions and not request.percentiles:
+        raise _invalid("functions", "name at least one function or percentile")
     for index, function in enumerate(request.functions):
         if function not in _FUNCTIONS:
             raise _invalid(f"functions[{index}]", f"there is no function {function}")
+    for index, percentile in enumerate(request.percentiles):
+        if not 0 <= percentile <= 100:
+            raise _invalid(f"percentiles[{index}]", f"percentile {percentile:g} is not 0 to 100")
     bucket_us = 0
     if request.HasField("bucket"):
         bucket_us = request.bucket.seconds * 1_000_000 + request.bucket.nanos // 1_000
         if not 0 < bucket_us <= _BUCKET_US_MAX:
             raise _invalid("bucket", "a bucket is 1 microsecond to 100 years wide")
     functions = tuple(_FUNCTIONS[function] for function in request.functions)
-    return AggregateQuery(functions, start, end, bucket_us, request.group_by_entity)
+    return AggregateQuery(
+        functions,
+        start,
+        end,
+        bucket_us,
+        request.group_by_entity,
+        tuple(request.percentiles),
+        request.group_by_quality,
+    )
 
 
 def aggregate_request(
@@ -405,6 +420,8 @@ def aggregate_request(
         bucket_us=query.bucket_us,
         aggregations=[_AGGREGATIONS[function] for function in query.functions],
         group_by_entity=query.group_by_entity,
+        percentiles=query.percentiles,
+        group_by_quality=query.group_by_quality,
         token=wanted.requirement.token,
     )
     verified = wanted.requirement.min_verified_through
@@ -423,6 +440,7 @@ def warehouse_part(message: warehouse_pb.AggregateResponse) -> WarehousePart:
             row.attribute_id,
             row.bucket_time_us if row.HasField("bucket_time_us") else None,
             tuple(row.results),
+            row.quality if row.HasField("quality") else None,
         )
         for row in message.rows
     ]
@@ -462,7 +480,9 @@ def warehouse_metadata(
 
 def aggregate_row(row: AggregateRow, entity_key: str, attribute: str) -> pb.AggregateRow:
     """The message of a row, by names."""
-    message = pb.AggregateRow(entity_key=entity_key, attribute=attribute, results=row.results)
+    message = pb.AggregateRow(
+        entity_key=entity_key, attribute=attribute, results=row.results, quality=row.quality
+    )
     if row.bucket_us is not None:
         message.bucket_time.CopyFrom(us_to_timestamp(row.bucket_us))
     return message

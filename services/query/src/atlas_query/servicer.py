@@ -196,7 +196,7 @@ class QueryServicer(query_service_pb2_grpc.QueryServiceServicer):
     ) -> AsyncIterator[pb.AggregateResponse]:
         """Aggregates over the warehouse."""
         tenant = current_tenant()
-        for field in ("entity_keys", "attributes", "functions"):
+        for field in ("entity_keys", "attributes", "functions", "percentiles"):
             check_items(request, field)
         wanted = convert.warehouse_consistency(request.consistency, tenant.id, self._signer)
         query = convert.aggregate_query(request)

@@ -18,6 +18,7 @@ from atlas_cdc_reconciler.changes import (
 )
 from atlas_cdc_reconciler.columns import Field, table_from, to_arrow
 from atlas_cdc_reconciler.lsn import Lsn
+from atlas_cdc_reconciler.source import layouts
 from atlas_cdc_reconciler.tables import Column, ColumnType
 
 BEGIN, COMMIT, RELATION = ord("B"), ord("C"), ord("R")
@@ -65,6 +66,24 @@ def parse_relation(raw: bytes) -> Relation:
     return Relation(number, schema.decode(), name.decode(), tuple(columns), CODEC)
 
 
+def insert_table(
+    raws: Sequence[bytes], count: int, columns: Sequence[tuple[Column, int]]
+) -> pa.Table:
+    """Rows that were inserted, as the warehouse's columns; with each, its place among `count`.
+
+    In any order. Raises MessageError, FieldError.
+    """
+    together, rest = layouts.split(raws, count)
+    parts = [layouts.decode(layout, matrix, columns) for layout, matrix in together]
+    if rest or not parts:
+        try:
+            fields = insert_columns(rest, count)
+        except IndexError as error:
+            raise MessageError("an insert that ends too soon") from error
+        parts.append(table_from({column.name: (column.type, fields[at]) for column, at in columns}))
+    return pa.concat_tables(parts)
+
+
 def insert_columns(raws: Iterable[bytes], count: int) -> list[list[Field]]:
     """Columns of the rows that were inserted: one list per column. Raises MessageError."""
     columns: list[list[Field]] = [[] for _ in range(count)]
@@ -74,7 +93,7 @@ def insert_columns(raws: Iterable[bytes], count: int) -> list[list[Field]]:
         if raw[5] != _NEW or from_bytes(raw[6:8], "big") != count:
             raise MessageError(f"an insert that does not have {count} columns")
         offset = 8
-        # The hot loop of the whole service: everything is local and the commonest comes first.
+        # Hot where layouts are many, as with long texts: all is local, the commonest comes first.
         for append in appends:
             mark = raw[offset]
             if mark == _NULL:
@@ -163,11 +182,7 @@ class _PgOutput:
     def insert_table(
         self, raws: Sequence[bytes], relation: Relation, columns: Sequence[tuple[Column, int]]
     ) -> pa.Table:
-        try:
-            fields = insert_columns(raws, len(relation.columns))
-        except IndexError as error:
-            raise MessageError("an insert that ends too soon") from error
-        return table_from({column.name: (column.type, fields[at]) for column, at in columns})
+        return insert_table(raws, len(relation.columns), columns)
 
     def insert(self, raw: bytes, _: Relation) -> Row:
         return parse_insert(raw)
