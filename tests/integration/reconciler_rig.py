@@ -17,7 +17,7 @@ from pydantic import SecretStr
 from atlas_cdc_reconciler.aggregate import Aggregator, Bounds
 from atlas_cdc_reconciler.config import SlotConfig, WarehouseConfig
 from atlas_cdc_reconciler.digest import Digest
-from atlas_cdc_reconciler.levelling import Bounds
+from atlas_cdc_reconciler.levelling import Cutting
 from atlas_cdc_reconciler.pipeline import Pipeline
 from atlas_cdc_reconciler.progress import Progress, Standing
 from atlas_cdc_reconciler.reconcile import Outcome, Reconciler
@@ -97,8 +97,8 @@ class Rig:
         default_factory=lambda: SlotConfig(name=f"test_{secrets.token_hex(4)}", linger_ms=5)
     )
     # Small, so that even few rows are copied in several pieces, and by several connections.
-    bounds: Bounds = field(
-        default_factory=lambda: Bounds(5_000, windows_per_statement=4, rows_max=40, connections=3)
+    cutting: Cutting = field(
+        default_factory=lambda: Cutting(5_000, windows_per_statement=4, rows_max=40, connections=3)
     )
 
     @contextmanager
@@ -121,7 +121,7 @@ class Rig:
             await VerificationStore(warehouse).use_width(WINDOW_US)
             progress = Progress()
             source = SlotSource(self.slot, config, primary)
-            upkeep = Upkeep(self.slot, source, warehouse, progress, self.bounds)
+            upkeep = Upkeep(self.slot, source, warehouse, progress, self.cutting)
             pipeline = Pipeline(source, wrap(warehouse), progress, 0.2, upkeep)
             task = asyncio.create_task(pipeline.run())
             try:

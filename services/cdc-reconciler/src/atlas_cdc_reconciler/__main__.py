@@ -6,7 +6,7 @@ from atlas.reconciler.v1 import reconciler_service_pb2_grpc
 from atlas_cdc_reconciler import metrics
 from atlas_cdc_reconciler.aggregate import Aggregator, Bounds
 from atlas_cdc_reconciler.config import Config
-from atlas_cdc_reconciler.levelling import Bounds
+from atlas_cdc_reconciler.levelling import Cutting
 from atlas_cdc_reconciler.pipeline import Pipeline
 from atlas_cdc_reconciler.progress import Progress
 from atlas_cdc_reconciler.reconcile import Reconciler
@@ -43,13 +43,13 @@ async def main() -> None:
         warehouse = await stack.enter_async_context(DuckDbWarehouse.open(config.warehouse))
         clock, progress = PrimaryClock(), Progress()
         source = SlotSource(config.slot, config.direct, primary)
-        bounds = Bounds(
+        cutting = Cutting(
             window_us=config.reconcile.window_us,
             windows_per_statement=config.reconcile.windows_per_statement,
             rows_max=config.slot.snapshot_rows_max,
             connections=config.slot.copy_connections,
         )
-        upkeep = Upkeep(config.slot, source, warehouse, progress, bounds)
+        upkeep = Upkeep(config.slot, source, warehouse, progress, cutting)
         pipeline = Pipeline(source, warehouse, progress, config.slot.backoff_seconds_max, upkeep)
         verifications = VerificationStore(warehouse)
         await verifications.use_width(config.reconcile.window_us)

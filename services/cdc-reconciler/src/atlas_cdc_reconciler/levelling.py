@@ -58,7 +58,7 @@ class ComparableSnapshot(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Bounds:
+class Cutting:
     """How levelling is cut into pieces."""
 
     window_us: int
@@ -76,10 +76,10 @@ class Bounds:
 class Leveller:
     """Levels the warehouse; one call at a time."""
 
-    def __init__(self, store: LevelStore, progress: Progress, bounds: Bounds) -> None:
+    def __init__(self, store: LevelStore, progress: Progress, cutting: Cutting) -> None:
         self._store = store
         self._progress = progress
-        self._bounds = bounds
+        self._cutting = cutting
 
     async def level_all(self, snapshot: ComparableSnapshot) -> CopyProgress:
         """Everything, after which the warehouse stands at the snapshot's position.
@@ -107,7 +107,7 @@ class _Levelling:
     ) -> None:
         self._store = leveller._store
         self._progress = leveller._progress
-        self._bounds = leveller._bounds
+        self._cutting = leveller._cutting
         self._snapshot = snapshot
         self._scope = scope
         self._dry_run = dry_run
@@ -151,7 +151,7 @@ class _Levelling:
         return tenant_ids
 
     async def _tenant(self, tenant_id: int) -> None:
-        piece_us, span = self._bounds.piece_us, self._scope.span
+        piece_us, span = self._cutting.piece_us, self._scope.span
         source, here = await asyncio.gather(
             self._snapshot.row_counts(tenant_id, span, piece_us),
             self._store.row_counts(tenant_id, span, piece_us),
@@ -163,7 +163,7 @@ class _Levelling:
             number = piece.start_us // piece_us
             rows = source.get(number, 0)
             windows = await self._windows(tenant_id, piece, rows, here.get(number, 0))
-            for part, part_rows in copied_spans(windows, self._bounds.rows_max):
+            for part, part_rows in copied_spans(windows, self._cutting.rows_max):
                 await self._take_span(tenant_id, part, part_rows)
                 if number in here and not self._dry_run:
                     await self._check(tenant_id, part)
@@ -172,15 +172,15 @@ class _Levelling:
                 rows_compared=self._done.rows_compared + rows,
             )
 
-        await _each(level, pieces(numbers, span, piece_us), self._bounds.connections)
+        await _each(level, pieces(numbers, span, piece_us), self._cutting.connections)
 
     async def _windows(
         self, tenant_id: int, piece: Span, source_rows: int, rows_here: int
     ) -> list[WindowState]:
-        width_us = self._bounds.window_us
+        width_us = self._cutting.window_us
         if source_rows and not rows_here:
             # Nothing to compare with: no digests. Few rows are one window, whatever its width.
-            if source_rows <= self._bounds.rows_max:
+            if source_rows <= self._cutting.rows_max:
                 return [WindowState(piece, source_rows, differs=True)]
             counts = await self._snapshot.row_counts(tenant_id, piece, width_us)
             source = {number: Digest(rows) for number, rows in counts.items()}
@@ -228,7 +228,7 @@ class _Levelling:
         """
         if self._done.rows_rejected:
             return  # They differ for a reason that is told.
-        width_us = self._bounds.window_us
+        width_us = self._cutting.window_us
         source, here = await asyncio.gather(
             self._snapshot.digests(tenant_id, span, width_us),
             self._store.digests(tenant_id, span, width_us),

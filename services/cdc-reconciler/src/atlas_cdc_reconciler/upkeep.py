@@ -7,7 +7,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from atlas_cdc_reconciler import metrics
 from atlas_cdc_reconciler.config import SlotConfig
 from atlas_cdc_reconciler.level_store import LevelStore
-from atlas_cdc_reconciler.levelling import Bounds, ComparableSnapshot, Leveller
+from atlas_cdc_reconciler.levelling import ComparableSnapshot, Cutting, Leveller
 from atlas_cdc_reconciler.lifecycle import AUTOMATIC, Actor, Lifecycle, Order, OrderKind
 from atlas_cdc_reconciler.lifecycle_store import LifecycleStore
 from atlas_cdc_reconciler.progress import CopyProgress, Phase, Progress
@@ -31,12 +31,12 @@ class Upkeep:
         source: SlotSource,
         warehouse: DuckDbWarehouse,
         progress: Progress,
-        bounds: Bounds,
+        cutting: Cutting,
     ) -> None:
         self._config = config
         self._source = source
         self._store = LevelStore(warehouse)
-        self._leveller = Leveller(self._store, progress, bounds)
+        self._leveller = Leveller(self._store, progress, cutting)
         self._progress = progress
         self.lifecycle = Lifecycle(LifecycleStore(warehouse), progress)
 
@@ -112,7 +112,7 @@ class Upkeep:
 
     @asynccontextmanager
     async def patience(self) -> AsyncIterator[None]:
-        """Bounds what the stream waits for. Raises ServiceError UNAVAILABLE."""
+        """Cutting what the stream waits for. Raises ServiceError UNAVAILABLE."""
         try:
             async with asyncio.timeout(self._config.cut_timeout_seconds):
                 yield
