@@ -17,6 +17,7 @@ from pydantic import SecretStr
 from atlas_cdc_reconciler.aggregate import Aggregator, Bounds
 from atlas_cdc_reconciler.config import SlotConfig, WarehouseConfig
 from atlas_cdc_reconciler.digest import Digest
+from atlas_cdc_reconciler.levelling import Cutting
 from atlas_cdc_reconciler.pipeline import Pipeline
 from atlas_cdc_reconciler.progress import Progress, Standing
 from atlas_cdc_reconciler.reconcile import Outcome, Reconciler
@@ -26,6 +27,7 @@ from atlas_cdc_reconciler.sink.duckdb import DuckDbWarehouse
 from atlas_cdc_reconciler.source.slot import SlotSource
 from atlas_cdc_reconciler.source_digests import SourceDigests
 from atlas_cdc_reconciler.tables import HEARTBEAT, TABLES
+from atlas_cdc_reconciler.upkeep import Upkeep
 from atlas_cdc_reconciler.verification_store import VerificationStore
 from atlas_cdc_reconciler.windows import WindowComparison
 from atlas_common import db
@@ -94,6 +96,10 @@ class Rig:
         # Slots belong to the whole server, tests to one database of it.
         default_factory=lambda: SlotConfig(name=f"test_{secrets.token_hex(4)}", linger_ms=5)
     )
+    # Small, so that even few rows are copied in several pieces, and by several connections.
+    cutting: Cutting = field(
+        default_factory=lambda: Cutting(5_000, windows_per_statement=4, rows_max=40, connections=3)
+    )
 
     @contextmanager
     def writer(self, lane: int = 0) -> Iterator[LaneWriter]:
@@ -115,10 +121,11 @@ class Rig:
             await VerificationStore(warehouse).use_width(WINDOW_US)
             progress = Progress()
             source = SlotSource(self.slot, config, primary)
-            pipeline = Pipeline(source, wrap(warehouse), progress, backoff_seconds_max=0.2)
+            upkeep = Upkeep(self.slot, source, warehouse, progress, self.cutting)
+            pipeline = Pipeline(source, wrap(warehouse), progress, 0.2, upkeep)
             task = asyncio.create_task(pipeline.run())
             try:
-                yield Running(primary, warehouse, progress)
+                yield Running(primary, warehouse, progress, upkeep, source)
             finally:
                 task.cancel()
                 await asyncio.wait({task})
@@ -142,10 +149,17 @@ class Running:
     """A pipeline under way."""
 
     def __init__(
-        self, primary: db.Database, warehouse: DuckDbWarehouse, progress: Progress
+        self,
+        primary: db.Database,
+        warehouse: DuckDbWarehouse,
+        progress: Progress,
+        upkeep: Upkeep,
+        source: SlotSource,
     ) -> None:
         self.warehouse = warehouse
         self.progress = progress
+        self.upkeep = upkeep
+        self.source = source
         self.sealer = Sealer(primary, progress, WAIT_SECONDS)
         self.verifications = VerificationStore(warehouse)
         self.aggregator = Aggregator(warehouse, progress, Bounds(rows_max=100_000))

@@ -226,29 +226,6 @@ async def test_a_row_that_cannot_be_copied_is_buried_too(rig: Rig) -> None:
     assert raw[:2] == b"\0\x0d"
 
 
-async def test_a_lost_slot_stops_the_pipeline_and_says_why(rig: Rig) -> None:
-    async with rig.running() as running:
-        await running.caught_up()
-    rig.close()
-    async with rig.running() as running:
-        standing = await running.until(lambda standing: standing.phase is Phase.STOPPED)
-    assert "is gone" in standing.reason
-    assert "rebuild" in standing.reason
-
-
-async def test_a_slot_that_is_ahead_of_the_warehouse_stops_the_pipeline(rig: Rig) -> None:
-    async with rig.running() as running:
-        await running.caught_up()
-    with rig.writer() as writer:
-        writer.write(points(ACME.id))
-    rig.admin.execute(
-        "SELECT pg_replication_slot_advance(%s, pg_current_wal_lsn())", [rig.slot.name]
-    )
-    async with rig.running() as running:
-        standing = await running.until(lambda standing: standing.phase is Phase.STOPPED)
-    assert "beyond the warehouse" in standing.reason
-
-
 async def test_a_column_of_another_type_stops_the_pipeline(altered: Rig) -> None:
     rig = altered
     async with rig.running() as running:

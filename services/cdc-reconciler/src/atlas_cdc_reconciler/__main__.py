@@ -8,6 +8,7 @@ from atlas_cdc_reconciler.aggregate import Aggregator, Bounds
 from atlas_cdc_reconciler.compaction import Compacting, Compactor
 from atlas_cdc_reconciler.config import Config
 from atlas_cdc_reconciler.export import Exporter
+from atlas_cdc_reconciler.levelling import Cutting
 from atlas_cdc_reconciler.pipeline import Pipeline
 from atlas_cdc_reconciler.progress import Progress
 from atlas_cdc_reconciler.reconcile import Reconciler
@@ -17,6 +18,7 @@ from atlas_cdc_reconciler.sink.duckdb import DuckDbWarehouse
 from atlas_cdc_reconciler.source.slot import SlotSource
 from atlas_cdc_reconciler.source_digests import SourceDigests
 from atlas_cdc_reconciler.status import StatusReporter
+from atlas_cdc_reconciler.upkeep import Upkeep
 from atlas_cdc_reconciler.verification_store import VerificationStore
 from atlas_common import telemetry
 from atlas_common.config import load
@@ -43,7 +45,14 @@ async def main() -> None:
         warehouse = await stack.enter_async_context(DuckDbWarehouse.open(config.warehouse))
         clock, progress = PrimaryClock(), Progress()
         source = SlotSource(config.slot, config.direct, primary)
-        pipeline = Pipeline(source, warehouse, progress, config.slot.backoff_seconds_max)
+        cutting = Cutting(
+            window_us=config.reconcile.window_us,
+            windows_per_statement=config.reconcile.windows_per_statement,
+            rows_max=config.slot.snapshot_rows_max,
+            connections=config.slot.copy_connections,
+        )
+        upkeep = Upkeep(config.slot, source, warehouse, progress, cutting)
+        pipeline = Pipeline(source, warehouse, progress, config.slot.backoff_seconds_max, upkeep)
         verifications = VerificationStore(warehouse)
         await verifications.use_width(config.reconcile.window_us)
         reconciler = Reconciler(

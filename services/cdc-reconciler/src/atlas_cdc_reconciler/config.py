@@ -1,6 +1,7 @@
 """What the cdc-reconciler can be told."""
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field
 
@@ -31,7 +32,40 @@ class SlotConfig(Section):
         description="Largest transaction held in memory; a larger one stops the pipeline.",
     )
     snapshot_rows_max: int = Field(
-        default=100_000, ge=1, description="Rows in memory while the first copy is made."
+        default=100_000,
+        ge=1,
+        description="Rows that one connection has in memory while rows are copied.",
+    )
+    copy_connections: int = Field(
+        default=2, ge=1, le=16, description="Connections that copy rows at a time."
+    )
+    cut_timeout_seconds: float = Field(
+        default=30.0,
+        gt=0,
+        description="How long the stream may wait for a backfill to find a common point.",
+    )
+    failover: bool = Field(
+        default=True,
+        description="On PostgreSQL 17 and later: let standbys that synchronise slots have ours.",
+    )
+    on_lost: Literal["recover", "stop"] = Field(
+        default="recover",
+        description="When the slot lost its log: copy what differs and go on, or stop.",
+    )
+    recoveries_per_hour_max: int = Field(
+        default=4, ge=1, description="More of them by itself, and the pipeline stops."
+    )
+    watch_interval_seconds: float = Field(
+        default=5.0, gt=0, description="How often the slot's state is looked at."
+    )
+    warning_share: float = Field(
+        default=0.5, gt=0, le=1, description="Of the log that the server keeps, used: a warning."
+    )
+    critical_share: float = Field(default=0.8, gt=0, le=1, description="The same: critical.")
+    unlimited_bytes: int = Field(
+        default=10 * 2**30,
+        ge=2**20,
+        description="What stands for the bound if the server has no max_slot_wal_keep_size.",
     )
     status_interval_seconds: float = Field(
         default=1.0, gt=0, le=5, description="How often the server hears how far we are."

@@ -17,6 +17,10 @@ windows = metrics.counter(
     "atlas.reconciler.windows", "{windows}", "Windows compared, by whether they agreed."
 )
 
+recoveries = metrics.counter(
+    "atlas.reconciler.recoveries", "{recoveries}", "Times the slot was lost and made good."
+)
+
 
 def show_lag(read: Callable[[], float]) -> None:
     """Export how far the warehouse is behind; an unknown lag as -1, since infinity is no JSON."""

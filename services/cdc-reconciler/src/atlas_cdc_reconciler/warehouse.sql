@@ -1,10 +1,17 @@
 -- Named queries of the warehouse (DuckDB). Times leave it as microseconds since the epoch.
 
 -- name: position
-SELECT source_id, log_offset, lsn FROM cdc_position;
+SELECT source_id, log_offset, lsn, timeline FROM cdc_position;
 
 -- name: begin_position
-INSERT INTO cdc_position (source_id, log_offset, lsn) VALUES ($source_id, $log_offset, $lsn);
+INSERT INTO cdc_position (source_id, log_offset, lsn, timeline)
+VALUES ($source_id, $log_offset, $lsn, $timeline);
+
+-- name: forget_position
+DELETE FROM cdc_position;
+
+-- name: set_timeline
+UPDATE cdc_position SET timeline = $timeline;
 
 -- name: set_position
 UPDATE cdc_position SET log_offset = $log_offset, lsn = $lsn;
@@ -157,3 +164,56 @@ DELETE FROM cdc_windows;
 
 -- name: forget_window_width
 DELETE FROM cdc_window_width;
+
+-- name: levelling
+-- One row while the warehouse may be neither the old state nor the new one.
+SELECT reason FROM cdc_levelling;
+
+-- name: begin_levelling
+INSERT INTO cdc_levelling (reason, begun_at)
+SELECT $reason, current_timestamp WHERE NOT EXISTS (SELECT 1 FROM cdc_levelling);
+
+-- name: end_levelling
+DELETE FROM cdc_levelling;
+
+-- name: pause
+SELECT actor, reason, epoch_us(paused_at) FROM cdc_pause;
+
+-- name: set_pause
+INSERT INTO cdc_pause (actor, reason, paused_at)
+SELECT $actor, $reason, current_timestamp WHERE NOT EXISTS (SELECT 1 FROM cdc_pause);
+
+-- name: end_pause
+DELETE FROM cdc_pause;
+
+-- name: audit
+INSERT INTO cdc_audit (acted_at, actor, action, tenant_id, request_id, detail)
+VALUES (current_timestamp, $actor, $action, $tenant_id, $request_id, $detail);
+
+-- name: recent_recoveries
+-- Those that nobody asked for, within an hour.
+SELECT count(*) FROM cdc_audit
+WHERE action = 'recover' AND actor = $actor AND acted_at > current_timestamp - INTERVAL 1 HOUR;
+
+-- name: window_row_counts
+SELECT epoch_us(ingested_at) // $width_us::BIGINT AS number, count(*)
+FROM entity_values_ts
+WHERE tenant_id = $tenant_id
+    AND ingested_at >= make_timestamptz($start) AND ingested_at < make_timestamptz($stop)
+GROUP BY number;
+
+-- name: span_rows
+-- What is about to be replaced, to say which windows it changes.
+CREATE OR REPLACE TEMP TABLE replaced_rows AS
+SELECT DISTINCT tenant_id, ingested_at FROM entity_values_ts
+WHERE tenant_id = $tenant_id
+    AND ingested_at >= make_timestamptz($start) AND ingested_at < make_timestamptz($stop);
+
+-- name: drop_span
+DELETE FROM entity_values_ts
+WHERE tenant_id = $tenant_id
+    AND ingested_at >= make_timestamptz($start) AND ingested_at < make_timestamptz($stop);
+
+-- name: buried_copies
+-- Rows of the source that the warehouse could not hold at an earlier copy.
+SELECT raw FROM cdc_dead_letters WHERE kind = 'COPY' AND table_name = $table_name;

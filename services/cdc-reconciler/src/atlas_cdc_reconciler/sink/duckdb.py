@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager, suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 
@@ -50,6 +50,8 @@ class DuckDbWarehouse:
         self._writer = ThreadPoolExecutor(1, "warehouse-writer")
         self._resources = ExitStack()  # Entered and closed in the writer's thread.
         self._connection: duckdb.DuckDBPyConnection
+        # A transaction of several steps must not be joined by others' statements.
+        self._turn = asyncio.Lock()
         self._reads = ReadGate(config.concurrent_reads_max, config.waiting_reads_max)
 
     @classmethod
@@ -72,18 +74,30 @@ class DuckDbWarehouse:
     @asynccontextmanager
     async def load(self, position: SourcePosition) -> AsyncIterator["DuckDbLoad"]:
         """As Sink.load."""
-        await self._run(lambda: self._connection.execute("BEGIN"))
-        try:
+        async with self.exclusive():
             yield DuckDbLoad(self, position)
-            await self._run(lambda: self._finish_load(position))
-        except BaseException:
-            # Not awaited when cancelled a second time, but the thread still does it.
-            await self._run(self._rollback)
-            raise
+            await self._run(lambda: self._begin_at(position))
+
+    @asynccontextmanager
+    async def exclusive(self) -> AsyncIterator["Exclusive"]:
+        """One transaction over several steps; nothing else is written meanwhile.
+
+        Leaving the block commits it, an exception drops all of it.
+        """
+        async with self._turn:
+            await self._run(lambda: self._connection.execute("BEGIN"))
+            try:
+                yield Exclusive(self)
+                await self._run(lambda: self._connection.execute("COMMIT"))
+            except BaseException:
+                # Not awaited when cancelled a second time, but the thread still does it.
+                await self._run(self._rollback)
+                raise
 
     async def apply(self, batch: Batch) -> SinkState:
         """As Sink.apply."""
-        return await self._run(lambda: self._apply(batch))
+        async with self._turn:
+            return await self._run(lambda: self._apply(batch))
 
     async def counts(self) -> Mapping[str, Counts]:
         """As Sink.counts."""
@@ -103,14 +117,16 @@ class DuckDbWarehouse:
                 self._connection.execute(statement, dict(parameters))
             self._connection.execute("COMMIT")
 
-        await self._run(lambda: self._or_rollback(run))
+        async with self._turn:
+            await self._run(lambda: self._or_rollback(run))
 
     async def checkpoint(self) -> None:
         """Give back the space of rows that were deleted; as far as no reader still sees them.
 
         Raises WarehouseError.
         """
-        await self._run(lambda: self._connection.execute("CHECKPOINT"))
+        async with self._turn:
+            await self._run(lambda: self._connection.execute("CHECKPOINT"))
 
     # From here on: in the writer's thread ---------------------------------------------------------
 
@@ -143,9 +159,9 @@ class DuckDbWarehouse:
 
     def _state(self) -> SinkState:
         position = None
-        for source_id, offset, lsn in self._query("position"):
+        for source_id, offset, lsn, timeline in self._query("position"):
             at = LogPosition(int(str(offset)), Lsn(int(str(lsn))))
-            position = SourcePosition(str(source_id), at)
+            position = SourcePosition(str(source_id), at, int(str(timeline)))
         return SinkState(position, self._beat())
 
     def _beat(self) -> Beat:
@@ -162,9 +178,16 @@ class DuckDbWarehouse:
         applied = copied.rows.num_rows
         self._count(table.name, Counts(applied + rejected, applied, rejected, 0))
 
-    def _finish_load(self, position: SourcePosition) -> None:
-        self._query("begin_position", {"source_id": position.source_id, **_stored(position.at)})
-        self._connection.execute("COMMIT")
+    def _begin_at(self, position: SourcePosition) -> None:
+        self._query("forget_position")
+        self._query(
+            "begin_position",
+            {
+                "source_id": position.source_id,
+                **_stored(position.at),
+                "timeline": position.timeline,
+            },
+        )
 
     def _apply(self, batch: Batch) -> SinkState:
         state = self._state()
@@ -193,7 +216,7 @@ class DuckDbWarehouse:
                     f"more than {self._config.dead_letters_per_batch_max} changes of one batch"
                     f" cannot be applied, the last one: {reason}"
                 )
-        return SinkState(SourcePosition(state.position.source_id, batch.position), self._beat())
+        return SinkState(replace(state.position, at=batch.position), self._beat())
 
     def _try(self, batch: Batch, poison: Mapping[int, str]) -> bool:
         """Commit the batch less its dead letters; False, and nothing stored, if there are more."""
@@ -287,3 +310,26 @@ class DuckDbLoad:
     async def append(self, copied: CopiedRows) -> None:
         """As Load.append."""
         await self._warehouse._run(lambda: self._warehouse._append(self._position.at, copied))
+
+
+class Exclusive:
+    """The writer's connection within `DuckDbWarehouse.exclusive`."""
+
+    def __init__(self, warehouse: DuckDbWarehouse) -> None:
+        self._warehouse = warehouse
+
+    async def execute(self, name: str, parameters: Parameters | None = None) -> list[tuple]:  # type: ignore[type-arg]
+        """Run a named query; its rows."""
+        return await self._warehouse._run(lambda: self._warehouse._query(name, parameters))
+
+    async def do(self, work: Callable[[duckdb.DuckDBPyConnection], T]) -> T:
+        """Work on the connection, in the writer's thread."""
+        return await self._warehouse._run(lambda: work(self._warehouse._connection))
+
+    async def append(self, at: LogPosition, copied: CopiedRows) -> None:
+        """Take in rows as of a position, with the books; those rejected become dead letters."""
+        await self._warehouse._run(lambda: self._warehouse._append(at, copied))
+
+    async def begin_at(self, position: SourcePosition) -> None:
+        """Let the warehouse stand at this position, whatever it stood at before."""
+        await self._warehouse._run(lambda: self._warehouse._begin_at(position))

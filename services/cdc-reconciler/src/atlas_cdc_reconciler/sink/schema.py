@@ -10,7 +10,14 @@ VERSION = 1
 # transaction", and every key here is kept unique by the one writer.
 _BOOKS = """
 CREATE TABLE cdc_position (
-    source_id VARCHAR NOT NULL, log_offset UBIGINT NOT NULL, lsn UBIGINT NOT NULL);
+    source_id VARCHAR NOT NULL, log_offset UBIGINT NOT NULL, lsn UBIGINT NOT NULL,
+    timeline INTEGER NOT NULL);
+CREATE TABLE cdc_levelling (reason VARCHAR NOT NULL, begun_at TIMESTAMPTZ NOT NULL);
+CREATE TABLE cdc_pause (
+    actor VARCHAR NOT NULL, reason VARCHAR NOT NULL, paused_at TIMESTAMPTZ NOT NULL);
+CREATE TABLE cdc_audit (
+    acted_at TIMESTAMPTZ NOT NULL, actor VARCHAR NOT NULL, action VARCHAR NOT NULL,
+    tenant_id INTEGER, request_id VARCHAR NOT NULL, detail VARCHAR NOT NULL);
 CREATE TABLE cdc_counters (
     table_name VARCHAR NOT NULL, read_count BIGINT NOT NULL, applied_count BIGINT NOT NULL,
     dead_lettered_count BIGINT NOT NULL, skipped_count BIGINT NOT NULL);
