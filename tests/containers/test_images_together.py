@@ -127,6 +127,7 @@ def service_environment(servers: Stack, ports: dict[str, int], name: str) -> dic
     credentials = json.loads(servers.state.secrets_file.read_text())
     common = {
         "ATLAS_ENVIRONMENT": "dev",
+        "ATLAS_IDENTITY__MODE": "insecure",
         "ATLAS_RPC__HOST": LOOPBACK,
         "ATLAS_RPC__PORT": str(ports[name]),
         "ATLAS_TOKEN__KEYS": json.dumps(credentials["token_keys"]),

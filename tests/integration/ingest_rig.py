@@ -21,7 +21,7 @@ from atlas_common import errors
 from atlas_common.background import Supervisor
 from atlas_common.config import DatabaseConfig, PeerConfig, TokenConfig
 from atlas_common.errors import ServiceError
-from atlas_common.rpc import TENANT_KEY, DevAuthenticator, interceptors
+from atlas_common.rpc import TENANT_KEY, Insecure, declared_access, interceptors
 from atlas_common.testing import serving
 from atlas_common.token import TokenSigner
 from atlas_devstack.credentials import Credentials
@@ -31,7 +31,8 @@ from atlas_devstack.ports import free_port
 from atlas_devstack.services import Service, Wiring
 from atlas_devstack.waiting import Patience
 from atlas_ingest.config import Config, FlushConfig, StreamConfig
-from atlas_ingest.wiring import TENANTLESS, Ingest, wire
+from atlas_ingest.wiring import SERVICES as INGEST_SERVICES
+from atlas_ingest.wiring import Ingest, wire
 
 from .waiting import eventually
 
@@ -237,9 +238,9 @@ async def start_rig(
             tasks.start(name, service.background[name])
         chain = interceptors(
             config.rpc,
-            authenticator=DevAuthenticator("dev"),
+            authenticator=Insecure("dev"),
             tenants=service.tenants,
-            tenantless=TENANTLESS,
+            accesses=declared_access(INGEST_SERVICES),
         )
         add: Callable[[Ingest, grpc.aio.Server], None] = Ingest.add_to
         channel = await stack.enter_async_context(serving(service, add=add, chain=chain))

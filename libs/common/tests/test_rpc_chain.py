@@ -13,14 +13,14 @@ import pytest
 from atlas_common import telemetry
 from atlas_common.config import RpcConfig, TelemetryConfig
 from atlas_common.errors import FatalError
-from atlas_common.rpc import DevAuthenticator, authenticator, interceptors
+from atlas_common.rpc import Access, Insecure, interceptors
 from atlas_common.tenant import Tenant
 from atlas_common.testing import KnownTenants, serving, serving_at
 
 from .echo_service import ARITIES, NAME, Echo, add, call, failure
 
 STYLES = (*ARITIES, "Written")
-TENANTLESS = f"/{NAME}/StreamUnary"
+ACCESSES = {f"/{NAME}/{style}": Access("telemetry.read") for style in STYLES}
 ACME = (("x-atlas-tenant", "acme"),)
 GLOBEX = (("x-atlas-tenant", "globex"),)
 
@@ -28,8 +28,9 @@ GLOBEX = (("x-atlas-tenant", "globex"),)
 def chain(**settings: Any) -> list[grpc.aio.ServerInterceptor]:
     return interceptors(
         RpcConfig(**settings),
-        authenticator=authenticator("dev"),
+        authenticator=Insecure("dev"),
         tenants=KnownTenants(Tenant(1, "acme"), Tenant(2, "globex")),
+        accesses=ACCESSES,
     )
 
 
@@ -125,12 +126,15 @@ async def test_a_call_without_a_known_tenant_is_refused(
     assert (error.code.name, error.reason) == (code, reason)
 
 
-async def test_methods_named_tenantless_need_no_tenant_and_get_none(echo: Echo) -> None:
+async def test_tenantless_methods_need_no_tenant_and_get_none(echo: Echo) -> None:
     scopes = interceptors(
         RpcConfig(),
-        authenticator=authenticator("dev"),
+        authenticator=Insecure("dev"),
         tenants=KnownTenants(Tenant(1, "acme")),
-        tenantless=frozenset({TENANTLESS}),
+        accesses={
+            **ACCESSES,
+            f"/{NAME}/StreamUnary": Access("telemetry.read", tenantless=True),
+        },
     )
     async with serving(echo, add=add, chain=scopes) as channel:
         for metadata in ((), ACME):
@@ -143,7 +147,7 @@ async def test_methods_named_tenantless_need_no_tenant_and_get_none(echo: Echo) 
 def test_callers_are_believed_in_development_alone() -> None:
     for environment in ("staging", "prod"):
         with pytest.raises(FatalError, match=f"refused in environment '{environment}'"):
-            DevAuthenticator(environment)
+            Insecure(environment)
 
 
 @pytest.mark.parametrize("arity", STYLES)

@@ -80,6 +80,7 @@ from atlas_client.records import (
     WindowResult,
     WriteResult,
 )
+from atlas_client.security import Security, TokenFile
 from atlas_client.session import Session
 from atlas_client.streams import ReadStream, Reconciliation
 from atlas_client.values import DataType, Json, ReadValue, Value
@@ -140,6 +141,7 @@ __all__ = [
     "RouteAction",
     "RouteCandidate",
     "RouteExplanation",
+    "Security",
     "Session",
     "Source",
     "SpoolFullError",
@@ -148,6 +150,7 @@ __all__ = [
     "Tenant",
     "Tier",
     "TierState",
+    "TokenFile",
     "UndeliveredError",
     "UnknownAttributes",
     "Value",

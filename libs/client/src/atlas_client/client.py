@@ -56,6 +56,7 @@ from atlas_client.records import (
     WindowResult,
     WriteResult,
 )
+from atlas_client.security import Security
 from atlas_client.streams import ReadStream, Reconciliation
 from atlas_client.values import Value, to_timestamp, to_us
 from atlas_client.watching import Watch
@@ -92,21 +93,27 @@ class AtlasClient:
         tenant: str | None = None,
         timeout: float = DEFAULT_TIMEOUT_SECONDS,
         credentials: grpc.ChannelCredentials | None = None,
+        security: Security | None = None,
         metadata: Sequence[tuple[str, str]] = (),
     ) -> AsyncIterator["AtlasClient"]:
         """Open the channels. Nothing is contacted before the first call.
 
-        `tenant` may be left out for calls that need none (tenants, tiers, status). `credentials`
-        turns on TLS; `metadata` goes with every call (an access token, for example).
+        `tenant` may be left out for calls that need none (tenants, tiers, status), and by callers
+        whose token says whose they are. `security`: TLS, client certificate and token; unless
+        given, that of `endpoints`. `credentials` is for TLS of one's own making instead; `metadata`
+        goes with every call. Raises ValueError if files cannot be used, or a token would cross a
+        network in the clear.
         """
+        security = security or endpoints.security
         async with AsyncExitStack() as stack:
             channels: dict[str, grpc.aio.Channel] = {}
             for name in ("ingest", "query", "reconciler", "hotcache"):
                 target = getattr(endpoints, name)
                 if target is not None:
-                    channel = open_channel(target, credentials)
+                    channel = open_channel(target, credentials or security)
                     channels[name] = await stack.enter_async_context(channel)
-            yield cls(channels, Caller(tenant, timeout, metadata))
+            token = None if security is None else security.token
+            yield cls(channels, Caller(tenant, timeout, metadata, token))
 
     @property
     def tenant(self) -> str | None:

@@ -13,7 +13,7 @@ from atlas_cdc_reconciler.pipeline import Pipeline
 from atlas_cdc_reconciler.progress import Progress
 from atlas_cdc_reconciler.reconcile import Reconciler
 from atlas_cdc_reconciler.seal import Sealer
-from atlas_cdc_reconciler.servicer import SERVICE, TENANTLESS, ReconcilerServicer
+from atlas_cdc_reconciler.servicer import SERVICE, ReconcilerServicer
 from atlas_cdc_reconciler.sink.duckdb import DuckDbWarehouse
 from atlas_cdc_reconciler.source.slot import SlotSource
 from atlas_cdc_reconciler.source_digests import SourceDigests
@@ -30,7 +30,7 @@ from atlas_common.db import (
     PrimaryClockPoller,
     rights,
 )
-from atlas_common.rpc import authenticator, interceptors, new_server, run, serve
+from atlas_common.rpc import authenticator, declared_access, interceptors, new_server, run, serve
 from atlas_common.token import TokenSigner
 
 
@@ -41,6 +41,7 @@ async def main() -> None:
         stack.enter_context(
             telemetry.setup("cdc-reconciler", config.telemetry, instance=config.instance)
         )
+        identity = authenticator(config)
         primary = await stack.enter_async_context(Database.open(config.primary, name="primary"))
         warehouse = await stack.enter_async_context(DuckDbWarehouse.open(config.warehouse))
         clock, progress = PrimaryClock(), Progress()
@@ -82,9 +83,9 @@ async def main() -> None:
         )
         chain = interceptors(
             config.rpc,
-            authenticator=authenticator(config.environment),
+            authenticator=identity,
             tenants=PostgresTenants(primary),
-            tenantless=TENANTLESS,
+            accesses=declared_access([SERVICE]),
         )
         server = new_server(config.rpc, chain)
         reconciler_service_pb2_grpc.add_ReconcilerServiceServicer_to_server(servicer, server)
@@ -92,6 +93,7 @@ async def main() -> None:
             "pipeline": pipeline.run,
             "heartbeat": Heartbeat(primary).run,
             "primary clock": PrimaryClockPoller(primary, clock).run,
+            **identity.background,
         }
         compacting = config.warehouse.compaction_interval_seconds
         if compacting:
@@ -113,11 +115,12 @@ async def main() -> None:
         await serve(
             server,
             config.rpc,
-            services=[SERVICE],
+            services=[SERVICE.full_name],
             readiness={
                 "primary": primary.check,
                 "rights": rights.guard(primary, replication=True),
                 "pipeline": pipeline.check,
+                **identity.readiness,
             },
             background=background,
         )

@@ -19,8 +19,7 @@ from atlas_common.tenant import current_tenant
 from atlas_common.token import TokenSigner
 
 Context = grpc.aio.ServicerContext[Any, Any]
-SERVICE = pb.DESCRIPTOR.services_by_name["ReconcilerService"].full_name
-TENANTLESS = frozenset({f"/{SERVICE}/GetPipelineStatus"})
+SERVICE = pb.DESCRIPTOR.services_by_name["ReconcilerService"]
 
 
 class ReconcilerServicer(pb_grpc.ReconcilerServiceServicer):

@@ -39,17 +39,11 @@ from atlas_ingest.sources.wiring import sources
 from atlas_ingest.staging import StagingMonitor
 from atlas_ingest.store import Store
 
-INGEST = ingest_service_pb2.DESCRIPTOR.services_by_name["IngestService"].full_name
-CATALOG = catalog_service_pb2.DESCRIPTOR.services_by_name["CatalogService"].full_name
-HOTCACHE = hotcache_service_pb2.DESCRIPTOR.services_by_name["HotCacheService"]
-TENANTLESS = frozenset(
-    {
-        f"/{CATALOG}/CreateTenant",  # Its tenant does not exist yet.
-        f"/{CATALOG}/UpdateTenant",  # It names its tenant itself.
-        f"/{CATALOG}/ListTenants",
-        f"/{INGEST}/GetStagingStatus",  # Lanes hold the points of all tenants.
-    }
+SERVICES = (
+    ingest_service_pb2.DESCRIPTOR.services_by_name["IngestService"],
+    catalog_service_pb2.DESCRIPTOR.services_by_name["CatalogService"],
 )
+HOTCACHE = hotcache_service_pb2.DESCRIPTOR.services_by_name["HotCacheService"]
 
 
 @dataclass(frozen=True)

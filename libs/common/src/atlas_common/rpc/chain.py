@@ -5,11 +5,13 @@ from collections.abc import Sequence
 import grpc.aio
 
 from atlas_common.config import RpcConfig
+from atlas_common.rpc.access import Accesses
 from atlas_common.rpc.access_log import AccessLog
 from atlas_common.rpc.admission import Admission
+from atlas_common.rpc.authenticator import Authenticator
 from atlas_common.rpc.deadline import Deadline
 from atlas_common.rpc.failures import failures_reported
-from atlas_common.rpc.identity import Authenticator, Identity, TenantResolver
+from atlas_common.rpc.identity import Identity, TenantResolver
 from atlas_common.rpc.observation import Observation
 from atlas_common.rpc.scope import Scope, ScopedInterceptor
 
@@ -18,25 +20,25 @@ def interceptors(
     config: RpcConfig,
     *,
     authenticator: Authenticator,
-    tenants: TenantResolver | None,
-    tenantless: frozenset[str] = frozenset(),
+    tenants: TenantResolver,
+    accesses: Accesses,
 ) -> list[grpc.aio.ServerInterceptor]:
     """The chain as grpc.aio takes it.
 
-    `tenantless`: methods, as "/package.Service/Method", that belong to no tenant; health checks and
-    reflection never do. With `tenants=None` no method has a tenant.
+    `accesses`: see `declared_access()`. What is not in it nobody may call, but for health checks
+    and reflection, which everybody may.
     """
-    return [ScopedInterceptor(scopes(config, authenticator, tenants, tenantless))]
+    return [ScopedInterceptor(scopes(config, authenticator, tenants, accesses))]
 
 
 def scopes(
     config: RpcConfig,
     authenticator: Authenticator,
-    tenants: TenantResolver | None,
-    tenantless: frozenset[str],
+    tenants: TenantResolver,
+    accesses: Accesses,
 ) -> Sequence[Scope]:
     """The chain in its order."""
-    chain: list[Scope] = [
+    return [
         # First, so that the span, the log line and the metrics cover all the rest and its errors.
         Observation(AccessLog(config.logged_calls_per_second_max)).observed,
         # Before anything that may fail, so that every failure has a reason and leaks nothing.
@@ -45,8 +47,6 @@ def scopes(
         Admission(config.max_concurrent_rpcs).admitted,
         # Before the tenant, whose look-up may wait for a database.
         Deadline(config).kept,
+        # Last: a handler runs with its caller and tenant known.
+        Identity(authenticator, tenants, accesses).known,
     ]
-    if tenants is not None:
-        # Last: a handler runs with its tenant known.
-        chain.append(Identity(authenticator, tenants, tenantless).known)
-    return chain
