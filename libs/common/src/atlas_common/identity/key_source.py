@@ -18,6 +18,7 @@ from atlas_common.telemetry.logs import logger
 
 DOCUMENT_BYTES_MAX = 256 * 1024
 _FILE_SECONDS = 1.0
+_WAIT_SECONDS_MAX = 0.25  # A call waits for a file that was read just now; for an address not.
 _CHUNK_BYTES = 16 * 1024
 _log = logger(__name__)
 
@@ -83,8 +84,8 @@ class KeySource:
     """The newest usable key set.
 
     It is renewed in the background, and when a token names a key that is not in it, then at most
-    once every `renew_seconds_min`. While it cannot be renewed the last one is believed, for at most
-    `keys_age_seconds_max`.
+    once every `renew_seconds_min` (a file ten times a second). While it cannot be renewed the last
+    one is believed, for at most `keys_age_seconds_max`.
     """
 
     def __init__(
@@ -159,8 +160,17 @@ class KeySource:
             await asyncio.sleep(self._pause_seconds if failed else self._interval_seconds)
 
     async def renewed(self) -> KeySet:
-        """The keys, read again if that was not tried just now. Raises as `current()`."""
-        if self._renewing is not None or self._clock() - self._tried_at >= self._pause_seconds:
+        """The keys, by a reading that began after this was asked, unless the last one was just now.
+
+        Raises as `current()`.
+        """
+        asked_at = self._clock()
+        while self._tried_at < asked_at:
+            pause = self._tried_at + self._pause_seconds - self._clock()
+            if self._renewing is None and pause > _WAIT_SECONDS_MAX:
+                break
+            if self._renewing is None and pause > 0:
+                await asyncio.sleep(pause)
             await self._renew()
         return self.current()
 
