@@ -192,6 +192,22 @@ async def test_unknown_keys_have_the_address_asked_seldom() -> None:
         assert address.asked == 2
 
 
+async def test_unknown_keys_hold_up_so_many_calls_and_no_more() -> None:
+    with served() as address:
+        address.drips = True
+        keys = source(address.url, FakeClock(), timeout=60)
+        calls = [asyncio.create_task(keys.renewed()) for _ in range(65)]
+        await until(lambda: any(call.done() for call in calls))
+        (refused,) = [call for call in calls if call.done()]
+        with pytest.raises(ServiceError, match="OVERLOADED"):
+            await refused
+        address.released.set()
+        others = [call for call in calls if call is not refused]
+        ended = await asyncio.gather(*others, return_exceptions=True)
+        assert len(ended) == 64
+        assert all("DEPENDENCY_UNAVAILABLE" in str(error) for error in ended)
+
+
 async def test_an_answer_has_bounds_of_size_and_time() -> None:
     with served() as address:
         address.body = b" " * (DOCUMENT_BYTES_MAX + 1)

@@ -169,6 +169,18 @@ async def test_two_tenants_in_one_call_are_none(channel: grpc.aio.Channel, issue
     assert (error.code.name, error.reason) == ("UNAUTHENTICATED", "TENANT_MISSING")
 
 
+async def test_a_stream_ends_with_its_token(tmp_path: Path, issuer: Issuer) -> None:
+    config = service_config(tmp_path)
+    assert config.identity.jwt is not None
+    strict = config.identity.jwt.model_copy(update={"leeway_seconds": 0.0})
+    identity = config.identity.model_copy(update={"jwt": strict})
+    async with echoing(config.model_copy(update={"identity": identity})) as channel:
+        token = issuer.token(tenant="globex", scopes=["telemetry.write"], exp=int(time.time()) + 3)
+        error, _ = await failure(channel, "UnaryStream", b"wait", metadata=bearer(token))
+        assert (error.code.name, error.reason) == ("UNAUTHENTICATED", "CREDENTIALS_EXPIRED")
+        assert error.message.startswith("the token has ended: begin the stream again")
+
+
 def test_insecure_is_refused_outside_development(tmp_path: Path) -> None:
     for environment in ("staging", "prod"):
         with pytest.raises(FatalError, match=f"insecure is refused in environment '{environment}'"):

@@ -1,7 +1,7 @@
 """Who makes the running call, and what he may."""
 
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from atlas_common.scoped import Scoped
@@ -59,6 +59,8 @@ class Caller:
     scopes: frozenset[str] = frozenset()
     tenant: str | None = None
     """The key of the tenant it belongs to; services belong to none."""
+    ends_at: float | None = field(default=None, compare=False)
+    """Until when it is verified, in seconds since 1970; None: as long as the connection is."""
 
     def may(self, scope: str) -> bool:
         """Whether it has this scope."""

@@ -18,6 +18,7 @@ from atlas_common.telemetry.logs import logger
 
 DOCUMENT_BYTES_MAX = 256 * 1024
 _FILE_SECONDS = 1.0
+_WAITING_MAX = 64  # Unknown keys are what anybody can name: they must not hold up all calls.
 _WAIT_SECONDS_MAX = 0.25  # A call waits for a file that was read just now; for an address not.
 _CHUNK_BYTES = 16 * 1024
 _log = logger(__name__)
@@ -110,6 +111,7 @@ class KeySource:
         self._tried_at = float("-inf")
         self._renewing: asyncio.Task[None] | None = None
         self._problem = "not read yet"
+        self._waiting = 0
 
     @classmethod
     def of(cls, config: JwtConfig) -> "KeySource":
@@ -162,9 +164,20 @@ class KeySource:
     async def renewed(self) -> KeySet:
         """The keys, by a reading that began after this was asked, unless the last one was just now.
 
-        Raises as `current()`.
+        Raises as `current()`, and UNAVAILABLE / OVERLOADED where too many calls wait for that.
         """
-        asked_at = self._clock()
+        if self._waiting >= _WAITING_MAX:
+            raise errors.unavailable(
+                "OVERLOADED", "too many calls wait for new keys", retry_after=_WAIT_SECONDS_MAX
+            )
+        self._waiting += 1
+        try:
+            await self._read_since(self._clock())
+        finally:
+            self._waiting -= 1
+        return self.current()
+
+    async def _read_since(self, asked_at: float) -> None:
         while self._tried_at < asked_at:
             pause = self._tried_at + self._pause_seconds - self._clock()
             if self._renewing is None and pause > _WAIT_SECONDS_MAX:
@@ -172,7 +185,6 @@ class KeySource:
             if self._renewing is None and pause > 0:
                 await asyncio.sleep(pause)
             await self._renew()
-        return self.current()
 
     async def _renew(self) -> None:
         """One reading at a time, whoever asks; it goes on when one of them gives up."""

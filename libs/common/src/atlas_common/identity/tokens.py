@@ -50,7 +50,7 @@ class TokenVerifier:
         self._algorithms = list(config.algorithms)
         self._keys = keys
         self._clock = clock
-        self._verified: OrderedDict[str, tuple[Caller, float]] = OrderedDict()
+        self._verified: OrderedDict[str, Caller] = OrderedDict()
         self._verified_with: KeySet | None = None
 
     async def verify(self, token: str) -> Caller:
@@ -64,18 +64,18 @@ class TokenVerifier:
             self._verified.clear()
             self._verified_with = keys
         known = self._verified.get(token)
-        if known is not None and self._clock() < known[1]:
+        if known is not None and known.ends_at is not None and self._clock() < known.ends_at:
             self._verified.move_to_end(token)
-            return known[0]
+            return known
         claims = await self._claims(token, keys)
         caller = self._caller(claims)
-        self._remember(token, caller, float(claims["exp"]) + self._config.leeway_seconds)
+        self._remember(token, caller)
         return caller
 
-    def _remember(self, token: str, caller: Caller, ends: float) -> None:
+    def _remember(self, token: str, caller: Caller) -> None:
         if self._keys.current() is not self._verified_with:
             return  # Renewed for this very token: the next call begins a new memory.
-        self._verified[token] = (caller, ends)
+        self._verified[token] = caller
         self._verified.move_to_end(token)
         if len(self._verified) > self._config.remembered_tokens_max:
             self._verified.popitem(last=False)
@@ -118,6 +118,7 @@ class TokenVerifier:
             kind=CallerKind.USER,
             scopes=frozenset(self._scopes(claims)) & _GRANTABLE,
             tenant=self._tenant(claims),
+            ends_at=float(claims["exp"]) + self._config.leeway_seconds,
         )
 
     def _scopes(self, claims: Mapping[str, Any]) -> list[str]:

@@ -1,5 +1,7 @@
 """The scope that finds out who calls, whether he may, and whose call it is."""
 
+import asyncio
+import time
 from typing import Any, Protocol
 
 from atlas_common import errors
@@ -47,11 +49,30 @@ class Identity:
             )
         with caller_context(caller):
             if access.tenantless:
-                return await proceed()
+                return await _while_verified(call, caller, proceed)
             tenant = await self._tenants.resolve(_tenant_key(call, caller))
             call.attributes["tenant"] = tenant.key
             with tenant_context(tenant):
-                return await proceed()
+                return await _while_verified(call, caller, proceed)
+
+
+async def _while_verified(call: Call, caller: Caller, proceed: Proceed) -> Any:
+    """A stream ends with the token it began with; else a stolen one would be good for ever.
+
+    Raises ServiceError UNAUTHENTICATED / CREDENTIALS_EXPIRED.
+    """
+    if call.is_unary or caller.ends_at is None:
+        return await proceed()
+    timer = asyncio.timeout(max(0.0, caller.ends_at - time.time()))
+    try:
+        async with timer:
+            return await proceed()
+    except TimeoutError:
+        if not timer.expired():
+            raise  # Some other wait's end, which nobody handled.
+        raise errors.unauthenticated(
+            "CREDENTIALS_EXPIRED", "the token has ended: begin the stream again with a new one"
+        ) from None
 
 
 def _tenant_key(call: Call, caller: Caller) -> str:
