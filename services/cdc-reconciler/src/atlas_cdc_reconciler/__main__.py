@@ -2,12 +2,15 @@
 
 from contextlib import AsyncExitStack
 
-from atlas.reconciler.v1 import reconciler_service_pb2_grpc
+from atlas.reconciler.v1 import dead_letter_service_pb2_grpc, reconciler_service_pb2_grpc
 from atlas_cdc_reconciler import metrics
 from atlas_cdc_reconciler.aggregate import Aggregator, Bounds
+from atlas_cdc_reconciler.audit import Auditor
 from atlas_cdc_reconciler.compaction import Compacting, Compactor
 from atlas_cdc_reconciler.config import Config
 from atlas_cdc_reconciler.export import Exporter
+from atlas_cdc_reconciler.letters import servicer as letter_servicer
+from atlas_cdc_reconciler.letters.desk import LetterDesk
 from atlas_cdc_reconciler.levelling import Cutting
 from atlas_cdc_reconciler.pipeline import Pipeline
 from atlas_cdc_reconciler.progress import Progress
@@ -63,8 +66,14 @@ async def main() -> None:
             window_us=config.reconcile.window_us,
             windows_per_statement=config.reconcile.windows_per_statement,
         )
-        reporter = StatusReporter(warehouse, source, progress, clock)
+        auditor = Auditor(warehouse)
+        reporter = StatusReporter(warehouse, source, progress, clock, auditor=auditor)
         metrics.show_lag(lambda: reporter.lag_seconds(progress.now.sink.beat))
+        metrics.show_audit(
+            lambda: len(auditor.last.discrepancies),
+            lambda: auditor.last.open_letters,
+            lambda: {held.table: held.letter_count for held in auditor.last.held_tables},
+        )
         servicer = ReconcilerServicer(
             Aggregator(
                 warehouse,
@@ -84,10 +93,13 @@ async def main() -> None:
             config.rpc,
             authenticator=authenticator(config.environment),
             tenants=PostgresTenants(primary),
-            tenantless=TENANTLESS,
+            tenantless=TENANTLESS | letter_servicer.TENANTLESS,
         )
         server = new_server(config.rpc, chain)
         reconciler_service_pb2_grpc.add_ReconcilerServiceServicer_to_server(servicer, server)
+        dead_letter_service_pb2_grpc.add_DeadLetterServiceServicer_to_server(
+            letter_servicer.DeadLetterServicer(LetterDesk(warehouse), auditor), server
+        )
         background = {
             "pipeline": pipeline.run,
             "heartbeat": Heartbeat(primary).run,
@@ -110,10 +122,12 @@ async def main() -> None:
             background["export"] = lambda: exporter.run(config.warehouse.export_interval_seconds)
         if config.reconcile.interval_seconds:
             background["reconcile"] = lambda: reconciler.run(config.reconcile.interval_seconds)
+        if config.warehouse.audit_interval_seconds:
+            background["audit"] = lambda: auditor.run(config.warehouse.audit_interval_seconds)
         await serve(
             server,
             config.rpc,
-            services=[SERVICE],
+            services=[SERVICE, letter_servicer.SERVICE],
             readiness={
                 "primary": primary.check,
                 "rights": rights.guard(primary, replication=True),

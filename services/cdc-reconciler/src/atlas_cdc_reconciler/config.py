@@ -123,7 +123,25 @@ class WarehouseConfig(Section):
         default=2_048, ge=1, description="Disk for what queries cannot hold in memory."
     )
     dead_letters_per_batch_max: int = Field(
-        default=1_000, ge=1, description="More of them in one batch stop the pipeline."
+        default=1_000,
+        ge=1,
+        description="More changes at fault in one batch stop the pipeline; those that only wait"
+        " behind others, or whose table does not fit any more, do not count.",
+    )
+    dead_letters_max: int = Field(
+        default=1_000_000, ge=1, description="More open dead letters stop the pipeline."
+    )
+    dead_letter_bytes_max: int = Field(
+        default=2**30, ge=1024, description="More bytes in open dead letters stop the pipeline."
+    )
+    replay_letters_max: int = Field(
+        default=200_000, ge=1, description="Most dead letters that one transaction replays."
+    )
+    replay_page_letters: int = Field(
+        default=10_000, ge=1, description="Dead letters in memory while they are replayed."
+    )
+    audit_interval_seconds: float = Field(
+        default=60.0, ge=0, description="How often letters and rows are counted again; 0: never."
     )
 
 
