@@ -177,8 +177,8 @@ def cdc(  # noqa: PLR0917 - see ingest().
     only: Annotated[
         str | None,
         typer.Option(
-            help="Scenarios, separated by commas: backlog, analytics (needs backlog), live,"
-            " freshness. Default: all."
+            help="Scenarios, separated by commas: debezium, backlog, analytics (needs backlog),"
+            " live, freshness. Default: all."
         ),
     ] = None,
     repeats: RepeatsOption = None,

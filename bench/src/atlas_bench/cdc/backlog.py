@@ -2,17 +2,22 @@
 
 import statistics
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from typing import Any
 
+from atlas.reconciler.v1.reconciler_service_pb2 import GetPipelineStatusResponse
 from atlas_bench.cdc import history
 from atlas_bench.cdc.rig import Rig
 from atlas_bench.errors import BenchError
 from atlas_bench.progress import say
+from atlas_cdc_reconciler.config import WarehouseConfig
 
 _POLL_SECONDS = 0.1
 _STANDSTILL_SECONDS_MAX = 60.0
+CACHE_MB: float = WarehouseConfig.model_fields["memory_limit_mb"].default
+"""What the service lets DuckDB have, unless told otherwise."""
 _FAR = 100_000_000
 _FAR_FROM = 5_000_000
 _POINTS_MAX = 60
@@ -38,37 +43,39 @@ def measure(rig: Rig) -> dict[str, Any]:
     say(f"  writing {options.rows:,} rows, and a tenth for a neighbour")
     written = history.fill(rig, options.rows)
     rig.reconciler.launch()
-    sights = _watched(rig, before, written)
-    runs = parts(sights, options.repeats)
+    with rig.profiled("backlog"):
+        sights = watched(rig, rig.status, before, written)
+    if rig.profile is not None:
+        rig.profile.count("backlog", written, {})
+    runs = parts(sights, options.repeats, "backlog")
     for number, run in enumerate(runs, 1):
         say(f"  {number:>2} backlog {run['rows_per_s']:>12,.0f} rows/s")
     rig.note_memory()
-    return {"runs": runs, "growth": _thinned(sights), "at_100m": extrapolated(sights)}
+    return {"runs": runs, "growth": _thinned(sights), "at_100m": extrapolated(sights, CACHE_MB)}
 
 
-def _watched(rig: Rig, before: int, written: int) -> list[Sight]:
+def watched(
+    rig: Rig, status: Callable[[], GetPipelineStatusResponse], before: int, written: int
+) -> list[Sight]:
     """Look until all is applied. The first sight with rows is where the clock starts."""
     sights: list[Sight] = []
     moved = time.monotonic()
-    with rig.profiled("backlog"):
-        while not sights or sights[-1].rows < written:
-            rows = rig.status().applied_total - before
-            now = time.monotonic()
-            if rows > 0 and (not sights or rows > sights[-1].rows):
-                rss, size = rig.memory.now_mb, rig.warehouse.stat().st_size / 2**20
-                sights.append(Sight(now, rows, round(rss, 1), round(size, 1)))
-                moved = now
-            elif now - moved > _STANDSTILL_SECONDS_MAX:
-                raise BenchError(f"the warehouse stood still: {rig.status().reason or 'no reason'}")
-            time.sleep(_POLL_SECONDS)
-    if rig.profile is not None:
-        rig.profile.count("backlog", written, {})
+    while not sights or sights[-1].rows < written:
+        told = status()
+        rows, now = told.applied_total - before, time.monotonic()
+        if rows > 0 and (not sights or rows > sights[-1].rows):
+            rss, size = rig.memory.now_mb, rig.warehouse.stat().st_size / 2**20
+            sights.append(Sight(now, rows, round(rss, 1), round(size, 1)))
+            moved = now
+        elif now - moved > _STANDSTILL_SECONDS_MAX:
+            raise BenchError(f"the warehouse stood still: {told.reason or 'no reason'}")
+        time.sleep(_POLL_SECONDS)
     if len(sights) < 2:
         raise BenchError("the backlog was gone before it could be watched: ask for more rows")
     return sights
 
 
-def parts(sights: list[Sight], count: int) -> list[dict[str, Any]]:
+def parts(sights: list[Sight], count: int, kind: str) -> list[dict[str, Any]]:
     """Rates of as many parts of the way, equally long in rows."""
     first, last = sights[0], sights[-1]
     cuts = [first]
@@ -81,7 +88,7 @@ def parts(sights: list[Sight], count: int) -> list[dict[str, Any]]:
         cuts.append(last)
     return [
         {
-            "kind": "backlog",
+            "kind": kind,
             "repeat": number,
             "rows": end.rows - start.rows,
             "seconds": round(end.at - start.at, 3),
@@ -98,8 +105,12 @@ def _thinned(sights: list[Sight]) -> list[dict[str, Any]]:
     return [{**asdict(sight), "at": round(sight.at - began, 2)} for sight in kept]
 
 
-def extrapolated(sights: list[Sight]) -> dict[str, Any]:
-    """Where the second half of the way points at 100 million rows, if it went on straight."""
+def extrapolated(sights: list[Sight], cache_mb: float) -> dict[str, float]:
+    """Where the second half of the way points at 100 million rows, if it went on straight.
+
+    Memory grows by what DuckDB caches of the file, until that is `cache_mb`: by more the line of
+    the memory does not rise above where it began.
+    """
     if sights[-1].rows < _FAR_FROM:
         return {}  # Caches and buffers still fill up.
     half = [sight for sight in sights if sight.rows >= sights[-1].rows / 2]
@@ -111,4 +122,5 @@ def extrapolated(sights: list[Sight]) -> dict[str, Any]:
         line = statistics.linear_regression(rows, [getattr(sight, name) for sight in half])
         found[name] = round(line.slope * _FAR + line.intercept, 1)
         found[f"{name}_per_million"] = round(line.slope * 1e6, 3)
+    found["rss_mb"] = min(found["rss_mb"], round(sights[0].rss_mb + cache_mb, 1))
     return found

@@ -5,7 +5,7 @@ from dataclasses import asdict
 from typing import Any
 
 from atlas_bench import machine, processor
-from atlas_bench.cdc import analytics, backlog, freshness, live
+from atlas_bench.cdc import analytics, backlog, debezium, freshness, live
 from atlas_bench.cdc.options import CdcOptions
 from atlas_bench.cdc.rig import Rig, running
 from atlas_bench.cdc.targets import TARGETS
@@ -45,6 +45,8 @@ def _scenarios(rig: Rig, runs: list[dict[str, Any]]) -> dict[str, Any]:
         before = processor.read(rig.stack.state.path)
         made = len(runs)
         match name:
+            case "debezium":
+                runs += debezium.measure(rig)
             case "backlog":
                 seen = backlog.measure(rig)
                 runs += seen.pop("runs")
@@ -70,7 +72,10 @@ def _figures(runs: list[dict[str, Any]]) -> dict[str, Any]:
         kind: median(run["rows_per_s"] for run in of(kind))
         for kind in ("backlog", "live", "debezium")
     }
-    ratios = {"warehouse_vs_postgres": paired_ratio(of("postgres"), of("warehouse"), "seconds")}
+    ratios = {
+        "vs_debezium": paired_ratio(of("slot"), of("debezium"), "rows_per_s"),
+        "warehouse_vs_postgres": paired_ratio(of("postgres"), of("warehouse"), "seconds"),
+    }
     figures: dict[str, Any] = {
         "rows_per_s": {kind: rate for kind, rate in rates.items() if rate is not None},
         "ratios": {name: value for name, value in ratios.items() if value is not None},

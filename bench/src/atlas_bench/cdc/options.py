@@ -7,7 +7,7 @@ from atlas_bench.errors import BenchError
 from atlas_bench.ingest.fleet import Fleet
 from atlas_bench.ingest.options import IngestOptions
 
-SCENARIOS = ("backlog", "analytics", "live", "freshness")
+SCENARIOS = ("debezium", "backlog", "analytics", "live", "freshness")
 """In the order in which they run; `analytics` asks what `backlog` has copied."""
 GROWTH_ROWS = 30_000_000
 
@@ -23,6 +23,8 @@ class CdcOptions:
     """Of the measured tenant, before the warehouse follows; a tenth more are of its neighbour."""
     entities: int = 1_000
     """Of the measured tenant: one attribute each, a reading a minute."""
+    debezium_rows: int = 300_000
+    """Of the backlog that Debezium works off, and then the slot."""
     live_seconds: float = 60.0
     """How long ingest runs at full speed."""
     freshness_seconds: float = 30.0
@@ -45,6 +47,7 @@ class CdcOptions:
 
 
 _QUICK: dict[str, Any] = {
+    "only": tuple(name for name in SCENARIOS if name != "debezium"),
     "rows": 500_000,
     "live_seconds": 5.0,
     "freshness_seconds": 5.0,

@@ -64,11 +64,7 @@ class Rig:
 
     def status(self) -> pb.GetPipelineStatusResponse:
         """Ask the reconciler how far it is."""
-        with grpc.insecure_channel(self.reconciler.target, CHANNEL_OPTIONS) as channel:
-            stub = reconciler_service_pb2_grpc.ReconcilerServiceStub(channel)
-            return stub.GetPipelineStatus(
-                pb.GetPipelineStatusRequest(), timeout=10, wait_for_ready=True
-            )
+        return status_of(self.reconciler.target)
 
     def stop_reconciler(self) -> None:
         """Stop it, so that the log grows and its file can be opened; its memory is noted."""
@@ -158,6 +154,15 @@ def _stack(options: CdcOptions) -> Iterator[Stack]:
             yield stack
         finally:
             stack.remove()
+
+
+def status_of(target: str) -> pb.GetPipelineStatusResponse:
+    """Ask a reconciler how far it is."""
+    with grpc.insecure_channel(target, CHANNEL_OPTIONS) as channel:
+        stub = reconciler_service_pb2_grpc.ReconcilerServiceStub(channel)
+        return stub.GetPipelineStatus(
+            pb.GetPipelineStatusRequest(), timeout=30, wait_for_ready=True
+        )
 
 
 def reading_dsn(rig: Rig) -> str:
