@@ -35,7 +35,7 @@ def to_arrow(column_type: ColumnType, fields: Sequence[Field]) -> pa.Array:
     """One column of the warehouse from its binary fields. Raises FieldError."""
     # Of seven value columns six are mostly empty: that is worth a look before anything else.
     if fields.count(None) == len(fields):
-        return pa.nulls(len(fields), _TYPES[column_type])
+        return pa.nulls(len(fields), ARROW_TYPES[column_type])
     try:
         return _BUILDERS[column_type](fields)
     except (ValueError, struct.error, IndexError, OverflowError) as error:
@@ -61,7 +61,7 @@ def table_from(
 
 def null_column(column_type: ColumnType, count: int) -> pa.Array:
     """One column of the warehouse without a value."""
-    return pa.nulls(count, _TYPES[column_type])
+    return pa.nulls(count, ARROW_TYPES[column_type])
 
 
 def to_arrow_fixed(column_type: ColumnType, fields: npt.NDArray[np.uint8]) -> pa.Array:
@@ -76,9 +76,16 @@ def to_arrow_fixed(column_type: ColumnType, fields: npt.NDArray[np.uint8]) -> pa
 
 
 def numeric(field: bytes) -> Decimal:
-    """The exact value of a binary numeric. Raises FieldError for NaN and the infinities."""
+    """The exact value of a binary numeric, with the digits after the point that Postgres shows.
+
+    Raises FieldError for NaN and the infinities.
+    """
     unscaled, scale = _numeric_parts(field)
-    return Decimal(unscaled).scaleb(-scale)
+    (shown,) = struct.unpack_from(">H", field, 6)
+    # The last digit of base 10,000 may reach beyond what is shown, by zeros.
+    unscaled = unscaled * 10**shown // 10**scale
+    # Not scaleb(), which rounds to the digits of a context.
+    return Decimal((int(unscaled < 0), tuple(map(int, str(abs(unscaled)))), -shown))
 
 
 def _fixed(
@@ -237,7 +244,7 @@ def _array_items(field: bytes) -> list[str | None]:
     return items
 
 
-_TYPES = {
+ARROW_TYPES = {
     ColumnType.BOOL: pa.bool_(),
     ColumnType.INT2: pa.int16(),
     ColumnType.INT4: pa.int32(),

@@ -150,7 +150,7 @@ class DuckDbWarehouse:
         append_rows(self._connection, table, copied.rows)
         for raw, reason in copied.rejected:
             _log.error("dead letter", table=table.name, kind="COPY", reason=reason)
-            relation = copy.relation(table)
+            relation = copied.relation or copy.relation(table)
             self._bury(at, relation, "COPY", raw=raw, reason=reason)
         applied = copied.rows.num_rows
         self._count(table.name, Counts(applied + rejected, applied, rejected, 0))
