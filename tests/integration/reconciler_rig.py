@@ -15,7 +15,7 @@ from psycopg.types.json import Jsonb
 from pydantic import SecretStr
 
 from atlas_cdc_reconciler.aggregate import Aggregator
-from atlas_cdc_reconciler.config import SlotConfig, WarehouseConfig
+from atlas_cdc_reconciler.config import KafkaConfig, SlotConfig, WarehouseConfig
 from atlas_cdc_reconciler.digest import Digest
 from atlas_cdc_reconciler.pipeline import Pipeline
 from atlas_cdc_reconciler.progress import Progress, Standing
@@ -23,6 +23,8 @@ from atlas_cdc_reconciler.reconcile import Outcome, Reconciler
 from atlas_cdc_reconciler.seal import Sealer
 from atlas_cdc_reconciler.sink import Counts, Sink
 from atlas_cdc_reconciler.sink.duckdb import DuckDbWarehouse
+from atlas_cdc_reconciler.source import Source
+from atlas_cdc_reconciler.source.kafka import KafkaSource
 from atlas_cdc_reconciler.source.slot import SlotSource
 from atlas_cdc_reconciler.source_digests import SourceDigests
 from atlas_cdc_reconciler.tables import HEARTBEAT, TABLES
@@ -94,6 +96,8 @@ class Rig:
         # Slots belong to the whole server, tests to one database of it.
         default_factory=lambda: SlotConfig(name=f"test_{secrets.token_hex(4)}", linger_ms=5)
     )
+    kafka: KafkaConfig | None = None
+    """Read a topic instead of the slot."""
 
     @contextmanager
     def writer(self, lane: int = 0) -> Iterator[LaneWriter]:
@@ -114,7 +118,11 @@ class Rig:
             )
             await VerificationStore(warehouse).use_width(WINDOW_US)
             progress = Progress()
-            source = SlotSource(self.slot, config, primary)
+            source: Source = (
+                KafkaSource(self.kafka, primary)
+                if self.kafka
+                else SlotSource(self.slot, config, primary)
+            )
             pipeline = Pipeline(source, wrap(warehouse), progress, backoff_seconds_max=0.2)
             task = asyncio.create_task(pipeline.run())
             try:

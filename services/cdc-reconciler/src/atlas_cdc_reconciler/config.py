@@ -173,6 +173,13 @@ class Config(ServiceConfig):
         default_factory=ReconcileConfig, description="The proof of equality."
     )
 
+    @property
+    def gathering(self) -> BatchConfig:
+        """How the chosen source gathers changes."""
+        chosen = self.kafka if self.source.kind == "kafka" else self.slot
+        assert chosen is not None
+        return chosen
+
     @model_validator(mode="after")
     def _has_its_source(self) -> Self:
         if self.source.kind == "kafka" and self.kafka is None:

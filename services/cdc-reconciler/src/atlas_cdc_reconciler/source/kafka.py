@@ -21,7 +21,7 @@ from atlas_cdc_reconciler.source.event_collector import (
     SnapshotFinder,
     SnapshotRange,
 )
-from atlas_cdc_reconciler.source.kafka_topic import KafkaTopic
+from atlas_cdc_reconciler.source.kafka_topic import KafkaTopic, TopicBounds
 from atlas_cdc_reconciler.tables import TABLES, Column, Table
 from atlas_common.db import Database, load_queries
 from atlas_common.telemetry import logger
@@ -48,7 +48,7 @@ class KafkaSource:
         async with KafkaTopic.open(self._config) as topic:
             bounds = await topic.bounds()
             await topic.seek(bounds.oldest)
-            found = await self._find(topic)
+            found = await self._find(topic, bounds.end)
             _log.info("snapshot found", topic=self._config.topic, offset=found.first)
             yield KafkaSnapshot(topic, self._config, bounds.source_id, found)
 
@@ -57,23 +57,8 @@ class KafkaSource:
         """As Source.stream."""
         async with KafkaTopic.open(self._config) as topic:
             bounds = await topic.bounds()
-            name, offset = self._config.topic, position.at.offset
-            if bounds.source_id != position.source_id:
-                raise SourceLostError(
-                    f"the warehouse was filled from {position.source_id}, this is"
-                    f" {bounds.source_id}: the topic was made anew, or is another's; {_REBUILD}"
-                )
-            if offset < bounds.oldest:
-                raise SourceLostError(
-                    f"topic {name} begins at offset {bounds.oldest}, the warehouse stands at"
-                    f" {offset}: its retention dropped what is between; {_REBUILD}"
-                )
-            if offset > bounds.end:
-                raise SourceLostError(
-                    f"topic {name} ends at offset {bounds.end}, the warehouse stands at {offset}:"
-                    f" it lost its end; {_REBUILD}"
-                )
-            await topic.seek(offset)
+            check_reaches(bounds, position)
+            await topic.seek(position.at.offset)
             yield KafkaStream(topic, self._config, position.at)
 
     async def retained_bytes(self) -> int:
@@ -87,10 +72,12 @@ class KafkaSource:
             row = await cursor.fetchone()
         return int(row[0]) if row else 0
 
-    async def _find(self, topic: KafkaTopic) -> SnapshotRange:
-        finder = SnapshotFinder()
-        while not (topic.is_at_end and (finder.found or finder.has_changes)):
+    async def _find(self, topic: KafkaTopic, end: int) -> SnapshotRange:
+        finder, reached = SnapshotFinder(), 0
+        # What was there at first is looked at whole: a later snapshot outdates an earlier one.
+        while not ((finder.found or finder.has_changes) and (reached >= end or topic.is_at_end)):
             for offset, raw in await topic.read(_IDLE_SECONDS):
+                reached = offset + 1
                 try:
                     finder.feed(offset, raw)
                 except MessageError as error:
@@ -168,8 +155,11 @@ class KafkaStream:
                     return collector.take()
             self._check_size()
             wait = _IDLE_SECONDS if ends is None else max(0.0, ends - time.monotonic())
-            for offset, raw in await self._topic.read(min(wait, _IDLE_SECONDS)):
-                self._feed(offset, raw)
+            try:
+                for offset, raw in await self._topic.read(min(wait, _IDLE_SECONDS)):
+                    self._feed(offset, raw)
+            except SourceLostError as error:
+                raise SourceLostError(f"{error}; {_REBUILD}") from error
 
     def confirm(self, position: LogPosition) -> None:
         """As ChangeStream.confirm: nothing to do, a topic forgets by time and size alone."""
@@ -179,8 +169,6 @@ class KafkaStream:
             self._collector.feed(offset, raw)
         except MessageError as error:
             raise _unreadable(offset, error) from error
-        except SourceLostError as error:
-            raise SourceLostError(f"{error}; {_REBUILD}") from error
 
     def _is_full(self) -> bool:
         collector = self._collector
@@ -195,6 +183,20 @@ class KafkaStream:
                 f"a transaction has over {self._config.transaction_bytes_max} bytes of events:"
                 " raise ATLAS_KAFKA__TRANSACTION_BYTES_MAX to have memory spent on it"
             )
+
+
+def check_reaches(bounds: TopicBounds, position: SourcePosition) -> None:
+    """Raise SourceLostError unless the topic is the position's and has all that comes after it."""
+    if bounds.source_id != position.source_id:
+        raise SourceLostError(
+            f"the warehouse was filled from {position.source_id}, this is {bounds.source_id}: the"
+            f" topic was made anew, or is another's; {_REBUILD}"
+        )
+    if position.at.offset < bounds.oldest:
+        raise SourceLostError(
+            f"the topic begins at offset {bounds.oldest}, the warehouse stands at"
+            f" {position.at.offset}: its retention dropped what is between; {_REBUILD}"
+        )
 
 
 def _unreadable(offset: int, error: MessageError) -> SourceLostError:

@@ -134,7 +134,7 @@ class KafkaTopic:
             elif self.is_at_end:
                 continue
             elif error.code() == KafkaError._AUTO_OFFSET_RESET:
-                raise SourceLostError(f"topic {self._config.topic} no longer has it: {error.str()}")
+                raise SourceLostError(f"the warehouse's offset is not in the topic: {error.str()}")
             elif not messages:
                 raise KafkaException(error)
             else:
