@@ -14,20 +14,23 @@ import psycopg
 from psycopg.types.json import Jsonb
 from pydantic import SecretStr
 
-from atlas_cdc_reconciler.aggregate import Aggregator
+from atlas_cdc_reconciler.aggregate import Aggregator, Bounds
+from atlas_cdc_reconciler.audit import Auditor
 from atlas_cdc_reconciler.config import KafkaConfig, SlotConfig, WarehouseConfig
 from atlas_cdc_reconciler.digest import Digest
+from atlas_cdc_reconciler.letters.desk import LetterDesk
+from atlas_cdc_reconciler.levelling import Cutting
 from atlas_cdc_reconciler.pipeline import Pipeline
 from atlas_cdc_reconciler.progress import Progress, Standing
 from atlas_cdc_reconciler.reconcile import Outcome, Reconciler
 from atlas_cdc_reconciler.seal import Sealer
 from atlas_cdc_reconciler.sink import Counts, Sink
 from atlas_cdc_reconciler.sink.duckdb import DuckDbWarehouse
-from atlas_cdc_reconciler.source import Source
 from atlas_cdc_reconciler.source.kafka import KafkaSource
 from atlas_cdc_reconciler.source.slot import SlotSource
 from atlas_cdc_reconciler.source_digests import SourceDigests
 from atlas_cdc_reconciler.tables import HEARTBEAT, TABLES
+from atlas_cdc_reconciler.upkeep import Upkeep
 from atlas_cdc_reconciler.verification_store import VerificationStore
 from atlas_cdc_reconciler.windows import WindowComparison
 from atlas_common import db
@@ -98,6 +101,10 @@ class Rig:
     )
     kafka: KafkaConfig | None = None
     """Read a topic instead of the slot."""
+    # Small, so that even few rows are copied in several pieces, and by several connections.
+    cutting: Cutting = field(
+        default_factory=lambda: Cutting(5_000, windows_per_statement=4, rows_max=40, connections=3)
+    )
 
     @contextmanager
     def writer(self, lane: int = 0) -> Iterator[LaneWriter]:
@@ -107,26 +114,30 @@ class Rig:
 
     @asynccontextmanager
     async def running(
-        self, wrap: Callable[[Sink], Sink] = lambda sink: sink
+        self, wrap: Callable[[Sink], Sink] = lambda sink: sink, **bounds: Any
     ) -> AsyncIterator["Running"]:
-        """Own the file and run the pipeline; `wrap` may put something between it and the sink."""
+        """Own the file and run the pipeline; `wrap` may put something between it and the sink.
+
+        `bounds` are settings of the warehouse.
+        """
         config = DatabaseConfig(dsn=SecretStr(self.server.dsn("atlas_reconciler")))
         async with AsyncExitStack() as stack:
             primary = await stack.enter_async_context(db.Database.open(config, name="primary"))
             warehouse = await stack.enter_async_context(
-                DuckDbWarehouse.open(WarehouseConfig(path=self.path, memory_limit_mb=256))
+                DuckDbWarehouse.open(WarehouseConfig(path=self.path, memory_limit_mb=256, **bounds))
             )
             await VerificationStore(warehouse).use_width(WINDOW_US)
             progress = Progress()
-            source: Source = (
-                KafkaSource(self.kafka, primary)
-                if self.kafka
-                else SlotSource(self.slot, config, primary)
-            )
-            pipeline = Pipeline(source, wrap(warehouse), progress, backoff_seconds_max=0.2)
+            source = SlotSource(self.slot, config, primary)
+            upkeep = Upkeep(self.slot, source, warehouse, progress, self.cutting)
+            pipeline = Pipeline(source, wrap(warehouse), progress, 0.2, upkeep)
+            if self.kafka:
+                pipeline = Pipeline(
+                    KafkaSource(self.kafka, primary), wrap(warehouse), progress, 0.2
+                )
             task = asyncio.create_task(pipeline.run())
             try:
-                yield Running(primary, warehouse, progress)
+                yield Running(primary, warehouse, progress, upkeep, source)
             finally:
                 task.cancel()
                 await asyncio.wait({task})
@@ -150,13 +161,22 @@ class Running:
     """A pipeline under way."""
 
     def __init__(
-        self, primary: db.Database, warehouse: DuckDbWarehouse, progress: Progress
+        self,
+        primary: db.Database,
+        warehouse: DuckDbWarehouse,
+        progress: Progress,
+        upkeep: Upkeep,
+        source: SlotSource,
     ) -> None:
         self.warehouse = warehouse
+        self.auditor = Auditor(warehouse)
+        self.desk = LetterDesk(warehouse)
         self.progress = progress
+        self.upkeep = upkeep
+        self.source = source
         self.sealer = Sealer(primary, progress, WAIT_SECONDS)
         self.verifications = VerificationStore(warehouse)
-        self.aggregator = Aggregator(warehouse, progress, rows_max=100_000)
+        self.aggregator = Aggregator(warehouse, progress, Bounds(rows_max=100_000))
         self.reconciler = Reconciler(
             SourceDigests(primary, 30.0),
             self.verifications,

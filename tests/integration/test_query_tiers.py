@@ -362,10 +362,28 @@ def test_buckets_are_aligned_to_the_epoch(platform: Platform) -> None:
     assert {row.entity_key for row in rows} == {""}
 
 
+def test_percentiles_and_qualities_come_through(platform: Platform) -> None:
+    for tenant, unit in KEYS.items():
+        rows, _, _ = platform.aggregate(
+            tenant,
+            entity_keys=["pump-2"],
+            attributes=["pressure"],
+            functions=[pb.AGGREGATE_FUNCTION_LAST, pb.AGGREGATE_FUNCTION_FIRST],
+            percentiles=[50, 100],
+            group_by_quality=True,
+        )
+        assert [list(row.results) for row in rows] == [
+            [9 * unit, 0.0, pytest.approx(4.5 * unit), 9 * unit]
+        ]
+        assert [row.quality for row in rows] == [0]
+
+
 def test_aggregates_name_what_is_wrong(platform: Platform) -> None:
     count, total = [pb.AGGREGATE_FUNCTION_COUNT], [pb.AGGREGATE_FUNCTION_SUM]
     cases: list[tuple[dict[str, Any], str, str]] = [
         ({"attributes": ["serial"], "functions": total}, "TYPE_MISMATCH", "functions"),
+        ({"attributes": ["serial"], "percentiles": [50]}, "TYPE_MISMATCH", "percentiles"),
+        ({"attributes": ["pressure"], "percentiles": [101]}, "INVALID_FIELD", "percentiles[0]"),
         ({"attributes": ["presure"], "functions": count}, "ATTRIBUTE_UNKNOWN", "attributes"),
         ({"attributes": ["pressure"], "functions": []}, "INVALID_FIELD", "functions"),
         ({"attributes": [], "functions": count}, "INVALID_FIELD", "attributes"),

@@ -6,9 +6,10 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 
+import grpc
 import pytest
 
-from atlas_cdc_reconciler.aggregate import Aggregator, Demand
+from atlas_cdc_reconciler.aggregate import Aggregator, Bounds, Demand
 from atlas_cdc_reconciler.aggregate_sql import AggregateQuery, Function
 from atlas_cdc_reconciler.config import WarehouseConfig
 from atlas_cdc_reconciler.progress import Progress
@@ -79,7 +80,7 @@ async def test_a_query_beyond_the_memory_is_refused(warehouse: DuckDbWarehouse) 
 async def test_a_warehouse_without_its_first_copy_answers_nothing(
     warehouse: DuckDbWarehouse,
 ) -> None:
-    aggregator = Aggregator(warehouse, Progress(), rows_max=10)
+    aggregator = Aggregator(warehouse, Progress(), Bounds(rows_max=10))
     query = AggregateQuery(1, (1,), (), None, None, 0, (Function.COUNT,), group_by_entity=False)
     with pytest.raises(ServiceError, match="no first copy") as refused:
         async with aggregator.answer(query, Demand(wait_seconds=0.05)):
@@ -100,16 +101,52 @@ async def test_an_answer_with_too_many_rows_is_refused(warehouse: DuckDbWarehous
             ),
         ]
     )
-    aggregator = Aggregator(warehouse, Progress(), rows_max=10)
+    aggregator = Aggregator(warehouse, Progress(), Bounds(rows_max=10))
     query = AggregateQuery(1, (1,), (), None, None, 0, (Function.COUNT,), group_by_entity=True)
     with pytest.raises(ServiceError, match="more than 10 rows"):
         async with aggregator.answer(query, Demand()) as answer:
             _ = [rows async for rows in answer.pieces]
     few = replace(query, entity_ids=(1, 2))
     async with aggregator.answer(few, Demand()) as answer:
-        assert [rows async for rows in answer.pieces] == [[(1, 1, None, 1.0), (2, 1, None, 1.0)]]
+        assert [rows async for rows in answer.pieces] == [
+            [(1, 1, None, None, 1.0), (2, 1, None, None, 1.0)]
+        ]
     async with aggregator.answer(replace(few, tenant_id=2), Demand()) as answer:
         assert [rows async for rows in answer.pieces] == []
+
+
+async def test_an_aggregate_has_its_time_and_its_points(warehouse: DuckDbWarehouse) -> None:
+    await warehouse.write(
+        [
+            ("INSERT INTO replication_heartbeat VALUES (1, 1, current_timestamp)", {}),
+            (
+                "INSERT INTO entity_values_ts BY NAME SELECT 1 + range % 2 AS tenant_id,"
+                " 1 AS attribute_id, range AS entity_id, current_timestamp AS event_time,"
+                " current_timestamp AS ingested_at, 0 AS quality, 1.0 AS value_double"
+                " FROM range(22)",
+                {},
+            ),
+        ]
+    )
+    query = AggregateQuery(1, (1,), (), None, None, 0, (), group_by_entity=True, percentiles=(50,))
+    few = Aggregator(warehouse, Progress(), Bounds(rows_max=100, percentile_points_max=10))
+    with pytest.raises(ServiceError, match="percentiles of 11 points") as refused:
+        async with few.answer(query, Demand()):
+            pass
+    assert (refused.value.reason, refused.value.field) == ("OVERLOADED", "percentiles")
+
+
+async def test_what_takes_too_long_is_ended(warehouse: DuckDbWarehouse) -> None:
+    async with warehouse.reader() as reader:
+        reader.limit(0.2)
+        with pytest.raises(ServiceError) as late:
+            await reader.all(ENDLESS)
+        assert (late.value.code, late.value.reason) == (
+            grpc.StatusCode.DEADLINE_EXCEEDED,
+            "DEADLINE_EXCEEDED",
+        )
+    async with warehouse.reader() as reader:
+        assert await reader.all("SELECT 1") == [(1,)]
 
 
 async def test_a_file_of_a_newer_release_is_refused(tmp_path: Path) -> None:

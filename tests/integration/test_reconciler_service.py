@@ -233,6 +233,68 @@ def test_whole_numbers_and_decimals_become_doubles(warehouse: Warehouse) -> None
     assert math.isnan(results[9][1])
 
 
+def test_first_and_last_are_by_event_time_then_by_arrival(warehouse: Warehouse) -> None:
+    later = T0 + timedelta(seconds=5)
+    warehouse.write([RawPoint(ACME, 1, PRESSURE, T0, 1.0), RawPoint(ACME, 1, PRESSURE, later, 7.0)])
+    flushed = warehouse.write(
+        [
+            RawPoint(ACME, 1, PRESSURE, T0, 2.0),
+            RawPoint(ACME, 1, PRESSURE, later, 8.0),
+            RawPoint(ACME, 1, PRESSURE, T0 + timedelta(seconds=1), 99.0),
+            *points(GLOBEX, 3, 50.0),
+        ]
+    )
+    token = warehouse.token(flushed)
+    ends = [pb.AGGREGATION_FIRST, pb.AGGREGATION_LAST]
+    rows, _ = warehouse.aggregate(token=token, wait=10, aggregations=ends)
+    assert [list(row.results) for row in rows] == [[1.0, 8.0]]
+    other, _ = warehouse.aggregate(GLOBEX, aggregations=ends)
+    assert other[0].results[0] in {50.0, 51.0, 52.0}  # One flush, one event time: any of them.
+
+
+def test_percentiles_are_exact_and_of_all_numeric_types(warehouse: Warehouse) -> None:
+    flushed = warehouse.write(
+        [
+            *(RawPoint(ACME, 1, PRESSURE, T0, float(n)) for n in range(101)),
+            *(RawPoint(ACME, 1, 7, T0, n, "value_int") for n in (1, 2)),
+            *(RawPoint(ACME, 1, 8, T0, f"{n}.5", "value_decimal") for n in (1, 3)),
+            *points(GLOBEX, 3, 50.0),
+        ]
+    )
+    rows, _ = warehouse.aggregate(
+        attribute_ids=[PRESSURE, 7, 8],
+        token=warehouse.token(flushed),
+        wait=10,
+        aggregations=[pb.AGGREGATION_COUNT],
+        percentiles=[50, 99.9, 0],
+    )
+    results = {row.attribute_id: list(row.results) for row in rows}
+    assert results[PRESSURE] == [101, 50.0, pytest.approx(99.9), 0.0]
+    assert results[7] == [2, 1.5, pytest.approx(1.999), 1.0]
+    assert results[8] == [2, 2.5, pytest.approx(3.498), 1.5]
+    other, _ = warehouse.aggregate(GLOBEX, aggregations=[], percentiles=[50])
+    assert [list(row.results) for row in other] == [[51.0]]
+
+
+def test_a_row_for_each_quality(warehouse: Warehouse) -> None:
+    flushed = warehouse.write(
+        [
+            *points(ACME, 3, 1.0),
+            RawPoint(ACME, 1, PRESSURE, T0, 40.0, quality=2),
+            RawPoint(GLOBEX, 1, PRESSURE, T0, 5.0, quality=2),
+        ]
+    )
+    rows, _ = warehouse.aggregate(
+        token=warehouse.token(flushed),
+        wait=10,
+        group_by_quality=True,
+        aggregations=[pb.AGGREGATION_SUM],
+    )
+    assert [(row.quality, list(row.results)) for row in rows] == [(0, [6.0]), (2, [40.0])]
+    together, _ = warehouse.aggregate(aggregations=[pb.AGGREGATION_SUM])
+    assert [(row.HasField("quality"), *row.results) for row in together] == [(False, 46.0)]
+
+
 def test_a_token_is_waited_for(warehouse: Warehouse) -> None:
     flushed = warehouse.write(points(ACME))
     ahead = replace(flushed, sequence=flushed.sequence + 1)
@@ -289,6 +351,10 @@ def test_verification_is_waited_for(warehouse: Warehouse) -> None:
         ({"entity_ids": list(range(1001))}, "BATCH_TOO_LARGE", "entity_ids"),
         ({"aggregations": []}, "INVALID_FIELD", "aggregations"),
         ({"aggregations": [99]}, "INVALID_FIELD", "aggregations"),
+        ({"percentiles": [50, 100.5]}, "INVALID_FIELD", "percentiles[1]"),
+        ({"percentiles": [math.nan]}, "INVALID_FIELD", "percentiles[0]"),
+        ({"percentiles": [1.0] * 17}, "BATCH_TOO_LARGE", "percentiles"),
+        ({"attribute_ids": [STATE], "percentiles": [50]}, "TYPE_MISMATCH", "attribute_ids"),
         ({"bucket_us": -1}, "INVALID_FIELD", "bucket_us"),
         ({"start_time_us": 2, "end_time_us": 1}, "INVALID_FIELD", "end_time_us"),
         ({"start_time_us": 2**62}, "INVALID_FIELD", "start_time_us"),

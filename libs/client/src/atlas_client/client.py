@@ -570,12 +570,15 @@ class AtlasClient:
         end: datetime | None = None,
         bucket: timedelta | None = None,
         group_by_entity: bool = False,
+        percentiles: Sequence[float] = (),
+        group_by_quality: bool = False,
         consistency: Consistency | None = None,
         timeout: float | None = None,
     ) -> ReadStream[AggregateRow]:
         """Aggregate over the warehouse: numeric attributes, or any with COUNT alone.
 
         `start` and `end` bound the event time, half-open; `bucket` is the width of time buckets.
+        `percentiles` are 0 to 100 each, and exact.
         """
         wanted = tuple(functions)
         request = query_pb2.AggregateRequest(
@@ -583,6 +586,8 @@ class AtlasClient:
             attributes=attributes,
             functions=[convert.FUNCTIONS[each] for each in wanted],
             group_by_entity=group_by_entity,
+            percentiles=percentiles,
+            group_by_quality=group_by_quality,
         )
         if start is not None:
             request.start_time.CopyFrom(to_timestamp(start))
@@ -592,19 +597,20 @@ class AtlasClient:
             request.bucket.FromTimedelta(bucket)
         if consistency is not None:
             request.consistency.CopyFrom(consistency.to_proto())
-        return ReadStream(self._aggregate(request, wanted, timeout))
+        return ReadStream(self._aggregate(request, wanted, tuple(percentiles), timeout))
 
     async def _aggregate(
         self,
         request: query_pb2.AggregateRequest,
         functions: tuple[AggregateFunction, ...],
+        percentiles: tuple[float, ...],
         timeout: float | None,
     ) -> AsyncGenerator[AggregateRow | ReadMetadata, None]:
         async for answer in self._caller.stream(self._query.Aggregate, request, timeout=timeout):
             if answer.HasField("metadata"):
                 yield convert.read_metadata(answer.metadata)
             for row in answer.rows:
-                yield convert.aggregate_row(row, functions)
+                yield convert.aggregate_row(row, functions, percentiles)
 
     # Proof and state ---------------------------------------------------------------------------
 

@@ -30,6 +30,8 @@ FUNCTIONS = {
     records.AggregateFunction.AVG: query_pb2.AGGREGATE_FUNCTION_AVG,
     records.AggregateFunction.MIN: query_pb2.AGGREGATE_FUNCTION_MIN,
     records.AggregateFunction.MAX: query_pb2.AGGREGATE_FUNCTION_MAX,
+    records.AggregateFunction.FIRST: query_pb2.AGGREGATE_FUNCTION_FIRST,
+    records.AggregateFunction.LAST: query_pb2.AGGREGATE_FUNCTION_LAST,
 }
 SOURCES = {
     records.Source.PRIMARY: consistency_pb2.SOURCE_PRIMARY,
@@ -179,11 +181,16 @@ def read_metadata(message: consistency_pb2.ReadMetadata) -> records.ReadMetadata
 
 
 def aggregate_row(
-    message: query_pb2.AggregateRow, functions: tuple[records.AggregateFunction, ...]
+    message: query_pb2.AggregateRow,
+    functions: tuple[records.AggregateFunction, ...],
+    percentiles: tuple[float, ...],
 ) -> records.AggregateRow:
+    count = len(functions)
     return records.AggregateRow(
         attribute=message.attribute,
-        results=dict(zip(functions, message.results, strict=True)),
+        results=dict(zip(functions, message.results[:count], strict=True)),
+        percentiles=dict(zip(percentiles, message.results[count:], strict=True)),
+        quality=message.quality if message.HasField("quality") else None,
         entity=message.entity_key or None,
         bucket_time=moment(message, "bucket_time"),
     )

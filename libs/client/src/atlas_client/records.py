@@ -44,6 +44,9 @@ class AggregateFunction(StrEnum):
     AVG = "avg"
     MIN = "min"
     MAX = "max"
+    FIRST = "first"
+    """The value with the least event time."""
+    LAST = "last"
 
 
 class BucketFunction(StrEnum):
@@ -255,8 +258,12 @@ class AggregateRow:
 
     attribute: str
     results: Mapping[AggregateFunction, float]
+    """NaN where the group has no number."""
     entity: str | None = None
     bucket_time: datetime | None = None
+    percentiles: Mapping[float, float] = field(default_factory=dict)
+    quality: int | None = None
+    """None unless grouped by quality."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -163,6 +163,8 @@ class Session:
         end: datetime | None = None,
         bucket: timedelta | None = None,
         group_by_entity: bool = False,
+        percentiles: Sequence[float] = (),
+        group_by_quality: bool = False,
         consistency: Consistency | None = None,
         timeout: float | None = None,
     ) -> ReadStream[AggregateRow]:
@@ -175,6 +177,8 @@ class Session:
             end=end,
             bucket=bucket,
             group_by_entity=group_by_entity,
+            percentiles=percentiles,
+            group_by_quality=group_by_quality,
             consistency=(consistency or analytics()).with_token(self._token),
             timeout=timeout,
         )

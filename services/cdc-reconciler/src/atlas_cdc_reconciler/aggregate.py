@@ -1,16 +1,22 @@
 """Answers aggregates from the warehouse, and proves how fresh they are."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from atlas_cdc_reconciler.aggregate_sql import AggregateQuery, Function, aggregate_sql
+from atlas_cdc_reconciler.aggregate_sql import (
+    NUMERIC_TYPES,
+    AggregateQuery,
+    aggregate_sql,
+    point_count_sql,
+)
 from atlas_cdc_reconciler.positions import LaneProgress, PositionState
 from atlas_cdc_reconciler.progress import Progress
-from atlas_cdc_reconciler.sink.duckdb import DuckDbWarehouse, Q
+from atlas_cdc_reconciler.sink.duckdb import DuckDbWarehouse
+from atlas_cdc_reconciler.sink.queries import Q
 from atlas_cdc_reconciler.sink.reading import Reader
 from atlas_cdc_reconciler.verification_store import read_verification
 from atlas_common import errors
@@ -20,10 +26,21 @@ from atlas_common.token import Position
 from atlas_common.values import us_to_datetime
 
 PIECE_ROWS = 1_000
-_NUMERIC_TYPES = frozenset({"int", "double", "decimal"})
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
-AggregateRow = tuple[int, int, int | None, *tuple[float | None, ...]]
+AggregateRow = tuple[int, int, int | None, int | None, *tuple[float | None, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What one aggregate may take; the warehouse's memory bounds the rest."""
+
+    rows_max: int
+    """Of its answer."""
+    seconds_max: float = 60.0
+    """From the first row read to the last one sent."""
+    percentile_points_max: int = 20_000_000
+    """Percentiles are exact, so all values are held in memory, eight bytes each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,10 +73,10 @@ class Answer:
 class Aggregator:
     """Reads the warehouse for one tenant at a time."""
 
-    def __init__(self, warehouse: DuckDbWarehouse, progress: Progress, rows_max: int) -> None:
+    def __init__(self, warehouse: DuckDbWarehouse, progress: Progress, bounds: Bounds) -> None:
         self._warehouse = warehouse
         self._progress = progress
-        self._rows_max = rows_max
+        self._bounds = bounds
 
     @asynccontextmanager
     async def answer(self, query: AggregateQuery, demand: Demand) -> AsyncIterator[Answer]:
@@ -67,7 +84,8 @@ class Aggregator:
 
         Raises ServiceError: UNAVAILABLE / FRESHNESS_UNMET after the wait, FAILED_PRECONDITION /
         POSITION_LOST at once, INVALID_ARGUMENT / TYPE_MISMATCH for an attribute without numbers,
-        RESOURCE_EXHAUSTED / OVERLOADED.
+        RESOURCE_EXHAUSTED / OVERLOADED when it needs too much memory, DEADLINE_EXCEEDED when it
+        takes too long.
         """
         loop = asyncio.get_running_loop()
         ends = loop.time() + demand.wait_seconds
@@ -78,8 +96,11 @@ class Aggregator:
                 served = await self._served(reader, query.tenant_id)
                 unmet = _unmet(served, demand)
                 if unmet is None:
-                    await self._check_types(reader, query)
-                    yield Answer(served, self._pieces(reader, query))
+                    reader.limit(self._bounds.seconds_max)
+                    types = await self._types(reader, query)
+                    if query.percentiles:
+                        await self._check_points(reader, query)
+                    yield Answer(served, self._pieces(reader, query, types))
                     return
             # No reader is held during the wait.
             try:
@@ -102,35 +123,50 @@ class Aggregator:
             None if verification is None else verification.verified_through_us,
         )
 
-    async def _check_types(self, reader: Reader, query: AggregateQuery) -> None:
-        if set(query.functions) <= {Function.COUNT}:
-            return
-        rows = await reader.all(
-            Q["attribute_types"],
-            {"tenant_id": query.tenant_id, "attribute_ids": list(query.attribute_ids)},
+    async def _pieces(
+        self, reader: Reader, query: AggregateQuery, types: Iterable[str]
+    ) -> AsyncIterator[list[AggregateRow]]:
+        rows_max = self._bounds.rows_max
+        sql, parameters = aggregate_sql(query, types, rows_max)
+        count = 0
+        async for rows in reader.pieces(sql, parameters, PIECE_ROWS):
+            count += len(rows)
+            if count > rows_max:
+                raise errors.invalid_argument(
+                    "INVALID_FIELD",
+                    f"the answer has more than {rows_max} rows: use wider buckets",
+                    field="bucket_us",
+                )
+            yield rows
+
+    async def _types(self, reader: Reader, query: AggregateQuery) -> frozenset[str]:
+        """The types that the attributes' values may have, which have to fit what is asked."""
+        types = dict(
+            await reader.all(
+                Q["attribute_types"],
+                {"tenant_id": query.tenant_id, "attribute_ids": list(query.attribute_ids)},
+            )
         )
-        odd = sorted(attribute for attribute, data_type in rows if data_type not in _NUMERIC_TYPES)
-        if odd:
+        odd = sorted(at for at, data_type in types.items() if data_type not in NUMERIC_TYPES)
+        if odd and query.needs_numbers:
             raise errors.invalid_argument(
                 "TYPE_MISMATCH",
                 f"attributes {odd[:10]} have no numbers: they can be counted, nothing else",
                 field="attribute_ids",
             )
+        # What the catalog does not know may have any.
+        unknown = set(query.attribute_ids) - types.keys()
+        return frozenset(types.values()) | (NUMERIC_TYPES if unknown else frozenset())
 
-    async def _pieces(
-        self, reader: Reader, query: AggregateQuery
-    ) -> AsyncIterator[list[AggregateRow]]:
-        sql, parameters = aggregate_sql(query, self._rows_max)
-        count = 0
-        async for rows in reader.pieces(sql, parameters, PIECE_ROWS):
-            count += len(rows)
-            if count > self._rows_max:
-                raise errors.invalid_argument(
-                    "INVALID_FIELD",
-                    f"the answer has more than {self._rows_max} rows: use wider buckets",
-                    field="bucket_us",
-                )
-            yield rows
+    async def _check_points(self, reader: Reader, query: AggregateQuery) -> None:
+        ((points,),) = await reader.all(*point_count_sql(query))
+        if points > self._bounds.percentile_points_max:
+            raise errors.resource_exhausted(
+                "OVERLOADED",
+                f"percentiles of {points} points at a time are too many, the most is"
+                f" {self._bounds.percentile_points_max}: ask for a shorter time or fewer entities",
+                field="percentiles",
+            )
 
 
 def _unmet(served: Served, demand: Demand) -> ServiceError | None:

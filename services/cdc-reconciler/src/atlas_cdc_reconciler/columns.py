@@ -35,11 +35,16 @@ def to_arrow(column_type: ColumnType, fields: Sequence[Field]) -> pa.Array:
     """One column of the warehouse from its binary fields. Raises FieldError."""
     # Of seven value columns six are mostly empty: that is worth a look before anything else.
     if fields.count(None) == len(fields):
-        return pa.nulls(len(fields), ARROW_TYPES[column_type])
+        return pa.nulls(len(fields), _TYPES[column_type])
     try:
         return _BUILDERS[column_type](fields)
     except (ValueError, struct.error, IndexError, OverflowError) as error:
         raise FieldError(f"no {column_type.name}: {error}") from error
+
+
+def arrow_type(column_type: ColumnType) -> pa.DataType:
+    """What `to_arrow` makes of a type."""
+    return _TYPES[column_type]
 
 
 def table_from(
@@ -61,7 +66,7 @@ def table_from(
 
 def null_column(column_type: ColumnType, count: int) -> pa.Array:
     """One column of the warehouse without a value."""
-    return pa.nulls(count, ARROW_TYPES[column_type])
+    return pa.nulls(count, _TYPES[column_type])
 
 
 def to_arrow_fixed(column_type: ColumnType, fields: npt.NDArray[np.uint8]) -> pa.Array:
@@ -204,6 +209,11 @@ def _json(fields: Sequence[Field]) -> pa.Array:
     return _text(texts)
 
 
+def _other(fields: Sequence[Field]) -> pa.Array:
+    texts = [None if field is None else "\\x" + field.hex() for field in fields]
+    return pa.array(texts, type=pa.string())
+
+
 def _texts(fields: npt.NDArray[np.uint8]) -> pa.Array:
     count, width = fields.shape
     offsets = np.arange(count + 1, dtype=np.int64) * width
@@ -244,7 +254,7 @@ def _array_items(field: bytes) -> list[str | None]:
     return items
 
 
-ARROW_TYPES = {
+_TYPES = {
     ColumnType.BOOL: pa.bool_(),
     ColumnType.INT2: pa.int16(),
     ColumnType.INT4: pa.int32(),
@@ -256,6 +266,7 @@ ARROW_TYPES = {
     ColumnType.TEXT_ARRAY: pa.list_(pa.string()),
     ColumnType.TIME: pa.timestamp("us", tz="UTC"),
     ColumnType.JSON: pa.string(),
+    ColumnType.OTHER: pa.string(),
 }
 _BUILDERS: dict[ColumnType, Callable[[Sequence[Field]], pa.Array]] = {
     ColumnType.BOOL: _bool,
@@ -269,6 +280,7 @@ _BUILDERS: dict[ColumnType, Callable[[Sequence[Field]], pa.Array]] = {
     ColumnType.TEXT_ARRAY: _text_array,
     ColumnType.TIME: _time,
     ColumnType.JSON: _json,
+    ColumnType.OTHER: _other,
 }
 _MATRIX_BUILDERS: dict[ColumnType, Callable[[npt.NDArray[np.uint8]], pa.Array]] = {
     ColumnType.BOOL: lambda fields: pa.array(_numbers(fields, "u1", "u1").astype(bool)),

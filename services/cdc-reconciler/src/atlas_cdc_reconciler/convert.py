@@ -31,22 +31,27 @@ _FUNCTIONS = {
     pb.AGGREGATION_AVG: Function.AVG,
     pb.AGGREGATION_MIN: Function.MIN,
     pb.AGGREGATION_MAX: Function.MAX,
+    pb.AGGREGATION_FIRST: Function.FIRST,
+    pb.AGGREGATION_LAST: Function.LAST,
 }
 
 
 def aggregate_query(tenant: Tenant, request: pb.AggregateRequest) -> AggregateQuery:
     """The query asked for. Raises ServiceError INVALID_ARGUMENT naming the field."""
-    for field in ("entity_ids", "attribute_ids", "aggregations"):
+    for field in ("entity_ids", "attribute_ids", "aggregations", "percentiles"):
         check_items(request, field)
     if not request.attribute_ids:
         raise _invalid("attribute_ids", "name at least one attribute")
-    if not request.aggregations:
-        raise _invalid("aggregations", "name at least one aggregation")
+    if not request.aggregations and not request.percentiles:
+        raise _invalid("aggregations", "name at least one aggregation or percentile")
     functions = []
     for aggregation in request.aggregations:
         if aggregation not in _FUNCTIONS:
             raise _invalid("aggregations", f"aggregation {aggregation} is not known here")
         functions.append(_FUNCTIONS[aggregation])
+    for index, percentile in enumerate(request.percentiles):
+        if not 0 <= percentile <= 100:
+            raise _invalid(f"percentiles[{index}]", f"percentile {percentile:g} is not 0 to 100")
     if not 0 <= request.bucket_us <= _US_MAX:
         raise _invalid("bucket_us", "a bucket is at least 1 us wide; 0 is one bucket")
     start = _moment(request, "start_time_us")
@@ -62,6 +67,8 @@ def aggregate_query(tenant: Tenant, request: pb.AggregateRequest) -> AggregateQu
         request.bucket_us,
         tuple(functions),
         request.group_by_entity,
+        tuple(request.percentiles),
+        request.group_by_quality,
     )
 
 
@@ -87,9 +94,10 @@ def aggregate_response(rows: list[AggregateRow]) -> pb.AggregateResponse:
                 entity_id=entity,
                 attribute_id=attribute,
                 bucket_time_us=bucket,
+                quality=quality,
                 results=[math.nan if result is None else result for result in results],
             )
-            for entity, attribute, bucket, *results in rows
+            for entity, attribute, bucket, quality, *results in rows
         ]
     )
 
@@ -177,6 +185,17 @@ def pipeline_status_response(status: PipelineStatus) -> pb.GetPipelineStatusResp
         warehouse_rows=status.warehouse_rows,
         slot_retained_bytes=status.retained_bytes,
         reason=standing.reason,
+        held_tables=[
+            pb.HeldTable(
+                table=held.table,
+                reason=held.reason,
+                dead_letters=held.letter_count,
+                since_time=us_to_timestamp(held.since_us),
+            )
+            for held in status.held_tables
+        ],
+        dead_letters_open=status.open_letters,
+        conserved=status.is_conserved,
     )
     if standing.sink.position is not None:
         response.applied_lsn = str(standing.sink.position.lsn)

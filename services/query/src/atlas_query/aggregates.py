@@ -21,6 +21,8 @@ class Function(Enum):
     AVG = "AVG"
     MIN = "MIN"
     MAX = "MAX"
+    FIRST = "FIRST"
+    LAST = "LAST"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,16 +34,23 @@ class AggregateQuery:
     end_us: int | None
     bucket_us: int
     group_by_entity: bool
+    percentiles: tuple[float, ...] = ()
+    """0 to 100 each."""
+    group_by_quality: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class AggregateRow:
-    """One row by ids; `entity_id` 0: all entities together, `bucket_us` None: no buckets."""
+    """One row by ids; `entity_id` 0: all entities together, `bucket_us` None: no buckets.
+
+    `quality` None: all of them together.
+    """
 
     entity_id: int
     attribute_id: int
     bucket_us: int | None
     results: tuple[float, ...]
+    quality: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,18 +70,24 @@ class WarehousePart:
     proof: WarehouseProof | None
 
 
-def check_types(functions: Iterable[Function], attributes: Iterable[AttributeDef]) -> None:
+def check_types(query: AggregateQuery, attributes: Iterable[AttributeDef]) -> None:
     """Refuse functions that an attribute's type does not have (TYPE_MISMATCH)."""
-    numeric_only = [function for function in functions if function is not Function.COUNT]
-    if not numeric_only:
+    named = {
+        "functions": [each.value for each in query.functions if each is not Function.COUNT],
+        "percentiles": [f"percentile {each:g}" for each in query.percentiles],
+    }
+    asked = [(field, names[0]) for field, names in named.items() if names]
+    if not asked:
         return
+    field, name = asked[0]
     for attribute in attributes:
         if attribute.data_type not in NUMERIC:
             raise errors.invalid_argument(
                 "TYPE_MISMATCH",
-                f"{numeric_only[0].value} is of INT, DOUBLE and DECIMAL attributes,"
-                f" {attribute.name!r} is {attribute.data_type.upper()}: only COUNT is possible",
-                field="functions",
+                f"{name} is of INT, DOUBLE and DECIMAL attributes, {attribute.name!r} is"
+                f" {attribute.data_type.upper()}: only COUNT is possible (GetHistory with"
+                " downsample has FIRST and LAST of every type)",
+                field=field,
                 attribute=attribute.name,
                 attribute_type=attribute.data_type.value,
             )

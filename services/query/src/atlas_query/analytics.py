@@ -45,7 +45,7 @@ class Aggregates:
         left out in silence would be a wrong sum), DEPENDENCY_UNAVAILABLE, FRESHNESS_UNMET.
         """
         attributes = await self._attributes(tenant, list(dict.fromkeys(names)))
-        check_types(query.functions, attributes.values())
+        check_types(query, attributes.values())
         entity_ids = await self._entity_ids(tenant, keys)
         if self._warehouse is None:
             raise errors.unavailable(

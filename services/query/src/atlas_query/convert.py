@@ -6,7 +6,8 @@ Everything a request can have wrong in itself is refused here, naming the field.
 import math
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from datetime import UTC
+from datetime import UTC, datetime
+from functools import lru_cache
 from typing import TypeVar
 
 from google.protobuf.duration_pb2 import Duration
@@ -15,6 +16,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from atlas.hotcache.v1 import hotcache_service_pb2 as hot_pb
 from atlas.query.v1 import query_service_pb2 as pb
 from atlas.reconciler.v1 import reconciler_service_pb2 as warehouse_pb
+from atlas.type.freshness import Position
 from atlas.type.v1 import consistency_pb2
 from atlas_common import errors
 from atlas_common.limits import check_bytes
@@ -27,6 +29,7 @@ from atlas_common.values import (
     us_to_datetime,
     us_to_timestamp,
 )
+from atlas_query import near
 from atlas_query.aggregates import (
     AggregateQuery,
     AggregateRow,
@@ -85,6 +88,8 @@ _FUNCTIONS = {
     pb.AGGREGATE_FUNCTION_AVG: Function.AVG,
     pb.AGGREGATE_FUNCTION_MIN: Function.MIN,
     pb.AGGREGATE_FUNCTION_MAX: Function.MAX,
+    pb.AGGREGATE_FUNCTION_FIRST: Function.FIRST,
+    pb.AGGREGATE_FUNCTION_LAST: Function.LAST,
 }
 _AGGREGATIONS = {
     Function.COUNT: warehouse_pb.AGGREGATION_COUNT,
@@ -92,9 +97,13 @@ _AGGREGATIONS = {
     Function.AVG: warehouse_pb.AGGREGATION_AVG,
     Function.MIN: warehouse_pb.AGGREGATION_MIN,
     Function.MAX: warehouse_pb.AGGREGATION_MAX,
+    Function.FIRST: warehouse_pb.AGGREGATION_FIRST,
+    Function.LAST: warehouse_pb.AGGREGATION_LAST,
 }
 ItemT = TypeVar("ItemT", pb.Reading, pb.Bucket)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_CONSISTENCIES_KEPT_MAX = 1_024
+_PROOFS_KEPT_MAX = 4_096
 _BUCKET_US_MAX = 100 * 366 * 86_400 * 1_000_000
 
 
@@ -112,6 +121,12 @@ def consistency(
             "ANALYTICS is for Aggregate: the warehouse does not answer this call."
             " Ask for STRONG, EVENTUAL or at_least_as_fresh",
         )
+    return _consistency(message.SerializeToString(), tenant_id, signer)
+
+
+@lru_cache(_CONSISTENCIES_KEPT_MAX)  # Callers ask for the same again and again.
+def _consistency(encoded: bytes, tenant_id: int, signer: TokenSigner) -> Consistency:
+    message = consistency_pb2.Consistency.FromString(encoded)
     return Consistency(
         _requirement(message, tenant_id, signer),
         _on_unmet(message) or OnUnmet.PRIMARY,
@@ -334,6 +349,31 @@ def metadata(proof: Proof, tenant_id: int, signer: TokenSigner) -> consistency_p
     return message
 
 
+def near_metadata(proof: Proof, tenant_id: int, signer: TokenSigner) -> bytes:
+    """The proof of an answer of the near cache: a GetEntitiesResponse, encoded.
+
+    Encodings put together are merged, and so are those of the metadata in them: what is the same
+    each time is encoded once.
+    """
+    lasting = _lasting_metadata(proof.level, proof.positions, proof.as_of, tenant_id, signer)
+    passing = consistency_pb2.ReadMetadata(
+        lag=duration(proof.lag_seconds), route_reason=proof.route_reason, warnings=proof.warnings
+    )
+    return lasting + pb.GetEntitiesResponse(metadata=passing).SerializeToString()
+
+
+@lru_cache(_PROOFS_KEPT_MAX)
+def _lasting_metadata(
+    level: Level,
+    positions: tuple[Position, ...],
+    as_of: datetime | None,
+    tenant_id: int,
+    signer: TokenSigner,
+) -> bytes:
+    proof = Proof(Source.CACHE, near.ENDPOINT, level, math.inf, as_of, positions, "")
+    return pb.GetEntitiesResponse(metadata=metadata(proof, tenant_id, signer)).SerializeToString()
+
+
 def trailers(proof: Proof) -> tuple[tuple[str, str], ...]:
     """The proof as trailing metadata."""
     return (
@@ -376,18 +416,29 @@ def aggregate_query(request: pb.AggregateRequest) -> AggregateQuery:
     start = moment(request.start_time, "start_time") if request.HasField("start_time") else None
     end = moment(request.end_time, "end_time") if request.HasField("end_time") else None
     check_range(start, end)
-    if not request.functions:
-        raise _invalid("functions", "name at least one function")
+    if not request.functions and not request.percentiles:
+        raise _invalid("functions", "name at least one function or percentile")
     for index, function in enumerate(request.functions):
         if function not in _FUNCTIONS:
             raise _invalid(f"functions[{index}]", f"there is no function {function}")
+    for index, percentile in enumerate(request.percentiles):
+        if not 0 <= percentile <= 100:
+            raise _invalid(f"percentiles[{index}]", f"percentile {percentile:g} is not 0 to 100")
     bucket_us = 0
     if request.HasField("bucket"):
         bucket_us = request.bucket.seconds * 1_000_000 + request.bucket.nanos // 1_000
         if not 0 < bucket_us <= _BUCKET_US_MAX:
             raise _invalid("bucket", "a bucket is 1 microsecond to 100 years wide")
     functions = tuple(_FUNCTIONS[function] for function in request.functions)
-    return AggregateQuery(functions, start, end, bucket_us, request.group_by_entity)
+    return AggregateQuery(
+        functions,
+        start,
+        end,
+        bucket_us,
+        request.group_by_entity,
+        tuple(request.percentiles),
+        request.group_by_quality,
+    )
 
 
 def aggregate_request(
@@ -405,6 +456,8 @@ def aggregate_request(
         bucket_us=query.bucket_us,
         aggregations=[_AGGREGATIONS[function] for function in query.functions],
         group_by_entity=query.group_by_entity,
+        percentiles=query.percentiles,
+        group_by_quality=query.group_by_quality,
         token=wanted.requirement.token,
     )
     verified = wanted.requirement.min_verified_through
@@ -423,6 +476,7 @@ def warehouse_part(message: warehouse_pb.AggregateResponse) -> WarehousePart:
             row.attribute_id,
             row.bucket_time_us if row.HasField("bucket_time_us") else None,
             tuple(row.results),
+            row.quality if row.HasField("quality") else None,
         )
         for row in message.rows
     ]
@@ -462,7 +516,9 @@ def warehouse_metadata(
 
 def aggregate_row(row: AggregateRow, entity_key: str, attribute: str) -> pb.AggregateRow:
     """The message of a row, by names."""
-    message = pb.AggregateRow(entity_key=entity_key, attribute=attribute, results=row.results)
+    message = pb.AggregateRow(
+        entity_key=entity_key, attribute=attribute, results=row.results, quality=row.quality
+    )
     if row.bucket_us is not None:
         message.bucket_time.CopyFrom(us_to_timestamp(row.bucket_us))
     return message

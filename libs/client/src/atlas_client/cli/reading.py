@@ -205,13 +205,19 @@ async def aggregate(
         float | None, typer.Option("--bucket", min=0.001, help="Width of time buckets in seconds.")
     ] = None,
     by_entity: Annotated[bool, typer.Option("--by-entity", help="One row per entity.")] = False,
+    percentiles: Annotated[
+        list[float] | None,
+        typer.Option("--percentile", "-p", min=0, max=100, help="0 to 100; may be repeated."),
+    ] = None,
+    by_quality: Annotated[bool, typer.Option("--by-quality", help="One row per quality.")] = False,
     token: TokenOption = None,
 ) -> int:
     """Aggregate over the warehouse.
 
-    Example: atlas aggregate cpu.percent -f avg -f max --bucket 60 --tenant acme
+    Example: atlas aggregate cpu.percent -f avg -f max -p 99 --bucket 60 --tenant acme
     """
-    wanted = functions or [AggregateFunction.COUNT]
+    shares = tuple(percentiles or ())
+    wanted = functions or ([] if shares else [AggregateFunction.COUNT])
     stream = context.client.aggregate(
         attributes,
         wanted,
@@ -220,17 +226,26 @@ async def aggregate(
         end=_moment(end),
         bucket=timedelta(seconds=bucket) if bucket else None,
         group_by_entity=by_entity,
+        percentiles=shares,
+        group_by_quality=by_quality,
         consistency=analytics(token=literals.decode_token(token)),
     )
     rows = [row async for row in stream]
     if context.as_json:
         print_json({"rows": rows, "metadata": stream.metadata})
         return exits.OK
-    heads = ("entity", "attribute", "bucket", *wanted)
+    quality = ("quality",) if by_quality else ()
     print_table(
-        heads,
+        ("entity", "attribute", "bucket", *quality, *wanted, *(f"p{each:g}" for each in shares)),
         [
-            (row.entity, row.attribute, row.bucket_time, *(row.results[each] for each in wanted))
+            (
+                row.entity,
+                row.attribute,
+                row.bucket_time,
+                *(row.quality for _ in quality),
+                *(row.results[each] for each in wanted),
+                *(row.percentiles[each] for each in shares),
+            )
             for row in rows
         ],
     )

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from typing import TypeVar
 
 import duckdb
+import pyarrow as pa
 
 from atlas_common import errors
 
@@ -21,6 +22,13 @@ class Reader:
     def __init__(self, cursor: duckdb.DuckDBPyConnection, threads: ThreadPoolExecutor) -> None:
         self._cursor = cursor
         self._threads = threads
+        self._seconds_max = 0.0
+        self._ends: float | None = None
+
+    def limit(self, seconds: float) -> None:
+        """Let all that is read from here on take so long at most, waits for the caller included."""
+        self._seconds_max = seconds
+        self._ends = asyncio.get_running_loop().time() + seconds
 
     async def all(self, sql: str, parameters: Mapping[str, object] | None = None) -> list[tuple]:  # type: ignore[type-arg]
         """All rows of a query that is known to have few. Raises as `_run`."""
@@ -36,26 +44,48 @@ class Reader:
         while rows := await self._run(lambda: self._cursor.fetchmany(piece_rows)):
             yield rows
 
+    async def batches(
+        self, sql: str, parameters: Mapping[str, object], batch_rows: int
+    ) -> AsyncIterator[pa.RecordBatch]:
+        """The rows of a query in Arrow; the next ones are made when they are asked for."""
+        given = dict(parameters)
+        batches = await self._run(
+            lambda: self._cursor.execute(sql, given).to_arrow_reader(batch_rows)
+        )
+        while (batch := await self._run(lambda: next(batches, None))) is not None:
+            yield batch
+
     async def _run(self, work: Callable[[], T]) -> T:
         """Run in a thread; a cancelled caller interrupts the query and waits for its end.
 
-        Raises ServiceError RESOURCE_EXHAUSTED / OVERLOADED when the query needs too much memory.
+        Raises ServiceError RESOURCE_EXHAUSTED / OVERLOADED when the query needs too much memory,
+        DEADLINE_EXCEEDED when it takes longer than `limit()` allows.
         """
         future = asyncio.get_running_loop().run_in_executor(self._threads, work)
         try:
-            return await asyncio.shield(future)
+            async with asyncio.timeout_at(self._ends):
+                return await asyncio.shield(future)
         except asyncio.CancelledError:
-            # The cursor is closed next, and must not be while a thread is inside it.
-            self._cursor.interrupt()
-            await asyncio.wait({future})
-            if not future.cancelled():
-                future.exception()  # Seen.
+            await self._interrupt(future)
             raise
+        except TimeoutError as error:
+            await self._interrupt(future)
+            raise errors.deadline_exceeded(
+                "DEADLINE_EXCEEDED",
+                f"the query takes longer than {self._seconds_max:g} s: ask for less at a time",
+            ) from error
         except duckdb.OutOfMemoryException as error:
             raise errors.resource_exhausted(
                 "OVERLOADED",
                 "the query needs more memory than the warehouse has: ask for less at a time",
             ) from error
+
+    async def _interrupt(self, future: "asyncio.Future[T]") -> None:
+        # The cursor is closed next, and must not be while a thread is inside it.
+        self._cursor.interrupt()
+        await asyncio.wait({future})
+        if not future.cancelled():
+            future.exception()  # Seen.
 
 
 class ReadGate:

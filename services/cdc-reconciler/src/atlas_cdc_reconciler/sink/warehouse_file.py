@@ -52,6 +52,7 @@ def _configured(config: WarehouseConfig) -> duckdb.DuckDBPyConnection:
         str(config.path),
         config={
             "memory_limit": f"{config.memory_limit_mb}MB",
+            "max_temp_directory_size": f"{config.spill_mb_max}MB",
             "threads": config.threads,
             "autoinstall_known_extensions": "false",
             "autoload_known_extensions": "false",

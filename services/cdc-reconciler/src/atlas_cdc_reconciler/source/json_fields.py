@@ -11,7 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from atlas_cdc_reconciler.columns import ARROW_TYPES, FieldError
+from atlas_cdc_reconciler.columns import FieldError, arrow_type
 from atlas_cdc_reconciler.tables import ColumnType
 
 _INT64_MIN, _INT64_MAX = -(2**63), 2**63 - 1
@@ -27,7 +27,7 @@ _DAY_SECONDS = 86_400
 def to_arrow(column_type: ColumnType, fields: Sequence[Any]) -> pa.Array:
     """One column of the warehouse from JSON values. Raises FieldError."""
     if fields.count(None) == len(fields):
-        return pa.nulls(len(fields), ARROW_TYPES[column_type])
+        return pa.nulls(len(fields), arrow_type(column_type))
     try:
         return _BUILDERS[column_type](fields)
     except (ValueError, TypeError, InvalidOperation, OverflowError) as error:
@@ -80,7 +80,7 @@ def _only(fields: Iterable[Any], *types: type) -> None:
 def _plain(column_type: ColumnType, python_type: type) -> Callable[[Sequence[Any]], pa.Array]:
     def build(fields: Sequence[Any]) -> pa.Array:
         _only(fields, python_type)
-        return pa.array(fields, type=ARROW_TYPES[column_type])
+        return pa.array(fields, type=arrow_type(column_type))
 
     return build
 
@@ -108,7 +108,7 @@ def _decimals(fields: Sequence[Any]) -> list[Decimal | None]:
 
 
 def _decimal(fields: Sequence[Any]) -> pa.Array:
-    return pa.array(_decimals(fields), type=ARROW_TYPES[ColumnType.DECIMAL])
+    return pa.array(_decimals(fields), type=arrow_type(ColumnType.DECIMAL))
 
 
 def _numeric_text(fields: Sequence[Any]) -> pa.Array:
@@ -119,20 +119,24 @@ def _numeric_text(fields: Sequence[Any]) -> pa.Array:
 def _text_array(fields: Sequence[Any]) -> pa.Array:
     _only(fields, list, tuple)
     _only((item for field in fields if field is not None for item in field), str)
-    return pa.array(fields, type=ARROW_TYPES[ColumnType.TEXT_ARRAY])
+    return pa.array(fields, type=arrow_type(ColumnType.TEXT_ARRAY))
 
 
 def _time(fields: Sequence[Any]) -> pa.Array:
     """Texts with a zone, or microseconds since 1970 (a timestamp without time zone, in UTC)."""
     _only(fields, str, int)
-    arrow_type = ARROW_TYPES[ColumnType.TIME]
+    time_type = arrow_type(ColumnType.TIME)
     try:
-        return pa.array(fields, type=pa.string()).cast(arrow_type)
+        return pa.array(fields, type=pa.string()).cast(time_type)
     except (pa.ArrowInvalid, pa.ArrowTypeError):  # Numbers, or years that Arrow does not read.
         moments = [microseconds(f) if isinstance(f, str) else f for f in fields]
     if not all(moment is None or _INT64_MIN < moment <= _INT64_MAX for moment in moments):
         raise FieldError("a time beyond what the warehouse can hold")
-    return pa.array(moments, type=pa.int64()).cast(arrow_type)
+    return pa.array(moments, type=pa.int64()).cast(time_type)
+
+
+def _other(_: Sequence[Any]) -> pa.Array:
+    raise FieldError("a column whose type the source's schema does not tell")
 
 
 _BUILDERS: dict[ColumnType, Callable[[Sequence[Any]], pa.Array]] = {
@@ -147,4 +151,5 @@ _BUILDERS: dict[ColumnType, Callable[[Sequence[Any]], pa.Array]] = {
     ColumnType.TEXT_ARRAY: _text_array,
     ColumnType.TIME: _time,
     ColumnType.JSON: _plain(ColumnType.JSON, str),
+    ColumnType.OTHER: _other,
 }

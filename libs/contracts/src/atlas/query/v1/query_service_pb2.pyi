@@ -90,20 +90,30 @@ class _AggregateFunctionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Agg
     AGGREGATE_FUNCTION_UNSPECIFIED: _AggregateFunction.ValueType  # 0
     AGGREGATE_FUNCTION_COUNT: _AggregateFunction.ValueType  # 1
     AGGREGATE_FUNCTION_SUM: _AggregateFunction.ValueType  # 2
-    """SUM and AVG are of INT, DOUBLE and DECIMAL attributes and answer a double."""
+    """All but COUNT are of INT, DOUBLE and DECIMAL attributes and answer a double."""
     AGGREGATE_FUNCTION_AVG: _AggregateFunction.ValueType  # 3
     AGGREGATE_FUNCTION_MIN: _AggregateFunction.ValueType  # 4
     AGGREGATE_FUNCTION_MAX: _AggregateFunction.ValueType  # 5
+    AGGREGATE_FUNCTION_FIRST: _AggregateFunction.ValueType  # 6
+    """The value with the least, or the greatest, event time; of equal ones the first, or the last, to arrive.
+    Of attributes of other types GetHistory has them, with downsample.
+    """
+    AGGREGATE_FUNCTION_LAST: _AggregateFunction.ValueType  # 7
 
 class AggregateFunction(_AggregateFunction, metaclass=_AggregateFunctionEnumTypeWrapper): ...
 
 AGGREGATE_FUNCTION_UNSPECIFIED: AggregateFunction.ValueType  # 0
 AGGREGATE_FUNCTION_COUNT: AggregateFunction.ValueType  # 1
 AGGREGATE_FUNCTION_SUM: AggregateFunction.ValueType  # 2
-"""SUM and AVG are of INT, DOUBLE and DECIMAL attributes and answer a double."""
+"""All but COUNT are of INT, DOUBLE and DECIMAL attributes and answer a double."""
 AGGREGATE_FUNCTION_AVG: AggregateFunction.ValueType  # 3
 AGGREGATE_FUNCTION_MIN: AggregateFunction.ValueType  # 4
 AGGREGATE_FUNCTION_MAX: AggregateFunction.ValueType  # 5
+AGGREGATE_FUNCTION_FIRST: AggregateFunction.ValueType  # 6
+"""The value with the least, or the greatest, event time; of equal ones the first, or the last, to arrive.
+Of attributes of other types GetHistory has them, with downsample.
+"""
+AGGREGATE_FUNCTION_LAST: AggregateFunction.ValueType  # 7
 Global___AggregateFunction: _TypeAlias = AggregateFunction  # noqa: Y015
 
 class _PositionState:
@@ -748,15 +758,19 @@ class AggregateRequest(_message.Message):
     FUNCTIONS_FIELD_NUMBER: _builtins.int
     GROUP_BY_ENTITY_FIELD_NUMBER: _builtins.int
     CONSISTENCY_FIELD_NUMBER: _builtins.int
+    PERCENTILES_FIELD_NUMBER: _builtins.int
+    GROUP_BY_QUALITY_FIELD_NUMBER: _builtins.int
     group_by_entity: _builtins.bool
     """One row per entity; else all entities of the request together."""
+    group_by_quality: _builtins.bool
+    """One row per quality."""
     @_builtins.property
     def entity_keys(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Empty: all entities."""
 
     @_builtins.property
     def attributes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """At least one; all numeric, or only COUNT."""
+        """At least one; all numeric, or only COUNT and no percentiles."""
 
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
@@ -769,10 +783,16 @@ class AggregateRequest(_message.Message):
         """Width of the time buckets, aligned to the epoch. Unset: one bucket."""
 
     @_builtins.property
-    def functions(self) -> _containers.RepeatedScalarFieldContainer[Global___AggregateFunction.ValueType]: ...
+    def functions(self) -> _containers.RepeatedScalarFieldContainer[Global___AggregateFunction.ValueType]:
+        """At least one, or a percentile."""
+
     @_builtins.property
     def consistency(self) -> _consistency_pb2.Consistency:
         """Must be ANALYTICS or unset, which means ANALYTICS."""
+
+    @_builtins.property
+    def percentiles(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """Each 0 to 100: 50 is the median. Exact: where one falls between two values, it is interpolated."""
 
     def __init__(
         self,
@@ -785,10 +805,12 @@ class AggregateRequest(_message.Message):
         functions: _abc.Iterable[Global___AggregateFunction.ValueType] | None = ...,
         group_by_entity: _builtins.bool = ...,
         consistency: _consistency_pb2.Consistency | None = ...,
+        percentiles: _abc.Iterable[_builtins.float] | None = ...,
+        group_by_quality: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["bucket", b"bucket", "consistency", b"consistency", "end_time", b"end_time", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attributes", b"attributes", "bucket", b"bucket", "consistency", b"consistency", "end_time", b"end_time", "entity_keys", b"entity_keys", "functions", b"functions", "group_by_entity", b"group_by_entity", "start_time", b"start_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attributes", b"attributes", "bucket", b"bucket", "consistency", b"consistency", "end_time", b"end_time", "entity_keys", b"entity_keys", "functions", b"functions", "group_by_entity", b"group_by_entity", "group_by_quality", b"group_by_quality", "percentiles", b"percentiles", "start_time", b"start_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -802,16 +824,19 @@ class AggregateRow(_message.Message):
     ATTRIBUTE_FIELD_NUMBER: _builtins.int
     BUCKET_TIME_FIELD_NUMBER: _builtins.int
     RESULTS_FIELD_NUMBER: _builtins.int
+    QUALITY_FIELD_NUMBER: _builtins.int
     entity_key: _builtins.str
     """Empty unless group_by_entity."""
     attribute: _builtins.str
+    quality: _builtins.int
+    """Unset unless group_by_quality."""
     @_builtins.property
     def bucket_time(self) -> _timestamp_pb2.Timestamp:
         """Unset without bucket."""
 
     @_builtins.property
     def results(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
-        """One per function asked, in its order."""
+        """One per function in the order asked, then one per percentile. NaN: the group has no number."""
 
     def __init__(
         self,
@@ -820,12 +845,15 @@ class AggregateRow(_message.Message):
         attribute: _builtins.str = ...,
         bucket_time: _timestamp_pb2.Timestamp | None = ...,
         results: _abc.Iterable[_builtins.float] | None = ...,
+        quality: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["bucket_time", b"bucket_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_quality", b"_quality", "bucket_time", b"bucket_time", "quality", b"quality"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attribute", b"attribute", "bucket_time", b"bucket_time", "entity_key", b"entity_key", "results", b"results"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_quality", b"_quality", "attribute", b"attribute", "bucket_time", b"bucket_time", "entity_key", b"entity_key", "quality", b"quality", "results", b"results"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__quality: _TypeAlias = _typing.Literal["quality"]  # noqa: Y015
+    _WhichOneofArgType__quality: _TypeAlias = _typing.Literal["_quality", b"_quality"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__quality) -> _WhichOneofReturnType__quality | None: ...
 
 Global___AggregateRow: _TypeAlias = AggregateRow  # noqa: Y015
 

@@ -28,7 +28,7 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n,atlas/reconciler/v1/reconciler_service.proto\x12\x13\x61tlas.reconciler.v1\x1a\x1f\x61tlas/type/v1/consistency.proto\x1a\x1a\x61tlas/type/v1/limits.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x96\x03\n\x10\x41ggregateRequest\x12\x1b\n\nentity_ids\x18\x01 \x03(\x03\x42\x07\x8a\xb5\x18\x03\x08\xe8\x07\x12\x1e\n\rattribute_ids\x18\x02 \x03(\x05\x42\x07\x8a\xb5\x18\x03\x08\xe8\x07\x12\x1a\n\rstart_time_us\x18\x03 \x01(\x03H\x00\x88\x01\x01\x12\x18\n\x0b\x65nd_time_us\x18\x04 \x01(\x03H\x01\x88\x01\x01\x12\x11\n\tbucket_us\x18\x05 \x01(\x03\x12>\n\x0c\x61ggregations\x18\x06 \x03(\x0e\x32 .atlas.reconciler.v1.AggregationB\x06\x8a\xb5\x18\x02\x08\x10\x12\x17\n\x0fgroup_by_entity\x18\x07 \x01(\x08\x12\x38\n\x14min_verified_through\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x16\n\x05token\x18\t \x01(\x0c\x42\x07\x8a\xb5\x18\x03\x10\x80@\x12/\n\x0cwait_timeout\x18\n \x01(\x0b\x32\x19.google.protobuf.DurationB\x10\n\x0e_start_time_usB\x0e\n\x0c_end_time_us\"x\n\x0c\x41ggregateRow\x12\x11\n\tentity_id\x18\x01 \x01(\x03\x12\x14\n\x0c\x61ttribute_id\x18\x02 \x01(\x05\x12\x1b\n\x0e\x62ucket_time_us\x18\x03 \x01(\x03H\x00\x88\x01\x01\x12\x0f\n\x07results\x18\x04 \x03(\x01\x42\x11\n\x0f_bucket_time_us\"s\n\x11\x41ggregateResponse\x12/\n\x04rows\x18\x01 \x03(\x0b\x32!.atlas.reconciler.v1.AggregateRow\x12-\n\x08metadata\x18\x02 \x01(\x0b\x32\x1b.atlas.type.v1.ReadMetadata\"X\n\x10ReconcileRequest\x12\x30\n\x0cthrough_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nfrom_start\x18\x02 \x01(\x08\"-\n\x06\x44igest\x12\x11\n\trow_count\x18\x01 \x01(\x03\x12\x10\n\x08\x63hecksum\x18\x02 \x01(\t\"\xda\x01\n\x0cWindowResult\x12.\n\nstart_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12+\n\x06source\x18\x03 \x01(\x0b\x32\x1b.atlas.reconciler.v1.Digest\x12.\n\twarehouse\x18\x04 \x01(\x0b\x32\x1b.atlas.reconciler.v1.Digest\x12\x0f\n\x07matched\x18\x05 \x01(\x08\"\xdb\x01\n\x10ReconcileSummary\x12\x18\n\x10windows_compared\x18\x01 \x01(\x03\x12\x1a\n\x12windows_mismatched\x18\x02 \x01(\x03\x12+\n\x06source\x18\x03 \x01(\x0b\x32\x1b.atlas.reconciler.v1.Digest\x12.\n\twarehouse\x18\x04 \x01(\x0b\x32\x1b.atlas.reconciler.v1.Digest\x12\x34\n\x10verified_through\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x8b\x01\n\x11ReconcileResponse\x12\x33\n\x06window\x18\x01 \x01(\x0b\x32!.atlas.reconciler.v1.WindowResultH\x00\x12\x38\n\x07summary\x18\x02 \x01(\x0b\x32%.atlas.reconciler.v1.ReconcileSummaryH\x00\x42\x07\n\x05\x65vent\"\x18\n\x16GetVerificationRequest\"\x9b\x01\n\x17GetVerificationResponse\x12\x34\n\x10verified_through\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\ncheck_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1a\n\x12windows_mismatched\x18\x03 \x01(\x03\"\x1a\n\x18GetPipelineStatusRequest\"\xb6\x02\n\x19GetPipelineStatusResponse\x12\r\n\x05phase\x18\x01 \x01(\t\x12\x13\n\x0b\x61pplied_lsn\x18\x02 \x01(\t\x12&\n\x03lag\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x12\n\nread_total\x18\x04 \x01(\x03\x12\x15\n\rapplied_total\x18\x05 \x01(\x03\x12\x1b\n\x13\x64\x65\x61\x64_lettered_total\x18\x06 \x01(\x03\x12\x15\n\rskipped_total\x18\x07 \x01(\x03\x12\x16\n\x0ewarehouse_rows\x18\x08 \x01(\x03\x12\x1b\n\x13slot_retained_bytes\x18\t \x01(\x03\x12)\n\x05\x61s_of\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06reason\x18\x0b \x01(\t*\x95\x01\n\x0b\x41ggregation\x12\x1b\n\x17\x41GGREGATION_UNSPECIFIED\x10\x00\x12\x15\n\x11\x41GGREGATION_COUNT\x10\x01\x12\x13\n\x0f\x41GGREGATION_SUM\x10\x02\x12\x13\n\x0f\x41GGREGATION_AVG\x10\x03\x12\x13\n\x0f\x41GGREGATION_MIN\x10\x04\x12\x13\n\x0f\x41GGREGATION_MAX\x10\x05\x32\xc5\x03\n\x11ReconcilerService\x12\x61\n\tAggregate\x12%.atlas.reconciler.v1.AggregateRequest\x1a&.atlas.reconciler.v1.AggregateResponse\"\x03\x90\x02\x01\x30\x01\x12\x61\n\tReconcile\x12%.atlas.reconciler.v1.ReconcileRequest\x1a&.atlas.reconciler.v1.ReconcileResponse\"\x03\x90\x02\x02\x30\x01\x12q\n\x0fGetVerification\x12+.atlas.reconciler.v1.GetVerificationRequest\x1a,.atlas.reconciler.v1.GetVerificationResponse\"\x03\x90\x02\x01\x12w\n\x11GetPipelineStatus\x12-.atlas.reconciler.v1.GetPipelineStatusRequest\x1a..atlas.reconciler.v1.GetPipelineStatusResponse\"\x03\x90\x02\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n,atlas/reconciler/v1/reconciler_service.proto\x12\x13\x61tlas.reconciler.v1\x1a\x1f\x61tlas/type/v1/consistency.proto\x1a\x1a\x61tlas/type/v1/limits.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xcd\x03\n\x10\x41ggregateRequest\x12\x1b\n\nentity_ids\x18\x01 \x03(\x03\x42\x07\x8a\xb5\x18\x03\x08\xe8\x07\x12\x1e\n\rattribute_ids\x18\x02 \x03(\x05\x42\x07\x8a\xb5\x18\x03\x08\xe8\x07\x12\x1a\n\rstart_time_us\x18\x03 \x01(\x03H\x00\x88\x01\x01\x12\x18\n\x0b\x65nd_time_us\x18\x04 \x01(\x03H\x01\x88\x01\x01\x12\x11\n\tbucket_us\x18\x05 \x01(\x03\x12>\n\x0c\x61ggregations\x18\x06 \x03(\x0e\x32 .atlas.reconciler.v1.AggregationB\x06\x8a\xb5\x18\x02\x08\x10\x12\x17\n\x0fgroup_by_entity\x18\x07 \x01(\x08\x12\x38\n\x14min_verified_through\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x16\n\x05token\x18\t \x01(\x0c\x42\x07\x8a\xb5\x18\x03\x10\x80@\x12/\n\x0cwait_timeout\x18\n \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x1b\n\x0bpercentiles\x18\x0b \x03(\x01\x42\x06\x8a\xb5\x18\x02\x08\x10\x12\x18\n\x10group_by_quality\x18\x0c \x01(\x08\x42\x10\n\x0e_start_time_usB\x0e\n\x0c_end_time_us\"\x9a\x01\n\x0c\x41ggregateRow\x12\x11\n\tentity_id\x18\x01 \x01(\x03\x12\x14\n\x0c\x61ttribute_id\x18\x02 \x01(\x05\x12\x1b\n\x0e\x62ucket_time_us\x18\x03 \x01(\x03H\x00\x88\x01\x01\x12\x0f\n\x07results\x18\x04 \x03(\x01\x12\x14\n\x07quality\x18\x05 \x01(\rH\x01\x88\x01\x01\x42\x11\n\x0f_bucket_time_usB\n\n\x08_quality\"s\n\x11\x41ggregateResponse\x12/\n\x04rows\x18\x01 \x03(\x0b\x32!.atlas.reconciler.v1.AggregateRow\x12-\n\x08metadata\x18\x02 \x01(\x0b\x32\x1b.atlas.type.v1.ReadMetadata\"X\n\x10ReconcileRequest\x12\x30\n\x0cthrough_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nfrom_start\x18\x02 \x01(\x08\"-\n\x06\x44igest\x12\x11\n\trow_count\x18\x01 \x01(\x03\x12\x10\n\x08\x63hecksum\x18\x02 \x01(\t\"\xda\x01\n\x0cWindowResult\x12.\n\nstart_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12+\n\x06source\x18\x03 \x01(\x0b\x32\x1b.atlas.reconciler.v1.Digest\x12.\n\twarehouse\x18\x04 \x01(\x0b\x32\x1b.atlas.reconciler.v1.Digest\x12\x0f\n\x07matched\x18\x05 \x01(\x08\"\xdb\x01\n\x10ReconcileSummary\x12\x18\n\x10windows_compared\x18\x01 \x01(\x03\x12\x1a\n\x12windows_mismatched\x18\x02 \x01(\x03\x12+\n\x06source\x18\x03 \x01(\x0b\x32\x1b.atlas.reconciler.v1.Digest\x12.\n\twarehouse\x18\x04 \x01(\x0b\x32\x1b.atlas.reconciler.v1.Digest\x12\x34\n\x10verified_through\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x8b\x01\n\x11ReconcileResponse\x12\x33\n\x06window\x18\x01 \x01(\x0b\x32!.atlas.reconciler.v1.WindowResultH\x00\x12\x38\n\x07summary\x18\x02 \x01(\x0b\x32%.atlas.reconciler.v1.ReconcileSummaryH\x00\x42\x07\n\x05\x65vent\"\x18\n\x16GetVerificationRequest\"\x9b\x01\n\x17GetVerificationResponse\x12\x34\n\x10verified_through\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\ncheck_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1a\n\x12windows_mismatched\x18\x03 \x01(\x03\"\x1a\n\x18GetPipelineStatusRequest\"\x99\x03\n\x19GetPipelineStatusResponse\x12\r\n\x05phase\x18\x01 \x01(\t\x12\x13\n\x0b\x61pplied_lsn\x18\x02 \x01(\t\x12&\n\x03lag\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x12\n\nread_total\x18\x04 \x01(\x03\x12\x15\n\rapplied_total\x18\x05 \x01(\x03\x12\x1b\n\x13\x64\x65\x61\x64_lettered_total\x18\x06 \x01(\x03\x12\x15\n\rskipped_total\x18\x07 \x01(\x03\x12\x16\n\x0ewarehouse_rows\x18\x08 \x01(\x03\x12\x1b\n\x13slot_retained_bytes\x18\t \x01(\x03\x12)\n\x05\x61s_of\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06reason\x18\x0b \x01(\t\x12\x33\n\x0bheld_tables\x18\x1e \x03(\x0b\x32\x1e.atlas.reconciler.v1.HeldTable\x12\x19\n\x11\x64\x65\x61\x64_letters_open\x18\x1f \x01(\x03\x12\x11\n\tconserved\x18  \x01(\x08\"p\n\tHeldTable\x12\r\n\x05table\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x14\n\x0c\x64\x65\x61\x64_letters\x18\x03 \x01(\x03\x12.\n\nsince_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp*\xc2\x01\n\x0b\x41ggregation\x12\x1b\n\x17\x41GGREGATION_UNSPECIFIED\x10\x00\x12\x15\n\x11\x41GGREGATION_COUNT\x10\x01\x12\x13\n\x0f\x41GGREGATION_SUM\x10\x02\x12\x13\n\x0f\x41GGREGATION_AVG\x10\x03\x12\x13\n\x0f\x41GGREGATION_MIN\x10\x04\x12\x13\n\x0f\x41GGREGATION_MAX\x10\x05\x12\x15\n\x11\x41GGREGATION_FIRST\x10\x06\x12\x14\n\x10\x41GGREGATION_LAST\x10\x07\x32\xc5\x03\n\x11ReconcilerService\x12\x61\n\tAggregate\x12%.atlas.reconciler.v1.AggregateRequest\x1a&.atlas.reconciler.v1.AggregateResponse\"\x03\x90\x02\x01\x30\x01\x12\x61\n\tReconcile\x12%.atlas.reconciler.v1.ReconcileRequest\x1a&.atlas.reconciler.v1.ReconcileResponse\"\x03\x90\x02\x02\x30\x01\x12q\n\x0fGetVerification\x12+.atlas.reconciler.v1.GetVerificationRequest\x1a,.atlas.reconciler.v1.GetVerificationResponse\"\x03\x90\x02\x01\x12w\n\x11GetPipelineStatus\x12-.atlas.reconciler.v1.GetPipelineStatusRequest\x1a..atlas.reconciler.v1.GetPipelineStatusResponse\"\x03\x90\x02\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -43,6 +43,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_AGGREGATEREQUEST'].fields_by_name['aggregations']._serialized_options = b'\212\265\030\002\010\020'
   _globals['_AGGREGATEREQUEST'].fields_by_name['token']._loaded_options = None
   _globals['_AGGREGATEREQUEST'].fields_by_name['token']._serialized_options = b'\212\265\030\003\020\200@'
+  _globals['_AGGREGATEREQUEST'].fields_by_name['percentiles']._loaded_options = None
+  _globals['_AGGREGATEREQUEST'].fields_by_name['percentiles']._serialized_options = b'\212\265\030\002\010\020'
   _globals['_RECONCILERSERVICE'].methods_by_name['Aggregate']._loaded_options = None
   _globals['_RECONCILERSERVICE'].methods_by_name['Aggregate']._serialized_options = b'\220\002\001'
   _globals['_RECONCILERSERVICE'].methods_by_name['Reconcile']._loaded_options = None
@@ -51,32 +53,34 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RECONCILERSERVICE'].methods_by_name['GetVerification']._serialized_options = b'\220\002\001'
   _globals['_RECONCILERSERVICE'].methods_by_name['GetPipelineStatus']._loaded_options = None
   _globals['_RECONCILERSERVICE'].methods_by_name['GetPipelineStatus']._serialized_options = b'\220\002\001'
-  _globals['_AGGREGATION']._serialized_start=2091
-  _globals['_AGGREGATION']._serialized_end=2240
+  _globals['_AGGREGATION']._serialized_start=2394
+  _globals['_AGGREGATION']._serialized_end=2588
   _globals['_AGGREGATEREQUEST']._serialized_start=196
-  _globals['_AGGREGATEREQUEST']._serialized_end=602
-  _globals['_AGGREGATEROW']._serialized_start=604
-  _globals['_AGGREGATEROW']._serialized_end=724
-  _globals['_AGGREGATERESPONSE']._serialized_start=726
-  _globals['_AGGREGATERESPONSE']._serialized_end=841
-  _globals['_RECONCILEREQUEST']._serialized_start=843
-  _globals['_RECONCILEREQUEST']._serialized_end=931
-  _globals['_DIGEST']._serialized_start=933
-  _globals['_DIGEST']._serialized_end=978
-  _globals['_WINDOWRESULT']._serialized_start=981
-  _globals['_WINDOWRESULT']._serialized_end=1199
-  _globals['_RECONCILESUMMARY']._serialized_start=1202
-  _globals['_RECONCILESUMMARY']._serialized_end=1421
-  _globals['_RECONCILERESPONSE']._serialized_start=1424
-  _globals['_RECONCILERESPONSE']._serialized_end=1563
-  _globals['_GETVERIFICATIONREQUEST']._serialized_start=1565
-  _globals['_GETVERIFICATIONREQUEST']._serialized_end=1589
-  _globals['_GETVERIFICATIONRESPONSE']._serialized_start=1592
-  _globals['_GETVERIFICATIONRESPONSE']._serialized_end=1747
-  _globals['_GETPIPELINESTATUSREQUEST']._serialized_start=1749
-  _globals['_GETPIPELINESTATUSREQUEST']._serialized_end=1775
-  _globals['_GETPIPELINESTATUSRESPONSE']._serialized_start=1778
-  _globals['_GETPIPELINESTATUSRESPONSE']._serialized_end=2088
-  _globals['_RECONCILERSERVICE']._serialized_start=2243
-  _globals['_RECONCILERSERVICE']._serialized_end=2696
+  _globals['_AGGREGATEREQUEST']._serialized_end=657
+  _globals['_AGGREGATEROW']._serialized_start=660
+  _globals['_AGGREGATEROW']._serialized_end=814
+  _globals['_AGGREGATERESPONSE']._serialized_start=816
+  _globals['_AGGREGATERESPONSE']._serialized_end=931
+  _globals['_RECONCILEREQUEST']._serialized_start=933
+  _globals['_RECONCILEREQUEST']._serialized_end=1021
+  _globals['_DIGEST']._serialized_start=1023
+  _globals['_DIGEST']._serialized_end=1068
+  _globals['_WINDOWRESULT']._serialized_start=1071
+  _globals['_WINDOWRESULT']._serialized_end=1289
+  _globals['_RECONCILESUMMARY']._serialized_start=1292
+  _globals['_RECONCILESUMMARY']._serialized_end=1511
+  _globals['_RECONCILERESPONSE']._serialized_start=1514
+  _globals['_RECONCILERESPONSE']._serialized_end=1653
+  _globals['_GETVERIFICATIONREQUEST']._serialized_start=1655
+  _globals['_GETVERIFICATIONREQUEST']._serialized_end=1679
+  _globals['_GETVERIFICATIONRESPONSE']._serialized_start=1682
+  _globals['_GETVERIFICATIONRESPONSE']._serialized_end=1837
+  _globals['_GETPIPELINESTATUSREQUEST']._serialized_start=1839
+  _globals['_GETPIPELINESTATUSREQUEST']._serialized_end=1865
+  _globals['_GETPIPELINESTATUSRESPONSE']._serialized_start=1868
+  _globals['_GETPIPELINESTATUSRESPONSE']._serialized_end=2277
+  _globals['_HELDTABLE']._serialized_start=2279
+  _globals['_HELDTABLE']._serialized_end=2391
+  _globals['_RECONCILERSERVICE']._serialized_start=2591
+  _globals['_RECONCILERSERVICE']._serialized_end=3044
 # @@protoc_insertion_point(module_scope)

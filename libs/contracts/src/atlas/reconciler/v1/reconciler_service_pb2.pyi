@@ -34,6 +34,9 @@ class _AggregationEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Aggregati
     AGGREGATION_AVG: _Aggregation.ValueType  # 3
     AGGREGATION_MIN: _Aggregation.ValueType  # 4
     AGGREGATION_MAX: _Aggregation.ValueType  # 5
+    AGGREGATION_FIRST: _Aggregation.ValueType  # 6
+    """The value with the least, or the greatest, event time; of equal ones the first, or the last, to arrive."""
+    AGGREGATION_LAST: _Aggregation.ValueType  # 7
 
 class Aggregation(_Aggregation, metaclass=_AggregationEnumTypeWrapper): ...
 
@@ -43,6 +46,9 @@ AGGREGATION_SUM: Aggregation.ValueType  # 2
 AGGREGATION_AVG: Aggregation.ValueType  # 3
 AGGREGATION_MIN: Aggregation.ValueType  # 4
 AGGREGATION_MAX: Aggregation.ValueType  # 5
+AGGREGATION_FIRST: Aggregation.ValueType  # 6
+"""The value with the least, or the greatest, event time; of equal ones the first, or the last, to arrive."""
+AGGREGATION_LAST: Aggregation.ValueType  # 7
 Global___Aggregation: _TypeAlias = Aggregation  # noqa: Y015
 
 @_typing.final
@@ -59,6 +65,8 @@ class AggregateRequest(_message.Message):
     MIN_VERIFIED_THROUGH_FIELD_NUMBER: _builtins.int
     TOKEN_FIELD_NUMBER: _builtins.int
     WAIT_TIMEOUT_FIELD_NUMBER: _builtins.int
+    PERCENTILES_FIELD_NUMBER: _builtins.int
+    GROUP_BY_QUALITY_FIELD_NUMBER: _builtins.int
     start_time_us: _builtins.int
     """Event time, half-open, microseconds since the epoch. Unset: unbounded."""
     end_time_us: _builtins.int
@@ -66,12 +74,16 @@ class AggregateRequest(_message.Message):
     """0: one bucket."""
     group_by_entity: _builtins.bool
     token: _builtins.bytes
+    group_by_quality: _builtins.bool
+    """One row per quality."""
     @_builtins.property
     def entity_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Empty: all entities."""
 
     @_builtins.property
-    def attribute_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    def attribute_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """At least one. COUNT is of any attribute, everything else of INT, DOUBLE and DECIMAL ones."""
+
     @_builtins.property
     def aggregations(self) -> _containers.RepeatedScalarFieldContainer[Global___Aggregation.ValueType]: ...
     @_builtins.property
@@ -79,6 +91,10 @@ class AggregateRequest(_message.Message):
     @_builtins.property
     def wait_timeout(self) -> _duration_pb2.Duration:
         """How long to wait for the token or min_verified_through. Unset: not at all."""
+
+    @_builtins.property
+    def percentiles(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """Each 0 to 100. Exact: where one falls between two values, it is interpolated."""
 
     def __init__(
         self,
@@ -93,10 +109,12 @@ class AggregateRequest(_message.Message):
         min_verified_through: _timestamp_pb2.Timestamp | None = ...,
         token: _builtins.bytes = ...,
         wait_timeout: _duration_pb2.Duration | None = ...,
+        percentiles: _abc.Iterable[_builtins.float] | None = ...,
+        group_by_quality: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_end_time_us", b"_end_time_us", "_start_time_us", b"_start_time_us", "end_time_us", b"end_time_us", "min_verified_through", b"min_verified_through", "start_time_us", b"start_time_us", "wait_timeout", b"wait_timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_end_time_us", b"_end_time_us", "_start_time_us", b"_start_time_us", "aggregations", b"aggregations", "attribute_ids", b"attribute_ids", "bucket_us", b"bucket_us", "end_time_us", b"end_time_us", "entity_ids", b"entity_ids", "group_by_entity", b"group_by_entity", "min_verified_through", b"min_verified_through", "start_time_us", b"start_time_us", "token", b"token", "wait_timeout", b"wait_timeout"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_end_time_us", b"_end_time_us", "_start_time_us", b"_start_time_us", "aggregations", b"aggregations", "attribute_ids", b"attribute_ids", "bucket_us", b"bucket_us", "end_time_us", b"end_time_us", "entity_ids", b"entity_ids", "group_by_entity", b"group_by_entity", "group_by_quality", b"group_by_quality", "min_verified_through", b"min_verified_through", "percentiles", b"percentiles", "start_time_us", b"start_time_us", "token", b"token", "wait_timeout", b"wait_timeout"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__end_time_us: _TypeAlias = _typing.Literal["end_time_us"]  # noqa: Y015
     _WhichOneofArgType__end_time_us: _TypeAlias = _typing.Literal["_end_time_us", b"_end_time_us"]  # noqa: Y015
@@ -117,13 +135,18 @@ class AggregateRow(_message.Message):
     ATTRIBUTE_ID_FIELD_NUMBER: _builtins.int
     BUCKET_TIME_US_FIELD_NUMBER: _builtins.int
     RESULTS_FIELD_NUMBER: _builtins.int
+    QUALITY_FIELD_NUMBER: _builtins.int
     entity_id: _builtins.int
     """0 unless group_by_entity."""
     attribute_id: _builtins.int
     bucket_time_us: _builtins.int
     """Unset without buckets."""
+    quality: _builtins.int
+    """Unset unless group_by_quality."""
     @_builtins.property
-    def results(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]: ...
+    def results(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """One per aggregation in the order asked, then one per percentile. NaN: the group has no number."""
+
     def __init__(
         self,
         *,
@@ -131,14 +154,20 @@ class AggregateRow(_message.Message):
         attribute_id: _builtins.int = ...,
         bucket_time_us: _builtins.int | None = ...,
         results: _abc.Iterable[_builtins.float] | None = ...,
+        quality: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_bucket_time_us", b"_bucket_time_us", "bucket_time_us", b"bucket_time_us"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_bucket_time_us", b"_bucket_time_us", "_quality", b"_quality", "bucket_time_us", b"bucket_time_us", "quality", b"quality"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_bucket_time_us", b"_bucket_time_us", "attribute_id", b"attribute_id", "bucket_time_us", b"bucket_time_us", "entity_id", b"entity_id", "results", b"results"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_bucket_time_us", b"_bucket_time_us", "_quality", b"_quality", "attribute_id", b"attribute_id", "bucket_time_us", b"bucket_time_us", "entity_id", b"entity_id", "quality", b"quality", "results", b"results"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__bucket_time_us: _TypeAlias = _typing.Literal["bucket_time_us"]  # noqa: Y015
     _WhichOneofArgType__bucket_time_us: _TypeAlias = _typing.Literal["_bucket_time_us", b"_bucket_time_us"]  # noqa: Y015
+    _WhichOneofReturnType__quality: _TypeAlias = _typing.Literal["quality"]  # noqa: Y015
+    _WhichOneofArgType__quality: _TypeAlias = _typing.Literal["_quality", b"_quality"]  # noqa: Y015
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__bucket_time_us) -> _WhichOneofReturnType__bucket_time_us | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__quality) -> _WhichOneofReturnType__quality | None: ...
 
 Global___AggregateRow: _TypeAlias = AggregateRow  # noqa: Y015
 
@@ -400,6 +429,9 @@ class GetPipelineStatusResponse(_message.Message):
     SLOT_RETAINED_BYTES_FIELD_NUMBER: _builtins.int
     AS_OF_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    HELD_TABLES_FIELD_NUMBER: _builtins.int
+    DEAD_LETTERS_OPEN_FIELD_NUMBER: _builtins.int
+    CONSERVED_FIELD_NUMBER: _builtins.int
     phase: _builtins.str
     """"snapshot", "streaming" or "stopped"."""
     applied_lsn: _builtins.str
@@ -413,12 +445,20 @@ class GetPipelineStatusResponse(_message.Message):
     slot_retained_bytes: _builtins.int
     reason: _builtins.str
     """Why it stands still; empty when it does not."""
+    dead_letters_open: _builtins.int
+    """Dead letters that wait for a person: DeadLetterService lists them."""
+    conserved: _builtins.bool
+    """Whether the books balance, per table and tenant, and the last audit found what they say."""
     @_builtins.property
     def lag(self) -> _duration_pb2.Duration:
         """How far the warehouse is behind the primary; unset when it cannot be known."""
 
     @_builtins.property
     def as_of(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def held_tables(self) -> _containers.RepeatedCompositeFieldContainer[Global___HeldTable]:
+        """Tables whose changes are kept as dead letters, since they do not fit the warehouse's any more; the others go on."""
+
     def __init__(
         self,
         *,
@@ -433,11 +473,44 @@ class GetPipelineStatusResponse(_message.Message):
         slot_retained_bytes: _builtins.int = ...,
         as_of: _timestamp_pb2.Timestamp | None = ...,
         reason: _builtins.str = ...,
+        held_tables: _abc.Iterable[Global___HeldTable] | None = ...,
+        dead_letters_open: _builtins.int = ...,
+        conserved: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["as_of", b"as_of", "lag", b"lag"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied_lsn", b"applied_lsn", "applied_total", b"applied_total", "as_of", b"as_of", "dead_lettered_total", b"dead_lettered_total", "lag", b"lag", "phase", b"phase", "read_total", b"read_total", "reason", b"reason", "skipped_total", b"skipped_total", "slot_retained_bytes", b"slot_retained_bytes", "warehouse_rows", b"warehouse_rows"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied_lsn", b"applied_lsn", "applied_total", b"applied_total", "as_of", b"as_of", "conserved", b"conserved", "dead_lettered_total", b"dead_lettered_total", "dead_letters_open", b"dead_letters_open", "held_tables", b"held_tables", "lag", b"lag", "phase", b"phase", "read_total", b"read_total", "reason", b"reason", "skipped_total", b"skipped_total", "slot_retained_bytes", b"slot_retained_bytes", "warehouse_rows", b"warehouse_rows"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetPipelineStatusResponse: _TypeAlias = GetPipelineStatusResponse  # noqa: Y015
+
+@_typing.final
+class HeldTable(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TABLE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    DEAD_LETTERS_FIELD_NUMBER: _builtins.int
+    SINCE_TIME_FIELD_NUMBER: _builtins.int
+    table: _builtins.str
+    reason: _builtins.str
+    """What does not fit."""
+    dead_letters: _builtins.int
+    @_builtins.property
+    def since_time(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        table: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        dead_letters: _builtins.int = ...,
+        since_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["since_time", b"since_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dead_letters", b"dead_letters", "reason", b"reason", "since_time", b"since_time", "table", b"table"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HeldTable: _TypeAlias = HeldTable  # noqa: Y015
