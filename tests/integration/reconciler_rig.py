@@ -44,7 +44,7 @@ from .lane_writer import LaneWriter, RawPoint
 ACME, GLOBEX = Tenant(1, "acme"), Tenant(2, "globex")
 WINDOW_US = 250_000
 T0 = datetime(2026, 3, 1, 12, tzinfo=UTC)
-WAIT_SECONDS = 20.0
+WAIT_SECONDS = 60.0
 
 # Of every type: what a warehouse is likely to get wrong.
 VALUES: tuple[tuple[str, Any], ...] = (

@@ -28,6 +28,8 @@ from .lane_writer import RawPoint
 from .reconciler_rig import ACME, GLOBEX, T0, Rig, Running, points, points_of_all_types
 from .source_topic import Origin, capturing, reading
 
+# A JVM has to start, on two cores that other tests use too.
+pytestmark = pytest.mark.timeout(300)
 TENANTS = (ACME, GLOBEX)
 KINDS = ("slot", "kafka", "kafka with schemas")
 MEBIBYTE = 2**20

@@ -1,15 +1,21 @@
 """Debezium's topic when something goes wrong: the engine, the broker, the topic itself."""
 
 import asyncio
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import grpc
 import psycopg
 import pytest
 from confluent_kafka import Producer
 
+from atlas.reconciler.v1 import reconciler_service_pb2 as pb
+from atlas.reconciler.v1 import reconciler_service_pb2_grpc
 from atlas_cdc_reconciler.lsn import LogPosition, Lsn
 from atlas_cdc_reconciler.progress import Phase
 from atlas_cdc_reconciler.source import SourceLostError, SourcePosition
@@ -35,6 +41,8 @@ from .source_topic import (
     topic_name,
 )
 
+# A JVM has to start, on two cores that other tests use too.
+pytestmark = pytest.mark.timeout(300)
 TENANTS = (ACME, GLOBEX)
 ENDS = b'"status":"END"'
 
@@ -278,6 +286,74 @@ async def test_an_engine_killed_in_a_transaction_loses_and_doubles_nothing(
         await running.assert_equal(rig)
         counts = await running.counts()
     assert counts.dead_lettered == 0
+
+
+def test_the_service_reads_a_topic_and_comes_through_kills(rig: Rig, origin: Origin) -> None:
+    dsn = rig.server.dsn("atlas_reconciler")
+    port_file = rig.path.with_name("port")
+    environment = {
+        "ATLAS_TOKEN__KEYS": '{"1": "MDEyMzQ1Njc4OWFiY2RlZg=="}',
+        "ATLAS_TOKEN__ACTIVE_KEY": "1",
+        "ATLAS_PRIMARY__DSN": dsn,
+        "ATLAS_DIRECT__DSN": dsn,
+        "ATLAS_WAREHOUSE__PATH": str(rig.path),
+        "ATLAS_RPC__PORT_FILE": str(port_file),
+        "ATLAS_SOURCE__KIND": "kafka",
+        "ATLAS_KAFKA__BOOTSTRAP_SERVERS": origin.bootstrap_servers,
+        "ATLAS_KAFKA__TOPIC": origin.topic,
+    }
+    for round_number in range(1, 3):
+        port_file.unlink(missing_ok=True)
+        service = subprocess.Popen(
+            [sys.executable, "-m", "atlas_cdc_reconciler"],
+            env=environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        try:
+            wait_until(port_file.exists, "the service serves", patience=Patience(60))
+            with grpc.insecure_channel(port_file.read_text().strip()) as channel:
+                stub = reconciler_service_pb2_grpc.ReconcilerServiceStub(channel)
+                write(rig)
+
+                def has_all(stub: Any = stub, rows: int = 20 * round_number) -> bool:
+                    status = stub.GetPipelineStatus(pb.GetPipelineStatusRequest(), timeout=10)
+                    assert status.phase in {"snapshot", "streaming"}, status.reason
+                    return bool(status.phase == "streaming" and status.warehouse_rows == rows)
+
+                wait_until(has_all, "the warehouse has all", patience=Patience(60))
+                for tenant in TENANTS:
+                    *_, last = stub.Reconcile(
+                        pb.ReconcileRequest(),
+                        metadata=(("x-atlas-tenant", tenant.key),),
+                        timeout=60,
+                    )
+                    assert last.summary.source == last.summary.warehouse
+                    assert last.summary.warehouse.row_count == 10 * round_number
+        finally:
+            service.kill()
+            service.wait()
+
+
+def test_kind_kafka_without_a_topic_is_refused(rig: Rig) -> None:
+    dsn = rig.server.dsn("atlas_reconciler")
+    refused = subprocess.run(
+        [sys.executable, "-m", "atlas_cdc_reconciler", "--check-config"],
+        env={
+            "ATLAS_TOKEN__KEYS": '{"1": "MDEyMzQ1Njc4OWFiY2RlZg=="}',
+            "ATLAS_TOKEN__ACTIVE_KEY": "1",
+            "ATLAS_PRIMARY__DSN": dsn,
+            "ATLAS_DIRECT__DSN": dsn,
+            "ATLAS_WAREHOUSE__PATH": str(rig.path),
+            "ATLAS_SOURCE__KIND": "kafka",
+        },
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert refused.returncode == 2
+    assert "kafka.bootstrap_servers and kafka.topic belong to it" in refused.stderr
 
 
 async def read_on(reader: KafkaTopic) -> None:
