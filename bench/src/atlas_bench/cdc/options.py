@@ -23,7 +23,7 @@ class CdcOptions:
     """Of the measured tenant, before the warehouse follows; a tenth more are of its neighbour."""
     entities: int = 1_000
     """Of the measured tenant: one attribute each, a reading a minute."""
-    debezium_rows: int = 300_000
+    debezium_rows: int = 200_000
     """Of the backlog that Debezium works off, and then the slot."""
     live_seconds: float = 60.0
     """How long ingest runs at full speed."""
