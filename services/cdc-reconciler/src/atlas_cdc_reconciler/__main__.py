@@ -2,20 +2,23 @@
 
 from contextlib import AsyncExitStack
 
-from atlas.reconciler.v1 import reconciler_service_pb2_grpc
-from atlas_cdc_reconciler import metrics
+from atlas.reconciler.v1 import pipeline_service_pb2_grpc, reconciler_service_pb2_grpc
+from atlas_cdc_reconciler import metrics, pipeline_servicer
 from atlas_cdc_reconciler.aggregate import Aggregator, Bounds
 from atlas_cdc_reconciler.config import Config
+from atlas_cdc_reconciler.leader import Leadership
 from atlas_cdc_reconciler.levelling import Cutting
 from atlas_cdc_reconciler.pipeline import Pipeline
+from atlas_cdc_reconciler.pipeline_servicer import PipelineServicer
 from atlas_cdc_reconciler.progress import Progress
 from atlas_cdc_reconciler.reconcile import Reconciler
 from atlas_cdc_reconciler.seal import Sealer
 from atlas_cdc_reconciler.servicer import SERVICE, TENANTLESS, ReconcilerServicer
 from atlas_cdc_reconciler.sink.duckdb import DuckDbWarehouse
+from atlas_cdc_reconciler.slot_watch import SlotWatch
 from atlas_cdc_reconciler.source.slot import SlotSource
 from atlas_cdc_reconciler.source_digests import SourceDigests
-from atlas_cdc_reconciler.status import StatusReporter
+from atlas_cdc_reconciler.status import Instance, StatusReporter
 from atlas_cdc_reconciler.upkeep import Upkeep
 from atlas_cdc_reconciler.verification_store import VerificationStore
 from atlas_common import telemetry
@@ -40,7 +43,7 @@ async def main() -> None:
             telemetry.setup("cdc-reconciler", config.telemetry, instance=config.instance)
         )
         primary = await stack.enter_async_context(Database.open(config.primary, name="primary"))
-        warehouse = await stack.enter_async_context(DuckDbWarehouse.open(config.warehouse))
+        warehouse = await stack.enter_async_context(DuckDbWarehouse.unopened(config.warehouse))
         clock, progress = PrimaryClock(), Progress()
         source = SlotSource(config.slot, config.direct, primary)
         cutting = Cutting(
@@ -52,7 +55,6 @@ async def main() -> None:
         upkeep = Upkeep(config.slot, source, warehouse, progress, cutting)
         pipeline = Pipeline(source, warehouse, progress, config.slot.backoff_seconds_max, upkeep)
         verifications = VerificationStore(warehouse)
-        await verifications.use_width(config.reconcile.window_us)
         reconciler = Reconciler(
             SourceDigests(primary, config.reconcile.statement_timeout_seconds),
             verifications,
@@ -61,7 +63,10 @@ async def main() -> None:
             window_us=config.reconcile.window_us,
             windows_per_statement=config.reconcile.windows_per_statement,
         )
-        reporter = StatusReporter(warehouse, source, progress, clock)
+        leadership = Leadership(config.leader, config.direct, config.slot.name, config.instance)
+        watch = SlotWatch(config.slot, source, progress)
+        instance = Instance(config.instance, lambda: leadership.leader)
+        reporter = StatusReporter(warehouse, progress, clock, watch, instance)
         metrics.show_lag(lambda: reporter.lag_seconds(progress.now.sink.beat))
         servicer = ReconcilerServicer(
             Aggregator(
@@ -78,16 +83,27 @@ async def main() -> None:
             reporter,
             TokenSigner.from_config(config.token),
         )
+        tenants = PostgresTenants(primary)
         chain = interceptors(
             config.rpc,
             authenticator=authenticator(config.environment),
-            tenants=PostgresTenants(primary),
-            tenantless=TENANTLESS,
+            tenants=tenants,
+            tenantless=TENANTLESS | pipeline_servicer.TENANTLESS,
         )
         server = new_server(config.rpc, chain)
         reconciler_service_pb2_grpc.add_ReconcilerServiceServicer_to_server(servicer, server)
+        pipeline_service_pb2_grpc.add_PipelineServiceServicer_to_server(
+            PipelineServicer(upkeep.lifecycle, progress, tenants), server
+        )
+
+        async def work() -> None:
+            await warehouse.own(await leadership.claim(source))
+            await verifications.use_width(config.reconcile.window_us)
+            await pipeline.run()
+
         background = {
-            "pipeline": pipeline.run,
+            "pipeline": lambda: leadership.lead(progress, work),
+            "slot watch": watch.run,
             "heartbeat": Heartbeat(primary).run,
             "primary clock": PrimaryClockPoller(primary, clock).run,
         }
@@ -96,7 +112,7 @@ async def main() -> None:
         await serve(
             server,
             config.rpc,
-            services=[SERVICE],
+            services=[SERVICE, pipeline_servicer.SERVICE],
             readiness={
                 "primary": primary.check,
                 "rights": rights.guard(primary, replication=True),

@@ -75,6 +75,28 @@ class SlotConfig(Section):
     )
 
 
+class LeaderConfig(Section):
+    """How one instance is chosen to work."""
+
+    lease_seconds: float = Field(
+        default=6.0,
+        ge=1,
+        description="A leader that says nothing for so long has lost the lock.",
+    )
+    poll_seconds: float = Field(
+        default=0.5, gt=0, description="How often a standby tries to get the lock."
+    )
+    hung_owner_seconds: float = Field(
+        default=5.0,
+        ge=0,
+        description="A former leader that still holds the warehouse's file then is killed.",
+    )
+    kill_hung_owner: bool = Field(
+        default=True,
+        description="Whether it is; otherwise a new leader waits until somebody does it.",
+    )
+
+
 class WarehouseConfig(Section):
     """The warehouse in its file."""
 
@@ -142,6 +164,9 @@ class Config(ServiceConfig):
     )
     token: TokenConfig = Field(description="Keys of freshness tokens.")
     warehouse: WarehouseConfig = Field(description="The warehouse in its file.")
+    leader: LeaderConfig = Field(
+        default_factory=LeaderConfig, description="How one instance is chosen to work."
+    )
     slot: SlotConfig = Field(default_factory=SlotConfig, description="The source of changes.")
     reconcile: ReconcileConfig = Field(
         default_factory=ReconcileConfig, description="The proof of equality."

@@ -1,6 +1,7 @@
 """What the pipeline tells of itself."""
 
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -9,7 +10,8 @@ import psycopg
 from atlas_cdc_reconciler.progress import Progress, Standing
 from atlas_cdc_reconciler.sink import Counts
 from atlas_cdc_reconciler.sink.duckdb import DuckDbWarehouse, Q
-from atlas_cdc_reconciler.source import Source
+from atlas_cdc_reconciler.slot_watch import SlotWatch
+from atlas_cdc_reconciler.source.slot_state import SlotState
 from atlas_common.db import Beat, PrimaryClock
 from atlas_common.errors import ServiceError
 
@@ -24,21 +26,39 @@ class PipelineStatus:
     counts: Counts
     """Of all tables."""
     warehouse_rows: int
-    retained_bytes: int
-    """As last told by the source: it may be away."""
+    slot_name: str
+    slot: SlotState | None
+    """As last told by the source: it may be away. None: there is none."""
+    slot_used_share: float
+    instance: str
+    leader: str
+    """Empty: not known."""
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """This process, and who leads."""
+
+    name: str
+    leader: Callable[[], str]
 
 
 class StatusReporter:
     """Puts the status together."""
 
     def __init__(
-        self, warehouse: DuckDbWarehouse, source: Source, progress: Progress, clock: PrimaryClock
+        self,
+        warehouse: DuckDbWarehouse,
+        progress: Progress,
+        clock: PrimaryClock,
+        watch: SlotWatch,
+        instance: Instance,
     ) -> None:
         self._warehouse = warehouse
-        self._source = source
         self._progress = progress
         self._clock = clock
-        self._retained_bytes = 0
+        self._watch = watch
+        self._instance = instance
 
     def lag_seconds(self, beat: Beat) -> float:
         """How far a state of the warehouse with this heartbeat is behind; infinite if unknown."""
@@ -49,15 +69,21 @@ class StatusReporter:
         standing = self._progress.now
         # What is known of the warehouse is worth telling also while the primary is away.
         with suppress(ServiceError, psycopg.Error):
-            self._retained_bytes = await self._source.retained_bytes()
-        async with self._warehouse.reader() as reader:
-            rows = await reader.all(Q["counts"])
-            ((row_count,),) = await reader.all(Q["row_count"])
-        counts = Counts(*(sum(column) for column in list(zip(*rows, strict=True))[1:]))
+            await self._watch.look()
+        counts, row_count = Counts(), 0
+        if self._warehouse.is_open:
+            async with self._warehouse.reader() as reader:
+                rows = await reader.all(Q["counts"])
+                ((row_count,),) = await reader.all(Q["row_count"])
+            counts = Counts(*(sum(column) for column in list(zip(*rows, strict=True))[1:]))
         return PipelineStatus(
             standing,
             self.lag_seconds(standing.sink.beat),
             counts,
             row_count,
-            self._retained_bytes,
+            self._watch.slot_name,
+            self._watch.state,
+            self._watch.used_share(),
+            self._instance.name,
+            self._instance.leader(),
         )

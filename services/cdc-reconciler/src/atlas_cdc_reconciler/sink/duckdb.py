@@ -21,9 +21,11 @@ from atlas_cdc_reconciler.sink import (
     WarehouseError,
 )
 from atlas_cdc_reconciler.sink.apply import PoisonError, append_rows, apply_runs
+from atlas_cdc_reconciler.sink.ownership import Claim
 from atlas_cdc_reconciler.sink.reading import Reader, ReadGate
 from atlas_cdc_reconciler.sink.warehouse_file import opened
 from atlas_cdc_reconciler.source import CopiedRows, SourcePosition, copy
+from atlas_common import errors
 from atlas_common.db import NO_BEAT, Beat, load_queries
 from atlas_common.errors import FatalError
 from atlas_common.telemetry import logger
@@ -50,6 +52,8 @@ class DuckDbWarehouse:
         self._writer = ThreadPoolExecutor(1, "warehouse-writer")
         self._resources = ExitStack()  # Entered and closed in the writer's thread.
         self._connection: duckdb.DuckDBPyConnection
+        self.is_open = False
+        """Whether the file is ours, so that it can be read."""
         # A transaction of several steps must not be joined by others' statements.
         self._turn = asyncio.Lock()
         self._reads = ReadGate(config.concurrent_reads_max, config.waiting_reads_max)
@@ -58,14 +62,31 @@ class DuckDbWarehouse:
     @asynccontextmanager
     async def open(cls, config: WarehouseConfig) -> AsyncIterator["DuckDbWarehouse"]:
         """Own the file until the block ends. Raises FatalError when it cannot be owned."""
+        async with cls.unopened(config) as warehouse:
+            await warehouse.own()
+            yield warehouse
+
+    @classmethod
+    @asynccontextmanager
+    async def unopened(cls, config: WarehouseConfig) -> AsyncIterator["DuckDbWarehouse"]:
+        """A standby's: until `own`, whatever is asked of it is refused as UNAVAILABLE."""
         warehouse = cls(config)
         try:
-            await warehouse._run(warehouse._open)
             yield warehouse
         finally:
             await warehouse._reads.close()
-            await warehouse._run(warehouse._resources.close)
+            await warehouse._in_thread(warehouse._resources.close)
             warehouse._writer.shutdown()
+
+    async def own(self, claim: Claim | None = None) -> None:
+        """Own the file from now on; `claim` is what to do with a former leader that holds it.
+
+        Raises FatalError when it cannot be owned.
+        """
+        if self.is_open:
+            return
+        await self._in_thread(lambda: self._open(claim))
+        self.is_open = True
 
     async def state(self) -> SinkState:
         """As Sink.state."""
@@ -105,7 +126,11 @@ class DuckDbWarehouse:
             return {row[0]: Counts(*row[1:]) for row in await reader.all(Q["counts"])}
 
     def reader(self) -> AbstractAsyncContextManager[Reader]:
-        """A consistent view of the warehouse; see ReadGate.snapshot."""
+        """A consistent view of the warehouse; see ReadGate.snapshot.
+
+        Raises ServiceError UNAVAILABLE / DEPENDENCY_UNAVAILABLE on a standby.
+        """
+        self._check_open()
         return self._reads.snapshot(self._connection)
 
     async def write(self, statements: list[tuple[str, Parameters]]) -> None:
@@ -122,7 +147,17 @@ class DuckDbWarehouse:
 
     # From here on: in the writer's thread ---------------------------------------------------------
 
+    def _check_open(self) -> None:
+        if not self.is_open:
+            raise errors.unavailable(
+                "DEPENDENCY_UNAVAILABLE", "this instance is a standby: the warehouse is another's"
+            )
+
     async def _run(self, work: Callable[[], T]) -> T:
+        self._check_open()
+        return await self._in_thread(work)
+
+    async def _in_thread(self, work: Callable[[], T]) -> T:
         """Work in the writer's thread; it is not interrupted when the caller is cancelled."""
         future = asyncio.get_running_loop().run_in_executor(self._writer, work)
         try:
@@ -132,8 +167,8 @@ class DuckDbWarehouse:
         except (duckdb.IOException, duckdb.OutOfMemoryException) as error:
             raise WarehouseError(str(error)) from error
 
-    def _open(self) -> None:
-        self._connection = self._resources.enter_context(opened(self._config))
+    def _open(self, claim: Claim | None) -> None:
+        self._connection = self._resources.enter_context(opened(self._config, claim))
 
     def _rollback(self) -> None:
         with suppress(duckdb.TransactionException):  # None was open.

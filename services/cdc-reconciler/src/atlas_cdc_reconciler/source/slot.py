@@ -100,6 +100,12 @@ class SlotSource:
             stack.callback(life.cancel)
             yield stream
 
+    async def database_id(self) -> str:
+        """Of the database, the same on the server's standbys. Raises as `stream`."""
+        async with open_walsender(self._direct) as walsender:
+            identity = await walsender.command(sql.SQL("IDENTIFY_SYSTEM"))
+            return f"{identity['systemid']}/{identity['dbname']}"
+
     async def retained_bytes(self) -> int:
         """As Source.retained_bytes."""
         state = await self.slot_state()
