@@ -5,7 +5,9 @@ from contextlib import AsyncExitStack
 from atlas.reconciler.v1 import pipeline_service_pb2_grpc, reconciler_service_pb2_grpc
 from atlas_cdc_reconciler import metrics, pipeline_servicer
 from atlas_cdc_reconciler.aggregate import Aggregator, Bounds
+from atlas_cdc_reconciler.compaction import Compacting, Compactor
 from atlas_cdc_reconciler.config import Config
+from atlas_cdc_reconciler.export import Exporter
 from atlas_cdc_reconciler.leader import Leadership
 from atlas_cdc_reconciler.levelling import Cutting
 from atlas_cdc_reconciler.pipeline import Pipeline
@@ -22,6 +24,7 @@ from atlas_cdc_reconciler.status import Instance, StatusReporter
 from atlas_cdc_reconciler.upkeep import Upkeep
 from atlas_cdc_reconciler.verification_store import VerificationStore
 from atlas_common import telemetry
+from atlas_common.background import Supervisor, Work
 from atlas_common.config import load
 from atlas_common.db import (
     Database,
@@ -96,10 +99,16 @@ async def main() -> None:
             PipelineServicer(upkeep.lifecycle, progress, tenants), server
         )
 
+        housekeeping: dict[str, Work] = {}
+
         async def work() -> None:
+            """What only the instance does that leads: it alone has the file."""
             await warehouse.own(await leadership.claim(source))
             await verifications.use_width(config.reconcile.window_us)
-            await pipeline.run()
+            async with Supervisor() as supervisor:
+                for name, task in housekeeping.items():
+                    supervisor.start(name, task)
+                await pipeline.run()
 
         background = {
             "pipeline": lambda: leadership.lead(progress, work),
@@ -107,8 +116,23 @@ async def main() -> None:
             "heartbeat": Heartbeat(primary).run,
             "primary clock": PrimaryClockPoller(primary, clock).run,
         }
+        compacting = config.warehouse.compaction_interval_seconds
+        if compacting:
+            compactor = Compactor(
+                warehouse,
+                lambda: reporter.lag_seconds(progress.now.sink.beat),
+                Compacting(
+                    config.warehouse.compaction_rows_max,
+                    config.warehouse.compaction_step_seconds,
+                    config.warehouse.compaction_age_seconds,
+                ),
+            )
+            housekeeping["compaction"] = lambda: compactor.run(compacting)
+        if config.warehouse.export_directory is not None:
+            exporter = Exporter(warehouse, config.warehouse.export_directory)
+            housekeeping["export"] = lambda: exporter.run(config.warehouse.export_interval_seconds)
         if config.reconcile.interval_seconds:
-            background["reconcile"] = lambda: reconciler.run(config.reconcile.interval_seconds)
+            housekeeping["reconcile"] = lambda: reconciler.run(config.reconcile.interval_seconds)
         await serve(
             server,
             config.rpc,

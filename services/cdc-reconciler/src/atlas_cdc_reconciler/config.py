@@ -122,6 +122,25 @@ class WarehouseConfig(Section):
         ge=1,
         description="Most points that one Aggregate takes percentiles of: 8 bytes of memory each.",
     )
+    compaction_interval_seconds: float = Field(
+        default=30.0, ge=0, description="How often it is looked for unsorted rows; 0: never."
+    )
+    compaction_rows_max: int = Field(
+        default=500_000, ge=122_880, description="Most rows that are sorted in one step."
+    )
+    compaction_step_seconds: float = Field(
+        default=0.5, gt=0, description="Time of a step, to which its rows adapt: batches wait."
+    )
+    compaction_age_seconds: float = Field(
+        default=300.0, ge=0, description="Age of ingested_at from which on rows are sorted."
+    )
+    export_directory: Path | None = Field(
+        default=None,
+        description="Where a Parquet file of each verified day is written; unset: nowhere.",
+    )
+    export_interval_seconds: float = Field(
+        default=600.0, gt=0, description="How often it is looked for days to export."
+    )
     spill_mb_max: int = Field(
         default=2_048, ge=1, description="Disk for what queries cannot hold in memory."
     )

@@ -11,6 +11,9 @@ changes = metrics.counter(
 )
 apply_seconds = metrics.histogram("atlas.reconciler.apply", "s", "Applying one batch.")
 batch_changes = metrics.histogram("atlas.reconciler.batch", "{changes}", "Changes of one batch.")
+compaction_seconds = metrics.histogram(
+    "atlas.reconciler.compaction", "s", "Sorting some of the history: batches wait for it."
+)
 windows = metrics.counter(
     "atlas.reconciler.windows", "{windows}", "Windows compared, by whether they agreed."
 )

@@ -40,6 +40,40 @@ VALUES ($log_offset, $lsn, $table_name, $kind, $codec, $source_columns, $raw, $r
 -- name: row_count
 SELECT count(*) FROM entity_values_ts;
 
+-- name: unsorted
+-- Up to where rows are sorted (NULL: none is), the first row, and the newest moment that is known.
+SELECT
+    (SELECT through_us FROM cdc_compaction),
+    (SELECT epoch_us(min(ingested_at)) FROM entity_values_ts),
+    (SELECT epoch_us(beaten_at) FROM replication_heartbeat WHERE id = 1);
+
+-- name: rows_per_second
+SELECT epoch_us(ingested_at) // 1000000 AS second, count(*) FROM entity_values_ts
+WHERE ingested_at >= make_timestamptz($start) AND ingested_at < make_timestamptz($stop)
+GROUP BY second ORDER BY second;
+
+-- name: sort_rows
+CREATE OR REPLACE TEMP TABLE sorted_rows AS
+SELECT * FROM entity_values_ts
+WHERE ingested_at >= make_timestamptz($start) AND ingested_at < make_timestamptz($stop)
+ORDER BY tenant_id, attribute_id, event_time;
+
+-- name: drop_unsorted
+DELETE FROM entity_values_ts
+WHERE ingested_at >= make_timestamptz($start) AND ingested_at < make_timestamptz($stop);
+
+-- name: store_sorted
+INSERT INTO entity_values_ts SELECT * FROM sorted_rows;
+
+-- name: forget_sorting
+DROP TABLE sorted_rows;
+
+-- name: forget_sorted_through
+DELETE FROM cdc_compaction;
+
+-- name: set_sorted_through
+INSERT INTO cdc_compaction (through_us) VALUES ($through);
+
 -- name: lanes
 SELECT lane, epoch, sequence FROM flush_positions;
 
@@ -93,6 +127,27 @@ INSERT INTO cdc_windows (tenant_id, start_us, end_us, source_rows, source_high, 
     warehouse_rows, warehouse_high, warehouse_low, is_matched, checked_at)
 VALUES ($tenant_id, $start, $end, $source_rows, $source_high, $source_low,
     $warehouse_rows, $warehouse_high, $warehouse_low, $is_matched, $checked_at);
+
+-- name: compared_days
+-- Days that are over, with the sum of their windows, unless a window is known to differ.
+SELECT start_us // $day_us::BIGINT AS day, sum(warehouse_rows), sum(warehouse_high), sum(warehouse_low)
+FROM cdc_windows
+WHERE start_us < (SELECT epoch_us(beaten_at) FROM replication_heartbeat WHERE id = 1)
+    // $day_us::BIGINT * $day_us::BIGINT
+GROUP BY day HAVING bool_and(is_matched) AND sum(warehouse_rows) > 0
+ORDER BY day;
+
+-- name: day_tenants
+SELECT DISTINCT tenant_id FROM entity_values_ts
+WHERE ingested_at >= make_timestamptz($start) AND ingested_at < make_timestamptz($stop)
+ORDER BY tenant_id;
+
+-- name: day_rows
+-- Tenant by tenant, so that little is to be sorted at a time.
+SELECT * FROM entity_values_ts
+WHERE tenant_id = $tenant_id
+    AND ingested_at >= make_timestamptz($start) AND ingested_at < make_timestamptz($stop)
+ORDER BY attribute_id, event_time;
 
 -- name: window_width
 SELECT window_us FROM cdc_window_width;

@@ -1,7 +1,7 @@
 """The sink that keeps the warehouse in a DuckDB file."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager, suppress
 from dataclasses import asdict, replace
@@ -133,7 +133,7 @@ class DuckDbWarehouse:
         self._check_open()
         return self._reads.snapshot(self._connection)
 
-    async def write(self, statements: list[tuple[str, Parameters]]) -> None:
+    async def write(self, statements: Sequence[tuple[str, Parameters]]) -> None:
         """Run statements in one transaction, between batches. Raises WarehouseError."""
 
         def run() -> None:
@@ -144,6 +144,14 @@ class DuckDbWarehouse:
 
         async with self._turn:
             await self._run(lambda: self._or_rollback(run))
+
+    async def checkpoint(self) -> None:
+        """Give back the space of rows that were deleted; as far as no reader still sees them.
+
+        Raises WarehouseError.
+        """
+        async with self._turn:
+            await self._run(lambda: self._connection.execute("CHECKPOINT"))
 
     # From here on: in the writer's thread ---------------------------------------------------------
 

@@ -34,6 +34,7 @@ CREATE TABLE cdc_verifications (
     tenant_id INTEGER PRIMARY KEY, compared_through BIGINT NOT NULL,
     checked_at BIGINT NOT NULL);
 CREATE TABLE cdc_window_width (window_us BIGINT NOT NULL);
+CREATE TABLE cdc_compaction (through_us BIGINT NOT NULL);
 CREATE TABLE cdc_schema (version INTEGER NOT NULL);
 """
 
