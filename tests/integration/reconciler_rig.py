@@ -15,8 +15,10 @@ from psycopg.types.json import Jsonb
 from pydantic import SecretStr
 
 from atlas_cdc_reconciler.aggregate import Aggregator, Bounds
+from atlas_cdc_reconciler.audit import Auditor
 from atlas_cdc_reconciler.config import SlotConfig, WarehouseConfig
 from atlas_cdc_reconciler.digest import Digest
+from atlas_cdc_reconciler.letters.desk import LetterDesk
 from atlas_cdc_reconciler.levelling import Cutting
 from atlas_cdc_reconciler.pipeline import Pipeline
 from atlas_cdc_reconciler.progress import Progress, Standing
@@ -109,14 +111,17 @@ class Rig:
 
     @asynccontextmanager
     async def running(
-        self, wrap: Callable[[Sink], Sink] = lambda sink: sink
+        self, wrap: Callable[[Sink], Sink] = lambda sink: sink, **bounds: Any
     ) -> AsyncIterator["Running"]:
-        """Own the file and run the pipeline; `wrap` may put something between it and the sink."""
+        """Own the file and run the pipeline; `wrap` may put something between it and the sink.
+
+        `bounds` are settings of the warehouse.
+        """
         config = DatabaseConfig(dsn=SecretStr(self.server.dsn("atlas_reconciler")))
         async with AsyncExitStack() as stack:
             primary = await stack.enter_async_context(db.Database.open(config, name="primary"))
             warehouse = await stack.enter_async_context(
-                DuckDbWarehouse.open(WarehouseConfig(path=self.path, memory_limit_mb=256))
+                DuckDbWarehouse.open(WarehouseConfig(path=self.path, memory_limit_mb=256, **bounds))
             )
             await VerificationStore(warehouse).use_width(WINDOW_US)
             progress = Progress()
@@ -157,6 +162,8 @@ class Running:
         source: SlotSource,
     ) -> None:
         self.warehouse = warehouse
+        self.auditor = Auditor(warehouse)
+        self.desk = LetterDesk(warehouse)
         self.progress = progress
         self.upkeep = upkeep
         self.source = source

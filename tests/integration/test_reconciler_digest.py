@@ -14,7 +14,7 @@ from psycopg.types.json import Jsonb
 
 from atlas_cdc_reconciler.columns import table_from
 from atlas_cdc_reconciler.digest import Digest, Engine, canonical_sql, window_digests_sql
-from atlas_cdc_reconciler.sink.apply import append_rows
+from atlas_cdc_reconciler.sink.history import append_rows
 from atlas_cdc_reconciler.sink.schema import migrate
 from atlas_cdc_reconciler.source.copy import CopyColumns
 from atlas_cdc_reconciler.tables import HISTORY

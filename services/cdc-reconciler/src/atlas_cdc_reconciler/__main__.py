@@ -2,13 +2,20 @@
 
 from contextlib import AsyncExitStack
 
-from atlas.reconciler.v1 import pipeline_service_pb2_grpc, reconciler_service_pb2_grpc
+from atlas.reconciler.v1 import (
+    dead_letter_service_pb2_grpc,
+    pipeline_service_pb2_grpc,
+    reconciler_service_pb2_grpc,
+)
 from atlas_cdc_reconciler import metrics, pipeline_servicer
 from atlas_cdc_reconciler.aggregate import Aggregator, Bounds
+from atlas_cdc_reconciler.audit import Auditor
 from atlas_cdc_reconciler.compaction import Compacting, Compactor
 from atlas_cdc_reconciler.config import Config
 from atlas_cdc_reconciler.export import Exporter
 from atlas_cdc_reconciler.leader import Leadership
+from atlas_cdc_reconciler.letters import servicer as letter_servicer
+from atlas_cdc_reconciler.letters.desk import LetterDesk
 from atlas_cdc_reconciler.levelling import Cutting
 from atlas_cdc_reconciler.pipeline import Pipeline
 from atlas_cdc_reconciler.pipeline_servicer import PipelineServicer
@@ -66,11 +73,17 @@ async def main() -> None:
             window_us=config.reconcile.window_us,
             windows_per_statement=config.reconcile.windows_per_statement,
         )
+        auditor = Auditor(warehouse)
         leadership = Leadership(config.leader, config.direct, config.slot.name, config.instance)
         watch = SlotWatch(config.slot, source, progress)
         instance = Instance(config.instance, lambda: leadership.leader)
-        reporter = StatusReporter(warehouse, progress, clock, watch, instance)
+        reporter = StatusReporter(warehouse, progress, clock, watch, instance, auditor=auditor)
         metrics.show_lag(lambda: reporter.lag_seconds(progress.now.sink.beat))
+        metrics.show_audit(
+            lambda: len(auditor.last.discrepancies),
+            lambda: auditor.last.open_letters,
+            lambda: {held.table: held.letter_count for held in auditor.last.held_tables},
+        )
         servicer = ReconcilerServicer(
             Aggregator(
                 warehouse,
@@ -91,12 +104,15 @@ async def main() -> None:
             config.rpc,
             authenticator=authenticator(config.environment),
             tenants=tenants,
-            tenantless=TENANTLESS | pipeline_servicer.TENANTLESS,
+            tenantless=TENANTLESS | pipeline_servicer.TENANTLESS | letter_servicer.TENANTLESS,
         )
         server = new_server(config.rpc, chain)
         reconciler_service_pb2_grpc.add_ReconcilerServiceServicer_to_server(servicer, server)
         pipeline_service_pb2_grpc.add_PipelineServiceServicer_to_server(
             PipelineServicer(upkeep.lifecycle, progress, tenants), server
+        )
+        dead_letter_service_pb2_grpc.add_DeadLetterServiceServicer_to_server(
+            letter_servicer.DeadLetterServicer(LetterDesk(warehouse), auditor), server
         )
 
         housekeeping: dict[str, Work] = {}
@@ -133,10 +149,12 @@ async def main() -> None:
             housekeeping["export"] = lambda: exporter.run(config.warehouse.export_interval_seconds)
         if config.reconcile.interval_seconds:
             housekeeping["reconcile"] = lambda: reconciler.run(config.reconcile.interval_seconds)
+        if config.warehouse.audit_interval_seconds:
+            housekeeping["audit"] = lambda: auditor.run(config.warehouse.audit_interval_seconds)
         await serve(
             server,
             config.rpc,
-            services=[SERVICE, pipeline_servicer.SERVICE],
+            services=[SERVICE, pipeline_servicer.SERVICE, letter_servicer.SERVICE],
             readiness={
                 "primary": primary.check,
                 "rights": rights.guard(primary, replication=True),

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 from atlas_cdc_reconciler import metrics
 from atlas_cdc_reconciler.sink import WarehouseError
-from atlas_cdc_reconciler.sink.duckdb import DuckDbWarehouse, Parameters, Q
+from atlas_cdc_reconciler.sink.duckdb import DuckDbWarehouse, Parameters
+from atlas_cdc_reconciler.sink.queries import Q
 from atlas_cdc_reconciler.sink.reading import Reader
 from atlas_common.errors import ServiceError
 from atlas_common.telemetry import logger

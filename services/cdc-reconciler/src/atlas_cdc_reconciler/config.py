@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, SecretStr
 
 from atlas_common.config import DatabaseConfig, Section, ServiceConfig, TokenConfig
 
@@ -145,8 +145,83 @@ class WarehouseConfig(Section):
         default=2_048, ge=1, description="Disk for what queries cannot hold in memory."
     )
     dead_letters_per_batch_max: int = Field(
+        default=1_000,
+        ge=1,
+        description="More changes at fault in one batch stop the pipeline; those that only wait"
+        " behind others, or whose table does not fit any more, do not count.",
+    )
+    dead_letters_max: int = Field(
+        default=1_000_000, ge=1, description="More open dead letters stop the pipeline."
+    )
+    dead_letter_bytes_max: int = Field(
+        default=2**30, ge=1024, description="More bytes in open dead letters stop the pipeline."
+    )
+    replay_letters_max: int = Field(
+        default=200_000, ge=1, description="Most dead letters that one transaction replays."
+    )
+    replay_page_letters: int = Field(
+        default=10_000, ge=1, description="Dead letters in memory while they are replayed."
+    )
+    audit_interval_seconds: float = Field(
+        default=60.0, ge=0, description="How often letters and rows are counted again; 0: never."
+    )
+
+
+class RedshiftConfig(Section):
+    """The warehouse in an Amazon Redshift cluster or workgroup."""
+
+    host: str = Field(min_length=1, description="The cluster's endpoint.")
+    port: int = Field(default=5439, ge=1, le=65535, description="Its port.")
+    database: str = Field(min_length=1, description="The database.")
+    user: str = Field(min_length=1, description="The user: owner of the schema, nothing more.")
+    password: SecretStr = Field(description="The user's password.")
+    tls: bool = Field(default=True, description="Encrypt, and check the server's name.")
+    schema_name: str = Field(
+        default="atlas", pattern=r"^[a-z_][a-z0-9_]{0,62}$", description="Schema of the tables."
+    )
+    iam_role: str = Field(
+        pattern=r"^(default|arn:aws[a-z-]*:iam::\d{12}:role/[A-Za-z0-9_+=,.@/-]+)$",
+        max_length=2048,
+        description='Role that COPY reads the bucket with: its ARN, or "default".',
+    )
+    bucket: str = Field(
+        pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$",
+        description="Bucket for files under way; in the cluster's region.",
+    )
+    prefix: str = Field(
+        default="cdc",
+        pattern=r"^[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)*$",
+        max_length=256,
+        description="Where in the bucket; nothing else may be there, what is old is deleted.",
+    )
+    region: str = Field(min_length=1, description="Region of the bucket, as eu-central-1.")
+    s3_endpoint_url: str | None = Field(
+        default=None, description="Another endpoint than the region's; for tests and VPC endpoints."
+    )
+    s3_timeout_seconds: float = Field(
+        default=30.0, gt=0, description="Longest silence of S3 while a file is put."
+    )
+    file_bytes_max: int = Field(
+        default=32 * 2**20,
+        ge=2**16,
+        description="Size of a file before compression; a batch is cut into as many as it takes.",
+    )
+    statement_timeout_seconds: float = Field(
+        default=600.0, gt=0, description="Longest statement, waits for locks included."
+    )
+    conflict_retries_max: int = Field(
+        default=5,
+        ge=0,
+        description="How often a transaction that met another (error 1023) is repeated at once.",
+    )
+    dead_letters_per_batch_max: int = Field(
         default=1_000, ge=1, description="More of them in one batch stop the pipeline."
     )
+
+    @property
+    def socket_timeout_seconds(self) -> int:
+        """Longest silence of the cluster: a little longer than it may work on a statement."""
+        return int(self.statement_timeout_seconds) + 30
 
 
 class ReconcileConfig(Section):

@@ -189,6 +189,17 @@ def pipeline_status_response(status: PipelineStatus) -> pb.GetPipelineStatusResp
         slot=_slot(status),
         instance=status.instance,
         leader=status.leader,
+        held_tables=[
+            pb.HeldTable(
+                table=held.table,
+                reason=held.reason,
+                dead_letters=held.letter_count,
+                since_time=us_to_timestamp(held.since_us),
+            )
+            for held in status.held_tables
+        ],
+        dead_letters_open=status.open_letters,
+        conserved=status.is_conserved,
     )
     if standing.copy is not None:
         response.copy.CopyFrom(copy_progress(standing.copy))

@@ -17,7 +17,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from atlas_cdc_reconciler.sink import WarehouseError
-from atlas_cdc_reconciler.sink.duckdb import DuckDbWarehouse, Q
+from atlas_cdc_reconciler.sink.duckdb import DuckDbWarehouse
+from atlas_cdc_reconciler.sink.queries import Q
 from atlas_cdc_reconciler.sink.reading import Reader
 from atlas_cdc_reconciler.verification_store import read_verification
 from atlas_common.errors import ServiceError

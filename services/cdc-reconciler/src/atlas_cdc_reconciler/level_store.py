@@ -8,8 +8,11 @@ import duckdb
 
 from atlas_cdc_reconciler.digest import Digest, Engine, window_digests_sql
 from atlas_cdc_reconciler.lsn import LogPosition
+from atlas_cdc_reconciler.sink.books import forget_rows
 from atlas_cdc_reconciler.sink.doubt import doubt_windows
-from atlas_cdc_reconciler.sink.duckdb import DuckDbWarehouse, Exclusive, Q
+from atlas_cdc_reconciler.sink.duckdb import DuckDbWarehouse, Exclusive
+from atlas_cdc_reconciler.sink.queries import Q
+from atlas_cdc_reconciler.sink.replaying import supersede
 from atlas_cdc_reconciler.source import CopiedRows, SourcePosition
 from atlas_cdc_reconciler.tables import HISTORY, Table
 from atlas_cdc_reconciler.windows import Span
@@ -117,12 +120,16 @@ class TableTaking(Taking):
 def _drop_span(connection: duckdb.DuckDBPyConnection, parameters: dict[str, int]) -> None:
     connection.execute(Q["span_rows"], parameters)
     doubt_windows(connection, "replaced_rows")
-    connection.execute(Q["drop_span"], parameters)
+    tenant_id, span = parameters["tenant_id"], (parameters["start"], parameters["stop"])
+    deleted = connection.execute(Q["drop_span"], parameters).fetchone()
+    forget_rows(connection, {tenant_id: deleted[0] if deleted else 0})
+    supersede(connection, HISTORY.name, [tenant_id], span)
 
 
 def _drop_keyed(
     connection: duckdb.DuckDBPyConnection, table: Table, tenant_ids: list[int] | None
 ) -> None:
+    supersede(connection, table.name, tenant_ids)
     if tenant_ids is None:
         connection.execute(f"DELETE FROM {table.name}")  # noqa: S608 - our own name.
         return
@@ -133,6 +140,13 @@ def _drop_keyed(
 
 
 def _keep_tenants(connection: duckdb.DuckDBPyConnection, tenant_ids: list[int]) -> None:
+    supersede(connection)  # Also of windows that were found to be equal.
+    gone = connection.execute(
+        f"SELECT tenant_id, count(*) FROM {HISTORY.name}"  # noqa: S608
+        " WHERE NOT list_contains($tenant_ids, tenant_id) GROUP BY tenant_id",
+        {"tenant_ids": tenant_ids},
+    ).fetchall()
+    forget_rows(connection, dict(gone))
     connection.execute(
         f"DELETE FROM {HISTORY.name} WHERE NOT list_contains($tenant_ids, tenant_id)",  # noqa: S608
         {"tenant_ids": tenant_ids},

@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 
 from atlas_cdc_reconciler.scope import Scope
-from atlas_cdc_reconciler.sink.duckdb import DuckDbWarehouse, Parameters, Q
+from atlas_cdc_reconciler.sink.duckdb import DuckDbWarehouse, Parameters
+from atlas_cdc_reconciler.sink.queries import Q
 
 
 @dataclass(frozen=True, slots=True)

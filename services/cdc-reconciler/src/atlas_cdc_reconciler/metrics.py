@@ -1,13 +1,18 @@
 """What the service measures of itself."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from atlas_cdc_reconciler.source.slot_state import SlotState
 from atlas_common.telemetry import metrics
 
 changes = metrics.counter(
     "atlas.reconciler.changes", "{changes}", "Changes read from the source, by what became of them."
+)
+violations = metrics.counter(
+    "atlas.reconciler.violations",
+    "{violations}",
+    "Transactions in which read = applied + dead-lettered + skipped did not hold.",
 )
 apply_seconds = metrics.histogram("atlas.reconciler.apply", "s", "Applying one batch.")
 batch_changes = metrics.histogram("atlas.reconciler.batch", "{changes}", "Changes of one batch.")
@@ -61,4 +66,27 @@ def show_slot(read: Callable[[], SlotState | None], used_share: Callable[[], flo
     )
     metrics.gauge(
         "atlas.reconciler.slot_wal_status", "1", "1 for the status it has, else 0.", status
+    )
+
+
+def show_audit(
+    discrepancies: Callable[[], float],
+    open_letters: Callable[[], Mapping[str, float]],
+    held_tables: Callable[[], Mapping[str, float]],
+) -> None:
+    """Export what the audit found last."""
+    metrics.gauge(
+        "atlas.reconciler.discrepancies",
+        "{discrepancies}",
+        "Books that do not balance, or do not say what the tables do; to be 0.",
+        discrepancies,
+    )
+    metrics.gauge(
+        "atlas.reconciler.dead_letters", "{letters}", "Open dead letters by class.", open_letters
+    )
+    metrics.gauge(
+        "atlas.reconciler.held_tables",
+        "{letters}",
+        "Tables that do not fit the warehouse's any more, with their dead letters.",
+        held_tables,
     )

@@ -1,7 +1,9 @@
 """From the source into the sink, for ever: resumes exactly, waits out outages, never skips."""
 
 import asyncio
+import os
 import random
+import socket
 import time
 from collections.abc import Coroutine
 from typing import Any, TypeVar
@@ -13,7 +15,7 @@ from atlas_cdc_reconciler.changes import Batch
 from atlas_cdc_reconciler.lifecycle import Order, OrderKind
 from atlas_cdc_reconciler.progress import CopyProgress, Phase, Progress
 from atlas_cdc_reconciler.sink import (
-    SchemaChangedError,
+    FencedError,
     Sink,
     SinkState,
     TooManyDeadLettersError,
@@ -36,7 +38,7 @@ _BACKOFF_SECONDS_MIN = 0.1
 # An outage or a full disk passes; the work is done again from the last commit.
 _PASSING = (ServiceError, psycopg.Error, OSError, TimeoutError, WarehouseError)
 # These do not: going on would leave changes out, and nobody would know.
-_FINAL = (SourceLostError, SchemaChangedError, TooManyDeadLettersError)
+_FINAL = (SourceLostError, FencedError, TooManyDeadLettersError)
 _READY = frozenset({Phase.STREAMING, Phase.BACKFILLING, Phase.PAUSED})
 _log = logger(__name__)
 
@@ -61,6 +63,7 @@ class Pipeline:
         self._progress = progress
         self._backoff_seconds_max = backoff_seconds_max
         self._upkeep = upkeep
+        self._epoch: int | None = None
 
     async def run(self) -> None:
         """Run until cancelled. When it can never go on, say so and stand still."""
@@ -98,6 +101,8 @@ class Pipeline:
             )
 
     async def _work(self) -> None:
+        if self._epoch is None:  # Once: who is fenced off must not claim the sink back.
+            self._epoch = await self._sink.claim(f"{socket.gethostname()}/{os.getpid()}")
         await self._obey()
         state = await self._sink.state()
         if self._upkeep is None:

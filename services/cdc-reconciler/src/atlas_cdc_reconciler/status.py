@@ -7,9 +7,12 @@ from dataclasses import dataclass
 
 import psycopg
 
+from atlas_cdc_reconciler.audit import Auditor
+from atlas_cdc_reconciler.letters import HeldTable
 from atlas_cdc_reconciler.progress import Progress, Standing
 from atlas_cdc_reconciler.sink import Counts
-from atlas_cdc_reconciler.sink.duckdb import DuckDbWarehouse, Q
+from atlas_cdc_reconciler.sink.duckdb import DuckDbWarehouse
+from atlas_cdc_reconciler.sink.queries import Q
 from atlas_cdc_reconciler.slot_watch import SlotWatch
 from atlas_cdc_reconciler.source.slot_state import SlotState
 from atlas_common.db import Beat, PrimaryClock
@@ -33,6 +36,10 @@ class PipelineStatus:
     instance: str
     leader: str
     """Empty: not known."""
+    held_tables: tuple[HeldTable, ...]
+    open_letters: int
+    is_conserved: bool
+    """Whether the books balance, and the last audit found what they say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +60,10 @@ class StatusReporter:
         clock: PrimaryClock,
         watch: SlotWatch,
         instance: Instance,
+        *,
+        auditor: Auditor,
     ) -> None:
+        self._auditor = auditor
         self._warehouse = warehouse
         self._progress = progress
         self._clock = clock
@@ -71,10 +81,14 @@ class StatusReporter:
         with suppress(ServiceError, psycopg.Error):
             await self._watch.look()
         counts, row_count = Counts(), 0
+        held: tuple[HeldTable, ...] = ()
+        is_balanced = True
         if self._warehouse.is_open:
             async with self._warehouse.reader() as reader:
                 rows = await reader.all(Q["counts"])
                 ((row_count,),) = await reader.all(Q["row_count"])
+                held = tuple(HeldTable(*row) for row in await reader.all(Q["held_tables"]))
+                is_balanced = not await reader.all(Q["unbalanced"])
             counts = Counts(*(sum(column) for column in list(zip(*rows, strict=True))[1:]))
         return PipelineStatus(
             standing,
@@ -86,4 +100,7 @@ class StatusReporter:
             self._watch.used_share(),
             self._instance.name,
             self._instance.leader(),
+            held,
+            counts.dead_lettered,
+            is_balanced and not self._auditor.last.discrepancies,
         )

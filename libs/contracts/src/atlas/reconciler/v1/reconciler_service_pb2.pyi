@@ -433,6 +433,9 @@ class GetPipelineStatusResponse(_message.Message):
     SLOT_FIELD_NUMBER: _builtins.int
     INSTANCE_FIELD_NUMBER: _builtins.int
     LEADER_FIELD_NUMBER: _builtins.int
+    HELD_TABLES_FIELD_NUMBER: _builtins.int
+    DEAD_LETTERS_OPEN_FIELD_NUMBER: _builtins.int
+    CONSERVED_FIELD_NUMBER: _builtins.int
     phase: _builtins.str
     """"starting", "snapshot", "recovering", "streaming", "backfilling", "paused", "stopped" or "standby"."""
     applied_lsn: _builtins.str
@@ -449,6 +452,10 @@ class GetPipelineStatusResponse(_message.Message):
     instance: _builtins.str
     """Which process answers, and which one leads; leader is empty if it is not known."""
     leader: _builtins.str
+    dead_letters_open: _builtins.int
+    """Dead letters that wait for a person: DeadLetterService lists them."""
+    conserved: _builtins.bool
+    """Whether the books balance, per table and tenant, and the last audit found what they say."""
     @_builtins.property
     def lag(self) -> _duration_pb2.Duration:
         """How far the warehouse is behind the primary; unset when it cannot be known."""
@@ -462,6 +469,10 @@ class GetPipelineStatusResponse(_message.Message):
     @_builtins.property
     def slot(self) -> Global___SlotStatus:
         """The slot, as last told by the primary."""
+
+    @_builtins.property
+    def held_tables(self) -> _containers.RepeatedCompositeFieldContainer[Global___HeldTable]:
+        """Tables whose changes are kept as dead letters, since they do not fit the warehouse's any more; the others go on."""
 
     def __init__(
         self,
@@ -481,10 +492,13 @@ class GetPipelineStatusResponse(_message.Message):
         slot: Global___SlotStatus | None = ...,
         instance: _builtins.str = ...,
         leader: _builtins.str = ...,
+        held_tables: _abc.Iterable[Global___HeldTable] | None = ...,
+        dead_letters_open: _builtins.int = ...,
+        conserved: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["as_of", b"as_of", "copy", b"copy", "lag", b"lag", "slot", b"slot"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied_lsn", b"applied_lsn", "applied_total", b"applied_total", "as_of", b"as_of", "copy", b"copy", "dead_lettered_total", b"dead_lettered_total", "instance", b"instance", "lag", b"lag", "leader", b"leader", "phase", b"phase", "read_total", b"read_total", "reason", b"reason", "skipped_total", b"skipped_total", "slot", b"slot", "slot_retained_bytes", b"slot_retained_bytes", "warehouse_rows", b"warehouse_rows"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied_lsn", b"applied_lsn", "applied_total", b"applied_total", "as_of", b"as_of", "conserved", b"conserved", "copy", b"copy", "dead_lettered_total", b"dead_lettered_total", "dead_letters_open", b"dead_letters_open", "held_tables", b"held_tables", "instance", b"instance", "lag", b"lag", "leader", b"leader", "phase", b"phase", "read_total", b"read_total", "reason", b"reason", "skipped_total", b"skipped_total", "slot", b"slot", "slot_retained_bytes", b"slot_retained_bytes", "warehouse_rows", b"warehouse_rows"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -583,3 +597,33 @@ class SlotStatus(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__safe_bytes) -> _WhichOneofReturnType__safe_bytes | None: ...
 
 Global___SlotStatus: _TypeAlias = SlotStatus  # noqa: Y015
+
+@_typing.final
+class HeldTable(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TABLE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    DEAD_LETTERS_FIELD_NUMBER: _builtins.int
+    SINCE_TIME_FIELD_NUMBER: _builtins.int
+    table: _builtins.str
+    reason: _builtins.str
+    """What does not fit."""
+    dead_letters: _builtins.int
+    @_builtins.property
+    def since_time(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        table: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        dead_letters: _builtins.int = ...,
+        since_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["since_time", b"since_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dead_letters", b"dead_letters", "reason", b"reason", "since_time", b"since_time", "table", b"table"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HeldTable: _TypeAlias = HeldTable  # noqa: Y015
