@@ -60,3 +60,10 @@ SELECT
             AND (l.classid::bigint << 32 | l.objid::bigint) = %(key)s
         LIMIT 1
     ) AS leader;
+
+-- name: retention_floor
+-- The lower bound of the oldest partition: what is older was dropped by retention, or lies in DEFAULT.
+SELECT min(substring(pg_get_expr(c.relpartbound, c.oid) FROM 'FROM \(''([^'']+)''\)')::timestamptz)
+FROM pg_inherits AS i
+INNER JOIN pg_class AS c ON c.oid = i.inhrelid
+WHERE i.inhparent = 'entity_values_ts'::regclass;
