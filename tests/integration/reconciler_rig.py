@@ -16,7 +16,7 @@ from pydantic import SecretStr
 
 from atlas_cdc_reconciler.aggregate import Aggregator, Bounds
 from atlas_cdc_reconciler.audit import Auditor
-from atlas_cdc_reconciler.config import SlotConfig, WarehouseConfig
+from atlas_cdc_reconciler.config import KafkaConfig, SlotConfig, WarehouseConfig
 from atlas_cdc_reconciler.digest import Digest
 from atlas_cdc_reconciler.letters.desk import LetterDesk
 from atlas_cdc_reconciler.levelling import Cutting
@@ -26,6 +26,7 @@ from atlas_cdc_reconciler.reconcile import Outcome, Reconciler
 from atlas_cdc_reconciler.seal import Sealer
 from atlas_cdc_reconciler.sink import Counts, Sink
 from atlas_cdc_reconciler.sink.duckdb import DuckDbWarehouse
+from atlas_cdc_reconciler.source.kafka import KafkaSource
 from atlas_cdc_reconciler.source.slot import SlotSource
 from atlas_cdc_reconciler.source_digests import SourceDigests
 from atlas_cdc_reconciler.tables import HEARTBEAT, TABLES
@@ -43,7 +44,7 @@ from .lane_writer import LaneWriter, RawPoint
 ACME, GLOBEX = Tenant(1, "acme"), Tenant(2, "globex")
 WINDOW_US = 250_000
 T0 = datetime(2026, 3, 1, 12, tzinfo=UTC)
-WAIT_SECONDS = 20.0
+WAIT_SECONDS = 60.0
 
 # Of every type: what a warehouse is likely to get wrong.
 VALUES: tuple[tuple[str, Any], ...] = (
@@ -98,6 +99,8 @@ class Rig:
         # Slots belong to the whole server, tests to one database of it.
         default_factory=lambda: SlotConfig(name=f"test_{secrets.token_hex(4)}", linger_ms=5)
     )
+    kafka: KafkaConfig | None = None
+    """Read a topic instead of the slot."""
     # Small, so that even few rows are copied in several pieces, and by several connections.
     cutting: Cutting = field(
         default_factory=lambda: Cutting(5_000, windows_per_statement=4, rows_max=40, connections=3)
@@ -128,6 +131,10 @@ class Rig:
             source = SlotSource(self.slot, config, primary)
             upkeep = Upkeep(self.slot, source, warehouse, progress, self.cutting)
             pipeline = Pipeline(source, wrap(warehouse), progress, 0.2, upkeep)
+            if self.kafka:
+                pipeline = Pipeline(
+                    KafkaSource(self.kafka, primary), wrap(warehouse), progress, 0.2
+                )
             task = asyncio.create_task(pipeline.run())
             try:
                 yield Running(primary, warehouse, progress, upkeep, source)
@@ -161,6 +168,7 @@ class Running:
         upkeep: Upkeep,
         source: SlotSource,
     ) -> None:
+        self.primary = primary
         self.warehouse = warehouse
         self.auditor = Auditor(warehouse)
         self.desk = LetterDesk(warehouse)

@@ -25,6 +25,8 @@ from atlas_cdc_reconciler.seal import Sealer
 from atlas_cdc_reconciler.servicer import SERVICE, TENANTLESS, ReconcilerServicer
 from atlas_cdc_reconciler.sink.duckdb import DuckDbWarehouse
 from atlas_cdc_reconciler.slot_watch import SlotWatch
+from atlas_cdc_reconciler.source import Source
+from atlas_cdc_reconciler.source.kafka import KafkaSource
 from atlas_cdc_reconciler.source.slot import SlotSource
 from atlas_cdc_reconciler.source_digests import SourceDigests
 from atlas_cdc_reconciler.status import Instance, StatusReporter
@@ -55,15 +57,10 @@ async def main() -> None:
         primary = await stack.enter_async_context(Database.open(config.primary, name="primary"))
         warehouse = await stack.enter_async_context(DuckDbWarehouse.unopened(config.warehouse))
         clock, progress = PrimaryClock(), Progress()
-        source = SlotSource(config.slot, config.direct, primary)
-        cutting = Cutting(
-            window_us=config.reconcile.window_us,
-            windows_per_statement=config.reconcile.windows_per_statement,
-            rows_max=config.slot.snapshot_rows_max,
-            connections=config.slot.copy_connections,
-        )
-        upkeep = Upkeep(config.slot, source, warehouse, progress, cutting)
-        pipeline = Pipeline(source, warehouse, progress, config.slot.backoff_seconds_max, upkeep)
+        source = _source(config, primary)
+        upkeep = _upkeep(config, source, warehouse, progress)
+        backoff_seconds_max = config.gathering.backoff_seconds_max
+        pipeline = Pipeline(source, warehouse, progress, backoff_seconds_max, upkeep)
         verifications = VerificationStore(warehouse)
         reconciler = Reconciler(
             SourceDigests(primary, config.reconcile.statement_timeout_seconds),
@@ -74,8 +71,8 @@ async def main() -> None:
             windows_per_statement=config.reconcile.windows_per_statement,
         )
         auditor = Auditor(warehouse)
-        leadership = Leadership(config.leader, config.direct, config.slot.name, config.instance)
-        watch = SlotWatch(config.slot, source, progress)
+        leadership = Leadership(config.leader, config.direct, config.source_name, config.instance)
+        watch = SlotWatch(config.slot, config.slot_name, primary, progress)
         instance = Instance(config.instance, lambda: leadership.leader)
         reporter = StatusReporter(warehouse, progress, clock, watch, instance, auditor=auditor)
         metrics.show_lag(lambda: reporter.lag_seconds(progress.now.sink.beat))
@@ -109,7 +106,7 @@ async def main() -> None:
         server = new_server(config.rpc, chain)
         reconciler_service_pb2_grpc.add_ReconcilerServiceServicer_to_server(servicer, server)
         pipeline_service_pb2_grpc.add_PipelineServiceServicer_to_server(
-            PipelineServicer(upkeep.lifecycle, progress, tenants), server
+            PipelineServicer(upkeep.lifecycle if upkeep else None, progress, tenants), server
         )
         dead_letter_service_pb2_grpc.add_DeadLetterServiceServicer_to_server(
             letter_servicer.DeadLetterServicer(LetterDesk(warehouse), auditor), server
@@ -119,7 +116,7 @@ async def main() -> None:
 
         async def work() -> None:
             """What only the instance does that leads: it alone has the file."""
-            await warehouse.own(await leadership.claim(source))
+            await warehouse.own(await leadership.claim())
             await verifications.use_width(config.reconcile.window_us)
             async with Supervisor() as supervisor:
                 for name, task in housekeeping.items():
@@ -162,6 +159,28 @@ async def main() -> None:
             },
             background=background,
         )
+
+
+def _source(config: Config, primary: Database) -> Source:
+    if config.source.kind == "kafka":
+        assert config.kafka is not None  # Config sees to that.
+        return KafkaSource(config.kafka, primary)
+    return SlotSource(config.slot, config.direct, primary)
+
+
+def _upkeep(
+    config: Config, source: Source, warehouse: DuckDbWarehouse, progress: Progress
+) -> Upkeep | None:
+    """For a source that can be compared: a topic cannot."""
+    if not isinstance(source, SlotSource):
+        return None
+    cutting = Cutting(
+        window_us=config.reconcile.window_us,
+        windows_per_statement=config.reconcile.windows_per_statement,
+        rows_max=config.slot.snapshot_rows_max,
+        connections=config.slot.copy_connections,
+    )
+    return Upkeep(config.slot, source, warehouse, progress, cutting)
 
 
 if __name__ == "__main__":
