@@ -1,6 +1,7 @@
 """The bounds that the contracts state as `(atlas.type.v1.limits)`, enforced from the schema."""
 
 from functools import cache
+from typing import Any
 
 from google.protobuf.message import Message
 
@@ -8,11 +9,17 @@ from atlas.type.v1 import limits_pb2
 from atlas_common import errors
 
 
-@cache
 def limit(message_type: type[Message], field: str) -> limits_pb2.Limits:
     """The limits of a field as the schema states them; KeyError for a field that does not exist."""
+    return _limit(message_type, field)
+
+
+@cache
+def _limit(message_type: Any, field: str) -> limits_pb2.Limits:
+    # Any: of a message's type mypy does not believe that it can be hashed.
     options = message_type.DESCRIPTOR.fields_by_name[field].GetOptions()
-    return options.Extensions[limits_pb2.limits]
+    limits: limits_pb2.Limits = options.Extensions[limits_pb2.limits]
+    return limits
 
 
 def check_items(message: Message, field: str, *, path: str = "") -> None:
@@ -20,7 +27,7 @@ def check_items(message: Message, field: str, *, path: str = "") -> None:
 
     `path` is how the caller sees the field, where the message is a part of a request.
     """
-    items_max = limit(type(message), field).max_items
+    items_max = _limit(type(message), field).max_items
     count = len(getattr(message, field))
     if count > items_max:
         raise errors.invalid_argument(
@@ -37,7 +44,7 @@ def check_bytes(message: Message, field: str, *, required: bool = False, path: s
 
     `path` is as in check_items().
     """
-    bounds = limit(type(message), field)
+    bounds = _limit(type(message), field)
     value = getattr(message, field)
     size = len(value.encode()) if isinstance(value, str) else len(value)
     if bounds.max_bytes and size > bounds.max_bytes:
