@@ -1,7 +1,6 @@
 """The bounds that the contracts state as `(atlas.type.v1.limits)`, enforced from the schema."""
 
 from functools import cache
-from typing import Any
 
 from google.protobuf.message import Message
 
@@ -11,15 +10,14 @@ from atlas_common import errors
 
 def limit(message_type: type[Message], field: str) -> limits_pb2.Limits:
     """The limits of a field as the schema states them; KeyError for a field that does not exist."""
-    return _limit(message_type, field)
+    # Types can be hashed, whatever mypy makes of those of messages.
+    return _limit(message_type, field)  # type: ignore[arg-type]
 
 
 @cache
-def _limit(message_type: Any, field: str) -> limits_pb2.Limits:
-    # Any: of a message's type mypy does not believe that it can be hashed.
+def _limit(message_type: type[Message], field: str) -> limits_pb2.Limits:
     options = message_type.DESCRIPTOR.fields_by_name[field].GetOptions()
-    limits: limits_pb2.Limits = options.Extensions[limits_pb2.limits]
-    return limits
+    return options.Extensions[limits_pb2.limits]
 
 
 def check_items(message: Message, field: str, *, path: str = "") -> None:
@@ -27,7 +25,7 @@ def check_items(message: Message, field: str, *, path: str = "") -> None:
 
     `path` is how the caller sees the field, where the message is a part of a request.
     """
-    items_max = _limit(type(message), field).max_items
+    items_max = limit(type(message), field).max_items
     count = len(getattr(message, field))
     if count > items_max:
         raise errors.invalid_argument(
@@ -44,7 +42,7 @@ def check_bytes(message: Message, field: str, *, required: bool = False, path: s
 
     `path` is as in check_items().
     """
-    bounds = _limit(type(message), field)
+    bounds = limit(type(message), field)
     value = getattr(message, field)
     size = len(value.encode()) if isinstance(value, str) else len(value)
     if bounds.max_bytes and size > bounds.max_bytes:
