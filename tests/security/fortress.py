@@ -14,7 +14,11 @@ from atlas.catalog.v1 import catalog_service_pb2
 from atlas.hotcache.v1 import hotcache_service_pb2, projection_service_pb2
 from atlas.ingest.v1 import ingest_service_pb2
 from atlas.query.v1 import query_service_pb2
-from atlas.reconciler.v1 import dead_letter_service_pb2, reconciler_service_pb2
+from atlas.reconciler.v1 import (
+    dead_letter_service_pb2,
+    pipeline_service_pb2,
+    reconciler_service_pb2,
+)
 from atlas.type.v1 import access_pb2
 from atlas_client import AtlasClient, Endpoints, Security
 from atlas_common.errors import ServiceError, from_rpc_error
@@ -37,6 +41,7 @@ SERVICES: dict[str, list[ServiceDescriptor]] = {
     "query": [query_service_pb2.DESCRIPTOR.services_by_name["QueryService"]],
     "cdc-reconciler": [
         reconciler_service_pb2.DESCRIPTOR.services_by_name["ReconcilerService"],
+        pipeline_service_pb2.DESCRIPTOR.services_by_name["PipelineService"],
         dead_letter_service_pb2.DESCRIPTOR.services_by_name["DeadLetterService"],
     ],
 }

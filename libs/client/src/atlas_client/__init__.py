@@ -18,6 +18,7 @@ from atlas_client.consistency import (
 )
 from atlas_client.endpoints import Endpoints
 from atlas_client.errors import AtlasError
+from atlas_client.pipeline import PipelineAdmin
 from atlas_client.producer import (
     BufferFullError,
     Producer,
@@ -52,10 +53,12 @@ from atlas_client.records import (
     Bucket,
     BucketFunction,
     CacheStatus,
+    CopyProgress,
     Digest,
     EntitiesResult,
     Entity,
     EntityState,
+    HeldTable,
     PipelineStatus,
     Point,
     PointError,
@@ -68,6 +71,7 @@ from atlas_client.records import (
     RouteAction,
     RouteCandidate,
     RouteExplanation,
+    SlotStatus,
     Source,
     StagingStatus,
     Tenant,
@@ -102,6 +106,7 @@ __all__ = [
     "BufferFullError",
     "CacheStatus",
     "Consistency",
+    "CopyProgress",
     "DataType",
     "Difference",
     "Digest",
@@ -109,6 +114,7 @@ __all__ = [
     "EntitiesResult",
     "Entity",
     "EntityState",
+    "HeldTable",
     "JobKind",
     "JobState",
     "Json",
@@ -116,6 +122,7 @@ __all__ = [
     "OnUnmet",
     "Pin",
     "Pinned",
+    "PipelineAdmin",
     "PipelineStatus",
     "Point",
     "PointError",
@@ -143,6 +150,7 @@ __all__ = [
     "RouteExplanation",
     "Security",
     "Session",
+    "SlotStatus",
     "Source",
     "SpoolFullError",
     "SpoolInUseError",
