@@ -15,16 +15,15 @@ from psycopg.types.json import Jsonb
 from pydantic import SecretStr
 
 from atlas_cdc_reconciler.aggregate import Aggregator, Bounds
-from atlas_cdc_reconciler.config import SlotConfig, WarehouseConfig
+from atlas_cdc_reconciler.config import ReconcileConfig, SlotConfig, WarehouseConfig
 from atlas_cdc_reconciler.digest import Digest
 from atlas_cdc_reconciler.pipeline import Pipeline
 from atlas_cdc_reconciler.progress import Progress, Standing
-from atlas_cdc_reconciler.reconcile import Outcome, Reconciler
-from atlas_cdc_reconciler.seal import Sealer
+from atlas_cdc_reconciler.reconcile import Outcome
+from atlas_cdc_reconciler.reconciliation import Reconciliation
 from atlas_cdc_reconciler.sink import Counts, Sink
 from atlas_cdc_reconciler.sink.duckdb import DuckDbWarehouse
 from atlas_cdc_reconciler.source.slot import SlotSource
-from atlas_cdc_reconciler.source_digests import SourceDigests
 from atlas_cdc_reconciler.tables import HEARTBEAT, TABLES
 from atlas_cdc_reconciler.verification_store import VerificationStore
 from atlas_cdc_reconciler.windows import WindowComparison
@@ -146,17 +145,14 @@ class Running:
     ) -> None:
         self.warehouse = warehouse
         self.progress = progress
-        self.sealer = Sealer(primary, progress, WAIT_SECONDS)
-        self.verifications = VerificationStore(warehouse)
         self.aggregator = Aggregator(warehouse, progress, Bounds(rows_max=100_000))
-        self.reconciler = Reconciler(
-            SourceDigests(primary, 30.0),
-            self.verifications,
-            self.sealer,
-            progress,
-            window_us=WINDOW_US,
-            windows_per_statement=7,
+        config = ReconcileConfig(
+            windows_per_statement=7, seal_timeout_seconds=WAIT_SECONDS, reports_max=5
         )
+        parts = Reconciliation.of(config, primary, warehouse, progress, window_us=WINDOW_US)
+        self.sealer, self.reconciler = parts.sealer, parts.reconciler
+        self.verifications, self.reports = parts.verifications, parts.reports
+        self.repairer = parts.repairer
 
     async def caught_up(self) -> None:
         """Wait until the warehouse has all that is committed now."""
@@ -189,7 +185,8 @@ class Running:
         async for event in self.reconciler.reconcile(tenant, through_us, from_start=from_start):
             if isinstance(event, Outcome):
                 return windows, event
-            windows.append(event)
+            if isinstance(event, WindowComparison):
+                windows.append(event)
         raise AssertionError("a reconciliation without an outcome")
 
     async def assert_equal(self, rig: Rig) -> dict[Tenant, Digest]:

@@ -8,14 +8,11 @@ from atlas_cdc_reconciler.aggregate import Aggregator, Bounds
 from atlas_cdc_reconciler.config import Config
 from atlas_cdc_reconciler.pipeline import Pipeline
 from atlas_cdc_reconciler.progress import Progress
-from atlas_cdc_reconciler.reconcile import Reconciler
-from atlas_cdc_reconciler.seal import Sealer
+from atlas_cdc_reconciler.reconciliation import Reconciliation
 from atlas_cdc_reconciler.servicer import SERVICE, TENANTLESS, ReconcilerServicer
 from atlas_cdc_reconciler.sink.duckdb import DuckDbWarehouse
 from atlas_cdc_reconciler.source.slot import SlotSource
-from atlas_cdc_reconciler.source_digests import SourceDigests
 from atlas_cdc_reconciler.status import StatusReporter
-from atlas_cdc_reconciler.verification_store import VerificationStore
 from atlas_common import telemetry
 from atlas_common.config import load
 from atlas_common.db import (
@@ -42,16 +39,8 @@ async def main() -> None:
         clock, progress = PrimaryClock(), Progress()
         source = SlotSource(config.slot, config.direct, primary)
         pipeline = Pipeline(source, warehouse, progress, config.slot.backoff_seconds_max)
-        verifications = VerificationStore(warehouse)
-        await verifications.use_width(config.reconcile.window_us)
-        reconciler = Reconciler(
-            SourceDigests(primary, config.reconcile.statement_timeout_seconds),
-            verifications,
-            Sealer(primary, progress, config.reconcile.seal_timeout_seconds),
-            progress,
-            window_us=config.reconcile.window_us,
-            windows_per_statement=config.reconcile.windows_per_statement,
-        )
+        reconciliation = Reconciliation.of(config.reconcile, primary, warehouse, progress)
+        await reconciliation.verifications.use_width(config.reconcile.window_us)
         reporter = StatusReporter(warehouse, source, progress, clock)
         metrics.show_lag(lambda: reporter.lag_seconds(progress.now.sink.beat))
         servicer = ReconcilerServicer(
@@ -64,8 +53,7 @@ async def main() -> None:
                     config.warehouse.percentile_points_max,
                 ),
             ),
-            reconciler,
-            verifications,
+            reconciliation,
             reporter,
             TokenSigner.from_config(config.token),
         )
@@ -83,7 +71,9 @@ async def main() -> None:
             "primary clock": PrimaryClockPoller(primary, clock).run,
         }
         if config.reconcile.interval_seconds:
-            background["reconcile"] = lambda: reconciler.run(config.reconcile.interval_seconds)
+            background["reconcile"] = lambda: reconciliation.reconciler.run(
+                config.reconcile.interval_seconds
+            )
         await serve(
             server,
             config.rpc,

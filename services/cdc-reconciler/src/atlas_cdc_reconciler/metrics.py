@@ -14,6 +14,13 @@ windows = metrics.counter(
     "atlas.reconciler.windows", "{windows}", "Windows compared, by whether they agreed."
 )
 
+repaired_windows = metrics.counter(
+    "atlas.reconciler.repaired", "{windows}", "Windows whose rows were taken from the source anew."
+)
+compare_seconds = metrics.histogram(
+    "atlas.reconciler.compare", "s", "Digesting the windows of one statement on both sides."
+)
+
 
 def show_lag(read: Callable[[], float]) -> None:
     """Export how far the warehouse is behind; an unknown lag as -1, since infinity is no JSON."""

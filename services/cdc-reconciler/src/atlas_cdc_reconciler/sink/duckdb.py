@@ -105,6 +105,20 @@ class DuckDbWarehouse:
 
         await self._run(lambda: self._or_rollback(run))
 
+    async def transact(self, work: Callable[[duckdb.DuckDBPyConnection], T]) -> T:
+        """Do work in one transaction in the writer's thread, between batches.
+
+        What it raises rolls everything back. Raises WarehouseError.
+        """
+
+        def run() -> T:
+            self._connection.execute("BEGIN")
+            result = work(self._connection)
+            self._connection.execute("COMMIT")
+            return result
+
+        return await self._run(lambda: self._or_rollback(run))
+
     # From here on: in the writer's thread ---------------------------------------------------------
 
     async def _run(self, work: Callable[[], T]) -> T:
