@@ -10,6 +10,7 @@ from atlas_cdc_reconciler.digest import LIMB_BITS, Digest
 from atlas_common.values import DataType, Scalar, datetime_to_us, us_to_datetime
 
 _EPOCH_2000_US = datetime_to_us(datetime(2000, 1, 1, tzinfo=UTC))
+_64_BITS = 2**64 - 1
 _SCALE = 18
 _HASH_BITS = 128
 _SHOWN_CHARS_MAX = 1_000
@@ -37,9 +38,29 @@ class StoredRow:
     value: str
     """As `tagged` makes it."""
 
+    @classmethod
+    def of(  # noqa: PLR0917 - the columns of a row.
+        cls,
+        ingested: str,
+        entity_id: int,
+        attribute_id: int,
+        event: str,
+        quality: int,
+        value: str,
+    ) -> "StoredRow":
+        """A row as `digest.rows_sql` gives it."""
+        return cls(
+            time_of_digits(ingested),
+            entity_id,
+            attribute_id,
+            time_of_digits(event),
+            quality,
+            value,
+        )
+
     def text(self, tenant_id: int) -> str:
         """The canonical text."""
-        times = (_hex64(us - _EPOCH_2000_US) for us in (self.event_us, self.ingested_us))
+        times = map(time_digits, (self.event_us, self.ingested_us))
         parts = (tenant_id, self.entity_id, self.attribute_id, *times, self.quality, self.value)
         return "|".join(map(str, parts))
 
@@ -48,6 +69,17 @@ class StoredRow:
         hashed = hashlib.md5(self.text(tenant_id).encode(), usedforsecurity=False).hexdigest()
         number = int(hashed, 16) >> (_HASH_BITS - 2 * LIMB_BITS)
         return Digest(1, number >> LIMB_BITS, number & ((1 << LIMB_BITS) - 1))
+
+
+def time_digits(us: int) -> str:
+    """Microseconds since 1970 as they stand in the canonical text."""
+    return f"{(us - _EPOCH_2000_US) & _64_BITS:016x}"
+
+
+def time_of_digits(digits: str) -> int:
+    """Microseconds since 1970 of what `time_digits` makes."""
+    number = int(digits, 16)
+    return number - (number >> 63 << 64) + _EPOCH_2000_US
 
 
 def tagged(data_type: DataType, value: Scalar) -> str:
@@ -63,7 +95,9 @@ def tagged(data_type: DataType, value: Scalar) -> str:
             text = "nan" if value != value else struct.pack(">d", value).hex()  # noqa: PLR0124
         case DataType.DECIMAL:
             text = _decimal_text(Decimal(value))
-        case DataType.INT | DataType.TIME | DataType.TEXT | DataType.JSON:
+        case DataType.TIME:
+            text = time_digits(int(value))
+        case DataType.INT | DataType.TEXT | DataType.JSON:
             text = str(value)
     return f"{_TAGS[data_type]}{len(text.encode())}:{text}"
 
@@ -79,7 +113,7 @@ def untagged(value: str) -> tuple[DataType, str]:
             (number,) = struct.unpack(">d", bytes.fromhex(text))
             text = repr(number)
         case DataType.TIME:
-            text = _time_text(int(text))
+            text = _time_text(time_of_digits(text))
         case _:
             pass
     return data_type, text
@@ -112,7 +146,3 @@ def _decimal_text(value: Decimal) -> str:
     text = str(unscaled).rjust(_SCALE + 1, "0")
     minus = "-" if sign and unscaled else ""
     return f"{minus}{text[:-_SCALE]}.{text[-_SCALE:]}"
-
-
-def _hex64(number: int) -> str:
-    return f"{number & 0xFFFF_FFFF_FFFF_FFFF:016x}"

@@ -13,7 +13,7 @@ stores, so that it has nothing to compute), and the value by its type:
                 of a NaN may differ between engines
     n  decimal  plain notation with exactly 18 digits after the point
     s  text     UTF-8
-    t  time     microseconds since 1970
+    t  time     16 hexadecimal digits, as the other times
     j  json     Postgres' text of the jsonb
 
 The length before the value keeps "1" + "23" apart from "12" + "3". The row's hash is the first 120
@@ -152,8 +152,7 @@ def value_sql(engine: Engine) -> str:
         WHEN value_bool IS NOT NULL THEN CASE WHEN value_bool THEN 'b1:t' ELSE 'b1:f' END
         WHEN value_text IS NOT NULL THEN {_tagged(engine, "s", "value_text")}
         WHEN value_decimal IS NOT NULL THEN {_tagged(engine, "n", "value_decimal::varchar")}
-        WHEN value_time IS NOT NULL THEN
-            {_tagged(engine, "t", f"({engine.microseconds('value_time')})::varchar")}
+        WHEN value_time IS NOT NULL THEN 't16:' || {engine.time_digits("value_time")}
         WHEN value_json IS NOT NULL THEN {_tagged(engine, "j", "value_json::varchar")}
         END"""
 
@@ -228,14 +227,14 @@ def rows_sql(engine: Engine, rows: Range, digits: str, is_wanted: str, rows_max:
     """The statement that reads rows of a range: as many as `rows_max` at most.
 
     `is_wanted` is a condition on `bucket`, the first `digits` digits of a row's hash. Rows:
-    (entity_id, attribute_id, event time, ingested at, quality, value), times in microseconds since
-    1970, the value as in the canonical text.
+    (ingested at, entity_id, attribute_id, event time, quality, value), times and value as in the
+    canonical text.
     """
-    event, ingested = engine.microseconds("event_time"), engine.microseconds("ingested_at")
+    event, ingested = engine.time_digits("event_time"), engine.time_digits("ingested_at")
     return f"""
-        SELECT entity_id, attribute_id, event_us, ingested_us, quality, value
+        SELECT ingested, entity_id, attribute_id, event, quality, value
         FROM (
-            SELECT entity_id, attribute_id, {event} AS event_us, {ingested} AS ingested_us, quality,
+            SELECT {ingested} AS ingested, entity_id, attribute_id, {event} AS event, quality,
                 {value_sql(engine)} AS value,
                 substr(md5({canonical_sql(engine)}), 1, {digits}) AS bucket
             FROM entity_values_ts

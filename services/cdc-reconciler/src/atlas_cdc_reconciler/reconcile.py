@@ -35,6 +35,8 @@ from atlas_common.tenant import Tenant
 
 # Mismatches of earlier runs that are compared again; the first of them decides verified_through.
 _RECHECKED_WINDOWS_MAX = 1_000
+# How often windows are compared again whose rows keep changing.
+_SETTLING_ROUNDS_MAX = 5
 # A longer span is first asked for the pieces that have rows.
 _PIECES_UNASKED_MAX = 8
 _log = logger(__name__)
@@ -195,6 +197,24 @@ class Reconciler:
         await self._sealer.catch_up()
         return first.and_still(await self._bisector.find(tenant, window))
 
+    async def occupied(self, tenant: Tenant, span: Span) -> AsyncGenerator[Span, None]:
+        """The pieces of a span that have rows, each for one statement, in order."""
+        piece_us = self.cutting.piece_us
+        if span.stop_us - span.start_us <= _PIECES_UNASKED_MAX * piece_us:
+            for piece in cut(span, piece_us):
+                yield piece
+            return
+        # The warehouse knows at once which pieces it has rows in. For all years in which it has
+        # none the source need only say that it has none either, which it sees in its indexes.
+        numbers = await self._warehouse.occupied(tenant, span, piece_us)
+        occupied = list(pieces(numbers, span, piece_us))
+        for part in between(occupied, span):
+            if part.is_occupied:
+                yield part.span
+            elif await self._source.has_rows(tenant, part.span):
+                for piece in cut(part.span, piece_us):
+                    yield piece
+
     async def _sweep(self) -> None:
         sealed_us = align_down(await self._sealer.seal(None), self.cutting.window_us)
         for tenant in await self._source.tenants():
@@ -291,7 +311,7 @@ class Reconciler:
             await keep(span, windows)
             yield windows
         begun = plan.fresh.start_us
-        async for span in self._occupied(tenant, plan.fresh):
+        async for span in self.occupied(tenant, plan.fresh):
             windows = await self._settled(tenant, await self._compare_span(tenant, span))
             through = max(through, span.stop_us)
             # What lies between this piece and the one before has no rows on either side.
@@ -301,24 +321,6 @@ class Reconciler:
         if begun < plan.fresh.stop_us:
             through = max(through, plan.fresh.stop_us)
             await keep(Span(begun, plan.fresh.stop_us), [])
-
-    async def _occupied(self, tenant: Tenant, span: Span) -> AsyncGenerator[Span, None]:
-        """The pieces of a span that have rows, each for one statement, in order."""
-        piece_us = self.cutting.piece_us
-        if span.stop_us - span.start_us <= _PIECES_UNASKED_MAX * piece_us:
-            for piece in cut(span, piece_us):
-                yield piece
-            return
-        # The warehouse knows at once which pieces it has rows in. For all years in which it has
-        # none the source need only say that it has none either, which it sees in its indexes.
-        numbers = await self._warehouse.occupied(tenant, span, piece_us)
-        occupied = list(pieces(numbers, span, piece_us))
-        for part in between(occupied, span):
-            if part.is_occupied:
-                yield part.span
-            elif await self._source.has_rows(tenant, part.span):
-                for piece in cut(part.span, piece_us):
-                    yield piece
 
     async def _plan(self, tenant: Tenant, through_us: int, *, from_start: bool) -> _Plan:
         width_us = self.cutting.window_us
@@ -338,22 +340,28 @@ class Reconciler:
     async def _settled(
         self, tenant: Tenant, windows: list[WindowComparison]
     ) -> list[WindowComparison]:
-        """The windows; those that do not agree once more, behind what was under way."""
-        mismatched = [window.span for window in windows if not window.is_matched]
-        if not mismatched:
-            return windows
-        await self._sealer.catch_up()
-        again: dict[Span, WindowComparison] = {}
-        whole = Span(min(mismatched).start_us, max(span.stop_us for span in mismatched))
-        for window in await self._compare_span(tenant, whole):
-            again[window.span] = window
-        none = Digest()
-        return [
-            window
-            if window.is_matched
-            else again.get(window.span, WindowComparison(window.span, none, none))
-            for window in windows
-        ]
+        """The windows; those that do not agree anew, behind what was under way.
+
+        Rows that are being corrected differ for moments, and in another way each time. A window
+        that differs in the same way twice does not agree.
+        """
+        settled = {window.span: window for window in windows}
+        moving = {window.span: window for window in windows if not window.is_matched}
+        for _ in range(_SETTLING_ROUNDS_MAX):
+            if not moving:
+                break
+            await self._sealer.catch_up()
+            whole = Span(min(moving).start_us, max(span.stop_us for span in moving))
+            again = {window.span: window for window in await self._compare_span(tenant, whole)}
+            none = Digest()
+            now = {span: again.get(span, WindowComparison(span, none, none)) for span in moving}
+            settled |= now
+            moving = {
+                span: window
+                for span, window in now.items()
+                if not window.is_matched and window != moving[span]
+            }
+        return list(settled.values())
 
     async def _compare_span(self, tenant: Tenant, span: Span) -> list[WindowComparison]:
         if span.is_empty:

@@ -31,7 +31,7 @@ from atlas_cdc_reconciler.sink.duckdb import DuckDbWarehouse, Parameters, Q
 from atlas_cdc_reconciler.source_rows import SourceRows
 from atlas_cdc_reconciler.tables import HISTORY
 from atlas_cdc_reconciler.verification_store import VerificationStore
-from atlas_cdc_reconciler.windows import Span, WindowComparison, align_down, cut
+from atlas_cdc_reconciler.windows import Span, WindowComparison, align_down
 from atlas_common import errors
 from atlas_common.tenant import Tenant
 from atlas_common.values import us_to_datetime
@@ -107,7 +107,7 @@ class Repairer:
             span = await self._sealed_part(tenant, request.span)
             compared = mismatched = repaired = 0
             await self._sealer.catch_up()
-            for piece in cut(span, self._reconciler.cutting.piece_us):
+            async for piece in self._reconciler.occupied(tenant, span):
                 windows = await self._compared(tenant, piece)
                 compared += len(windows)
                 for window in windows:

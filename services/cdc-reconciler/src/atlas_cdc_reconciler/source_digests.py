@@ -62,10 +62,7 @@ class SourceDigests:
         """The span's rows of some buckets. With 0 digits the one bucket is ""."""
         parameters = {"digits": digits, "buckets": list(buckets), "rows_max": rows_max}
         rows = await self._rows(tenant, span, _ROWS, parameters)
-        return [
-            StoredRow(ingested, entity, attribute, event, quality, value)
-            for entity, attribute, event, ingested, quality, value in rows
-        ]
+        return [StoredRow.of(*row) for row in rows]
 
     async def _rows(
         self, tenant: Tenant, span: Span, sql: bytes, parameters: dict[str, Any]
