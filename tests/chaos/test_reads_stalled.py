@@ -8,10 +8,11 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import grpc.aio
+import pytest
 from google.rpc import error_details_pb2, status_pb2
 
 from atlas.query.v1 import query_service_pb2 as pb
-from tests.integration.query_reading import eventual, refusal
+from tests.integration.query_reading import as_tenant, eventual, refusal
 from tests.integration.waiting import eventually
 
 from .read_arena import REPLICAS, TENANTS, ReadArena, Reads
@@ -153,8 +154,41 @@ async def test_a_read_in_conflict_with_recovery_is_answered_elsewhere(
     assert not load.failures
 
 
-async def test_a_stream_in_conflict_with_recovery_is_told_to_begin_again(
+async def test_a_read_of_rows_that_vacuum_removes_is_answered_elsewhere(
     read_arena: ReadArena,
+) -> None:
+    arena = read_arena
+    async with (
+        arena.reads(environment={**FEW_FAILURES, **arena.through()}) as reads,
+        audited(arena, reads, readers=0) as load,
+    ):
+        before = _snapshot_conflicts(arena)
+        async with impatient(arena):
+            with arena.admin() as admin:
+                # Begun before the lock's own transaction, or vacuum would have to wait for that.
+                admin.execute("BEGIN")
+                admin.execute("UPDATE tenants SET display_name = display_name")
+                async with arena.locked("entities", *REPLICAS):
+                    calls = [_found(reads, tenant) for tenant in TENANTS * 4]
+                    held = [asyncio.create_task(call) for call in calls]
+                    await eventually(lambda: arena.waiting_reads(*REPLICAS) == len(held))
+                    admin.execute("COMMIT")
+                    await vacuumed_away(arena, "tenants")
+            answers = await asyncio.gather(*held)
+        # Each session tells a moment later what ended its read.
+        await eventually(lambda: _snapshot_conflicts(arena) > before)
+        for tenant, answer in answers:
+            load.audit.judge_bytes(tenant, answer.SerializeToString())
+            assert [state.entity_key for state in answer.entities] == sorted(load.keys)
+        reasons = [answer.metadata.route_reason for _, answer in answers]
+        assert any("was in conflict with recovery" in reason for reason in reasons)
+        tiers = await reads.tiers()
+        assert {tiers[name].breaker for name in ("primary", *REPLICAS)} == {"CLOSED"}
+
+
+@pytest.mark.parametrize("cause", ["lock", "vacuum"])
+async def test_a_stream_in_conflict_with_recovery_is_told_to_begin_again(
+    read_arena: ReadArena, cause: str
 ) -> None:
     """Between two statements the server ends the session: that is no failure of the server's."""
     arena = read_arena
@@ -172,7 +206,12 @@ async def test_a_stream_in_conflict_with_recovery_is_told_to_begin_again(
             for _ in range(6)
         ]
         async with impatient(arena):
-            await collide(arena)
+            if cause == "lock":
+                await collide(arena)
+            else:
+                before = _snapshot_conflicts(arena)
+                await vacuumed_away(arena, "replication_heartbeat")
+                await eventually(lambda: _snapshot_conflicts(arena) > before)
         assert {await _outcome(call) for call in calls} <= BEGIN_AGAIN
         tiers = await reads.tiers()
         assert {tiers[name].breaker for name in ("primary", *REPLICAS)} == {"CLOSED"}
@@ -196,17 +235,24 @@ async def _held(reads: Reads, tenant: str, key: str) -> tuple[str, Any]:
     return tenant, await reads.get(tenant, key, consistency=consistency, scope=scope, timeout=20)
 
 
+async def _found(reads: Reads, tenant: str) -> tuple[str, Any]:
+    request = pb.FindEntitiesRequest(
+        filter=pb.Filter(exists=pb.Exists(attribute="pressure")), consistency=eventual(60.0)
+    )
+    return tenant, await reads.stub.FindEntities(request, metadata=as_tenant(tenant), timeout=20)
+
+
 @asynccontextmanager
 async def impatient(arena: ReadArena) -> AsyncIterator[None]:
-    """Replicas whose replay waits for no read."""
-    delay = "max_standby_streaming_delay"
+    """Replicas whose replay waits for no read, and of whose reads the primary does not hear."""
+    settings = {"max_standby_streaming_delay": "0", "hot_standby_feedback": "off"}
     try:
         for name in REPLICAS:
-            await arena.configured(name, {delay: "0"})
+            await arena.configured(name, settings)
         yield
     finally:
         for name in REPLICAS:
-            await arena.configured(name, {delay: None})
+            await arena.configured(name, dict.fromkeys(settings))
 
 
 async def collide(arena: ReadArena) -> None:
@@ -216,3 +262,20 @@ async def collide(arena: ReadArena) -> None:
         admin.execute("SET LOCAL lock_timeout = '5s'")
         admin.execute("LOCK TABLE replication_heartbeat IN ACCESS EXCLUSIVE MODE")
     await eventually(lambda: not before & arena.open_reads(*REPLICAS))
+
+
+async def vacuumed_away(arena: ReadArena, table: str) -> None:
+    """Vacuum what changes in a table until the replay has ended every read that could see it."""
+    before = arena.open_reads(*REPLICAS)
+
+    def ended() -> bool:
+        with arena.admin() as admin:
+            admin.execute(f"VACUUM {table}".encode())
+        return not before & arena.open_reads(*REPLICAS)
+
+    await eventually(lambda: asyncio.to_thread(ended))
+
+
+def _snapshot_conflicts(arena: ReadArena) -> int:
+    sql = "SELECT sum(confl_snapshot) FROM pg_stat_database_conflicts"
+    return sum(int(arena.rows(name, sql)[0][0]) for name in REPLICAS)

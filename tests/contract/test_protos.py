@@ -11,7 +11,7 @@ from atlas.catalog.v1 import catalog_service_pb2
 from atlas.hotcache.v1 import hotcache_service_pb2, projection_service_pb2
 from atlas.ingest.v1 import ingest_service_pb2
 from atlas.query.v1 import query_service_pb2
-from atlas.reconciler.v1 import reconciler_service_pb2
+from atlas.reconciler.v1 import dead_letter_service_pb2, reconciler_service_pb2
 from atlas.type.v1 import error_pb2, limits_pb2
 
 ROOT = Path(__file__).parents[2]
@@ -24,6 +24,7 @@ SERVICES: list[ServiceDescriptor] = [
         (ingest_service_pb2, "IngestService"),
         (query_service_pb2, "QueryService"),
         (reconciler_service_pb2, "ReconcilerService"),
+        (dead_letter_service_pb2, "DeadLetterService"),
     ]
 ]
 METHODS: list[MethodDescriptor] = [method for service in SERVICES for method in service.methods]

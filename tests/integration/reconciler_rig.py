@@ -15,9 +15,12 @@ from psycopg.types.json import Jsonb
 from pydantic import SecretStr
 
 from atlas_cdc_reconciler.aggregate import Aggregator, Bounds
+from atlas_cdc_reconciler.audit import Auditor
 from atlas_cdc_reconciler.config import ReconcileConfig, SlotConfig, WarehouseConfig
 from atlas_cdc_reconciler.differences import Difference
 from atlas_cdc_reconciler.digest import Digest
+from atlas_cdc_reconciler.letters.desk import LetterDesk
+from atlas_cdc_reconciler.levelling import Cutting
 from atlas_cdc_reconciler.pipeline import Pipeline
 from atlas_cdc_reconciler.progress import Progress, Standing
 from atlas_cdc_reconciler.reconcile import Outcome, WindowDifferences
@@ -27,7 +30,9 @@ from atlas_cdc_reconciler.sink import Counts, Sink
 from atlas_cdc_reconciler.sink.duckdb import DuckDbWarehouse
 from atlas_cdc_reconciler.source.slot import SlotSource
 from atlas_cdc_reconciler.tables import HEARTBEAT, TABLES
+from atlas_cdc_reconciler.upkeep import Upkeep
 from atlas_cdc_reconciler.verification_store import VerificationStore
+from atlas_cdc_reconciler.warehouse_digests import WarehouseDigests
 from atlas_cdc_reconciler.windows import Span, WindowComparison
 from atlas_common import db
 from atlas_common.config import DatabaseConfig
@@ -96,6 +101,10 @@ class Rig:
         # Slots belong to the whole server, tests to one database of it.
         default_factory=lambda: SlotConfig(name=f"test_{secrets.token_hex(4)}", linger_ms=5)
     )
+    # Small, so that even few rows are copied in several pieces, and by several connections.
+    cutting: Cutting = field(
+        default_factory=lambda: Cutting(5_000, windows_per_statement=4, rows_max=40, connections=3)
+    )
 
     @contextmanager
     def writer(self, lane: int = 0) -> Iterator[LaneWriter]:
@@ -105,22 +114,26 @@ class Rig:
 
     @asynccontextmanager
     async def running(
-        self, wrap: Callable[[Sink], Sink] = lambda sink: sink
+        self, wrap: Callable[[Sink], Sink] = lambda sink: sink, **bounds: Any
     ) -> AsyncIterator["Running"]:
-        """Own the file and run the pipeline; `wrap` may put something between it and the sink."""
+        """Own the file and run the pipeline; `wrap` may put something between it and the sink.
+
+        `bounds` are settings of the warehouse.
+        """
         config = DatabaseConfig(dsn=SecretStr(self.server.dsn("atlas_reconciler")))
         async with AsyncExitStack() as stack:
             primary = await stack.enter_async_context(db.Database.open(config, name="primary"))
             warehouse = await stack.enter_async_context(
-                DuckDbWarehouse.open(WarehouseConfig(path=self.path, memory_limit_mb=256))
+                DuckDbWarehouse.open(WarehouseConfig(path=self.path, memory_limit_mb=256, **bounds))
             )
             await VerificationStore(warehouse).use_width(WINDOW_US)
             progress = Progress()
             source = SlotSource(self.slot, config, primary)
-            pipeline = Pipeline(source, wrap(warehouse), progress, backoff_seconds_max=0.2)
+            upkeep = Upkeep(self.slot, source, warehouse, progress, self.cutting)
+            pipeline = Pipeline(source, wrap(warehouse), progress, 0.2, upkeep)
             task = asyncio.create_task(pipeline.run())
             try:
-                yield Running(primary, warehouse, progress)
+                yield Running(primary, warehouse, progress, upkeep, source)
             finally:
                 task.cancel()
                 await asyncio.wait({task})
@@ -153,10 +166,19 @@ class Running:
     """A pipeline under way."""
 
     def __init__(
-        self, primary: db.Database, warehouse: DuckDbWarehouse, progress: Progress
+        self,
+        primary: db.Database,
+        warehouse: DuckDbWarehouse,
+        progress: Progress,
+        upkeep: Upkeep,
+        source: SlotSource,
     ) -> None:
         self.warehouse = warehouse
+        self.auditor = Auditor(warehouse)
+        self.desk = LetterDesk(warehouse)
         self.progress = progress
+        self.upkeep = upkeep
+        self.source = source
         self.aggregator = Aggregator(warehouse, progress, Bounds(rows_max=100_000))
         config = ReconcileConfig(
             windows_per_statement=7, seal_timeout_seconds=WAIT_SECONDS, reports_max=5
@@ -165,6 +187,7 @@ class Running:
         self.sealer, self.reconciler = parts.sealer, parts.reconciler
         self.verifications, self.reports = parts.verifications, parts.reports
         self.repairer = parts.repairer
+        self.digests = WarehouseDigests(warehouse)
 
     async def caught_up(self) -> None:
         """Wait until the warehouse has all that is committed now."""

@@ -28,7 +28,7 @@ from atlas_cdc_reconciler.digest import (
     rows_sql,
     window_digests_sql,
 )
-from atlas_cdc_reconciler.sink.apply import append_rows
+from atlas_cdc_reconciler.sink.history import append_rows
 from atlas_cdc_reconciler.sink.schema import migrate
 from atlas_cdc_reconciler.source.copy import CopyColumns
 from atlas_cdc_reconciler.tables import HISTORY

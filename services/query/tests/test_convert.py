@@ -12,7 +12,7 @@ from atlas.type.v1 import consistency_pb2, value_pb2
 from atlas_common.errors import ServiceError
 from atlas_common.token import Position, TokenSigner
 from atlas_common.values import DataType
-from atlas_query import convert
+from atlas_query import convert, near
 from atlas_query.consistency import (
     AtLeastAsFresh,
     Consistency,
@@ -89,6 +89,14 @@ def test_tokens_are_opened_for_the_tenant(token: bytes, reason: str) -> None:
         assert refusal(parsed, message)[0] == reason
     analytics = Message(analytics=Message.Analytics(token=token))
     assert refusal(convert.warehouse_consistency, analytics, ACME, SIGNER)[0] == reason
+
+
+def test_what_one_tenant_may_ask_again_another_may_not() -> None:
+    message = Message(at_least_as_fresh=TOKEN)
+    assert parsed(message) == parsed(message)
+    for _ in range(2):
+        refused = refusal(convert.consistency, message, GLOBEX, SIGNER)
+        assert refused == ("TOKEN_WRONG_TENANT", "token")
 
 
 def test_aggregates_are_analytics_and_wait_unless_told_to_fail() -> None:
@@ -222,3 +230,21 @@ def test_an_unknown_lag_is_not_told_as_a_number() -> None:
     assert not message.HasField("lag")
     assert message.token == b""
     assert list(message.warnings) == ["replica lag is unknown: no recent heartbeat"]
+
+
+@pytest.mark.parametrize("as_of", [None, datetime(2026, 3, 1, tzinfo=UTC)])
+def test_the_near_caches_proof_put_together_is_the_proof(as_of: datetime | None) -> None:
+    for tenant_id, lag in ((ACME, 0.25), (GLOBEX, 0.25), (ACME, 4.5)):
+        proof = Proof(
+            Source.CACHE,
+            near.ENDPOINT,
+            Level.EVENTUAL,
+            lag,
+            as_of,
+            (POSITION,),
+            f"{lag} s ago",
+            budget_warnings(Source.CACHE, lag),
+        )
+        encoded = convert.near_metadata(proof, tenant_id, SIGNER)
+        found = pb.GetEntitiesResponse.FromString(encoded).metadata
+        assert found == convert.metadata(proof, tenant_id, SIGNER)

@@ -7,6 +7,7 @@ from atlas_query.slices import (
     GROWTH_MAX,
     POINTS_AIMED,
     ROWS_AIMED,
+    Leap,
     Read,
     Slices,
     in_slices,
@@ -44,15 +45,19 @@ def test_an_even_series_is_read_in_slices_of_the_size_aimed_at(
 
 
 class Points:
-    """A source of given times; tells what it was asked."""
+    """A source of given times; tells what it was asked, and how wide to read if it `knows`."""
 
-    def __init__(self, times: list[int]) -> None:
+    def __init__(self, times: list[int], *, knows: bool = False) -> None:
         self.times = sorted(times)
+        self.knows = knows
         self.asked = 0
 
-    async def seek(self, start_us: int | None) -> int | None:
+    async def seek(self, start_us: int | None) -> Leap | None:
         self.asked += 1
-        return next((t for t in self.times if start_us is None or t >= start_us), None)
+        ahead = [t for t in self.times if start_us is None or t >= start_us]
+        if not ahead:
+            return None
+        return Leap(ahead[0], ahead[:ROWS_AIMED][-1] - ahead[0] + 1 if self.knows else None)
 
     async def read(self, start_us: int, end_us: int, width: int, rows_max: int) -> Read[int]:
         self.asked += 1
@@ -71,12 +76,21 @@ async def collected(source: Points, start: int | None, end: int, rows_max: int) 
     start=st.none() | st.integers(-100, 3_000),
     end=st.integers(-100, 3_100),
     rows_max=st.integers(1, 70),
+    knows=st.booleans(),
 )
 async def test_slices_are_the_range_whatever_their_widths(
-    times: list[int], start: int | None, end: int, rows_max: int
+    times: list[int], start: int | None, end: int, rows_max: int, knows: bool
 ) -> None:
     wanted = [t for t in sorted(times) if (start is None or t >= start) and t < end]
-    assert await collected(Points(times), start, end, rows_max) == wanted[:rows_max]
+    source = Points(times, knows=knows)
+    assert await collected(source, start, end, rows_max) == wanted[:rows_max]
+
+
+async def test_what_its_source_knows_is_read_at_once() -> None:
+    """Sixty points, a minute apart: sought and read, nothing is asked twice."""
+    source = Points([minute * 60_000_000 for minute in range(60)], knows=True)
+    assert await collected(source, None, 3_600_000_000, 1_000) == source.times
+    assert source.asked <= 3
 
 
 async def test_a_gap_is_one_leap() -> None:

@@ -70,7 +70,7 @@ class RpcConfig(Section):
         description="Taken off the working time, so that a timeout can be reported.",
     )
     logged_calls_per_second_max: float = Field(
-        default=200.0,
+        default=20.0,
         ge=0,
         description="Most calls without an error that get a log line; the others are counted.",
     )

@@ -2,21 +2,17 @@
 
 from functools import cache
 
-from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
 from atlas.type.v1 import limits_pb2
 from atlas_common import errors
 
 
+@cache
 def limit(message_type: type[Message], field: str) -> limits_pb2.Limits:
     """The limits of a field as the schema states them; KeyError for a field that does not exist."""
-    return _limit(message_type.DESCRIPTOR.fields_by_name[field])
-
-
-@cache
-def _limit(field: FieldDescriptor) -> limits_pb2.Limits:
-    return field.GetOptions().Extensions[limits_pb2.limits]
+    options = message_type.DESCRIPTOR.fields_by_name[field].GetOptions()
+    return options.Extensions[limits_pb2.limits]
 
 
 def check_items(message: Message, field: str, *, path: str = "") -> None:

@@ -2,10 +2,16 @@
 
 from contextlib import AsyncExitStack
 
-from atlas.reconciler.v1 import reconciler_service_pb2_grpc
+from atlas.reconciler.v1 import dead_letter_service_pb2_grpc, reconciler_service_pb2_grpc
 from atlas_cdc_reconciler import metrics
 from atlas_cdc_reconciler.aggregate import Aggregator, Bounds
+from atlas_cdc_reconciler.audit import Auditor
+from atlas_cdc_reconciler.compaction import Compacting, Compactor
 from atlas_cdc_reconciler.config import Config
+from atlas_cdc_reconciler.export import Exporter
+from atlas_cdc_reconciler.letters import servicer as letter_servicer
+from atlas_cdc_reconciler.letters.desk import LetterDesk
+from atlas_cdc_reconciler.levelling import Cutting
 from atlas_cdc_reconciler.pipeline import Pipeline
 from atlas_cdc_reconciler.progress import Progress
 from atlas_cdc_reconciler.reconciliation import Reconciliation
@@ -13,6 +19,7 @@ from atlas_cdc_reconciler.servicer import SERVICE, TENANTLESS, ReconcilerService
 from atlas_cdc_reconciler.sink.duckdb import DuckDbWarehouse
 from atlas_cdc_reconciler.source.slot import SlotSource
 from atlas_cdc_reconciler.status import StatusReporter
+from atlas_cdc_reconciler.upkeep import Upkeep
 from atlas_common import telemetry
 from atlas_common.config import load
 from atlas_common.db import (
@@ -38,11 +45,24 @@ async def main() -> None:
         warehouse = await stack.enter_async_context(DuckDbWarehouse.open(config.warehouse))
         clock, progress = PrimaryClock(), Progress()
         source = SlotSource(config.slot, config.direct, primary)
-        pipeline = Pipeline(source, warehouse, progress, config.slot.backoff_seconds_max)
+        cutting = Cutting(
+            window_us=config.reconcile.window_us,
+            windows_per_statement=config.reconcile.windows_per_statement,
+            rows_max=config.slot.snapshot_rows_max,
+            connections=config.slot.copy_connections,
+        )
+        upkeep = Upkeep(config.slot, source, warehouse, progress, cutting)
+        pipeline = Pipeline(source, warehouse, progress, config.slot.backoff_seconds_max, upkeep)
         reconciliation = Reconciliation.of(config.reconcile, primary, warehouse, progress)
         await reconciliation.verifications.use_width(config.reconcile.window_us)
-        reporter = StatusReporter(warehouse, source, progress, clock)
+        auditor = Auditor(warehouse)
+        reporter = StatusReporter(warehouse, source, progress, clock, auditor=auditor)
         metrics.show_lag(lambda: reporter.lag_seconds(progress.now.sink.beat))
+        metrics.show_audit(
+            lambda: len(auditor.last.discrepancies),
+            lambda: auditor.last.open_letters,
+            lambda: {held.table: held.letter_count for held in auditor.last.held_tables},
+        )
         servicer = ReconcilerServicer(
             Aggregator(
                 warehouse,
@@ -61,23 +81,43 @@ async def main() -> None:
             config.rpc,
             authenticator=authenticator(config.environment),
             tenants=PostgresTenants(primary),
-            tenantless=TENANTLESS,
+            tenantless=TENANTLESS | letter_servicer.TENANTLESS,
         )
         server = new_server(config.rpc, chain)
         reconciler_service_pb2_grpc.add_ReconcilerServiceServicer_to_server(servicer, server)
+        dead_letter_service_pb2_grpc.add_DeadLetterServiceServicer_to_server(
+            letter_servicer.DeadLetterServicer(LetterDesk(warehouse), auditor), server
+        )
         background = {
             "pipeline": pipeline.run,
             "heartbeat": Heartbeat(primary).run,
             "primary clock": PrimaryClockPoller(primary, clock).run,
         }
+        compacting = config.warehouse.compaction_interval_seconds
+        if compacting:
+            compactor = Compactor(
+                warehouse,
+                lambda: reporter.lag_seconds(progress.now.sink.beat),
+                Compacting(
+                    config.warehouse.compaction_rows_max,
+                    config.warehouse.compaction_step_seconds,
+                    config.warehouse.compaction_age_seconds,
+                ),
+            )
+            background["compaction"] = lambda: compactor.run(compacting)
+        if config.warehouse.export_directory is not None:
+            exporter = Exporter(warehouse, config.warehouse.export_directory)
+            background["export"] = lambda: exporter.run(config.warehouse.export_interval_seconds)
         if config.reconcile.interval_seconds:
             background["reconcile"] = lambda: reconciliation.reconciler.run(
                 config.reconcile.interval_seconds
             )
+        if config.warehouse.audit_interval_seconds:
+            background["audit"] = lambda: auditor.run(config.warehouse.audit_interval_seconds)
         await serve(
             server,
             config.rpc,
-            services=[SERVICE],
+            services=[SERVICE, letter_servicer.SERVICE],
             readiness={
                 "primary": primary.check,
                 "rights": rights.guard(primary, replication=True),

@@ -15,7 +15,8 @@ from atlas_cdc_reconciler.aggregate_sql import (
 )
 from atlas_cdc_reconciler.positions import LaneProgress, PositionState
 from atlas_cdc_reconciler.progress import Progress
-from atlas_cdc_reconciler.sink.duckdb import DuckDbWarehouse, Q
+from atlas_cdc_reconciler.sink.duckdb import DuckDbWarehouse
+from atlas_cdc_reconciler.sink.queries import Q
 from atlas_cdc_reconciler.sink.reading import Reader
 from atlas_cdc_reconciler.verification_store import read_verification
 from atlas_common import errors

@@ -163,6 +163,17 @@ class Batch:
                 runs.append(Run(run.relation, run.kind, run.commit, raws))
         return runs
 
+    def cut(self, at: LogPosition) -> "tuple[Batch, Batch | None]":
+        """What was committed before `at`, after which the sink stands there, and the rest."""
+        if self.position <= at:
+            return self, None
+        before = tuple(run for run in self.runs if run.commit < at)
+        after = tuple(run for run in self.runs if not run.commit < at)
+        return (
+            Batch(before, self.start, max(self.start, at), self.skipped),
+            Batch(after, max(self.start, at), self.position, Counter()),
+        )
+
     def _numbered(self) -> Iterator[tuple[Run, int]]:
         first = 0
         for run in self.runs:

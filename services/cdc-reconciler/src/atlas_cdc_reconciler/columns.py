@@ -42,6 +42,11 @@ def to_arrow(column_type: ColumnType, fields: Sequence[Field]) -> pa.Array:
         raise FieldError(f"no {column_type.name}: {error}") from error
 
 
+def arrow_type(column_type: ColumnType) -> pa.DataType:
+    """What `to_arrow` makes of a type."""
+    return _TYPES[column_type]
+
+
 def table_from(
     columns: Mapping[str, tuple[ColumnType, Sequence[Any]]],
     convert: Callable[[ColumnType, Sequence[Any]], pa.Array] = to_arrow,
@@ -197,6 +202,11 @@ def _json(fields: Sequence[Field]) -> pa.Array:
     return _text(texts)
 
 
+def _other(fields: Sequence[Field]) -> pa.Array:
+    texts = [None if field is None else "\\x" + field.hex() for field in fields]
+    return pa.array(texts, type=pa.string())
+
+
 def _texts(fields: npt.NDArray[np.uint8]) -> pa.Array:
     count, width = fields.shape
     offsets = np.arange(count + 1, dtype=np.int64) * width
@@ -249,6 +259,7 @@ _TYPES = {
     ColumnType.TEXT_ARRAY: pa.list_(pa.string()),
     ColumnType.TIME: pa.timestamp("us", tz="UTC"),
     ColumnType.JSON: pa.string(),
+    ColumnType.OTHER: pa.string(),
 }
 _BUILDERS: dict[ColumnType, Callable[[Sequence[Field]], pa.Array]] = {
     ColumnType.BOOL: _bool,
@@ -262,6 +273,7 @@ _BUILDERS: dict[ColumnType, Callable[[Sequence[Field]], pa.Array]] = {
     ColumnType.TEXT_ARRAY: _text_array,
     ColumnType.TIME: _time,
     ColumnType.JSON: _json,
+    ColumnType.OTHER: _other,
 }
 _MATRIX_BUILDERS: dict[ColumnType, Callable[[npt.NDArray[np.uint8]], pa.Array]] = {
     ColumnType.BOOL: lambda fields: pa.array(_numbers(fields, "u1", "u1").astype(bool)),

@@ -1,6 +1,7 @@
 """What the cdc-reconciler can be told."""
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field
 
@@ -31,7 +32,40 @@ class SlotConfig(Section):
         description="Largest transaction held in memory; a larger one stops the pipeline.",
     )
     snapshot_rows_max: int = Field(
-        default=100_000, ge=1, description="Rows in memory while the first copy is made."
+        default=100_000,
+        ge=1,
+        description="Rows that one connection has in memory while rows are copied.",
+    )
+    copy_connections: int = Field(
+        default=2, ge=1, le=16, description="Connections that copy rows at a time."
+    )
+    cut_timeout_seconds: float = Field(
+        default=30.0,
+        gt=0,
+        description="How long the stream may wait for a backfill to find a common point.",
+    )
+    failover: bool = Field(
+        default=True,
+        description="On PostgreSQL 17 and later: let standbys that synchronise slots have ours.",
+    )
+    on_lost: Literal["recover", "stop"] = Field(
+        default="recover",
+        description="When the slot lost its log: copy what differs and go on, or stop.",
+    )
+    recoveries_per_hour_max: int = Field(
+        default=4, ge=1, description="More of them by itself, and the pipeline stops."
+    )
+    watch_interval_seconds: float = Field(
+        default=5.0, gt=0, description="How often the slot's state is looked at."
+    )
+    warning_share: float = Field(
+        default=0.5, gt=0, le=1, description="Of the log that the server keeps, used: a warning."
+    )
+    critical_share: float = Field(default=0.8, gt=0, le=1, description="The same: critical.")
+    unlimited_bytes: int = Field(
+        default=10 * 2**30,
+        ge=2**20,
+        description="What stands for the bound if the server has no max_slot_wal_keep_size.",
     )
     status_interval_seconds: float = Field(
         default=1.0, gt=0, le=5, description="How often the server hears how far we are."
@@ -66,11 +100,48 @@ class WarehouseConfig(Section):
         ge=1,
         description="Most points that one Aggregate takes percentiles of: 8 bytes of memory each.",
     )
+    compaction_interval_seconds: float = Field(
+        default=30.0, ge=0, description="How often it is looked for unsorted rows; 0: never."
+    )
+    compaction_rows_max: int = Field(
+        default=500_000, ge=122_880, description="Most rows that are sorted in one step."
+    )
+    compaction_step_seconds: float = Field(
+        default=0.5, gt=0, description="Time of a step, to which its rows adapt: batches wait."
+    )
+    compaction_age_seconds: float = Field(
+        default=300.0, ge=0, description="Age of ingested_at from which on rows are sorted."
+    )
+    export_directory: Path | None = Field(
+        default=None,
+        description="Where a Parquet file of each verified day is written; unset: nowhere.",
+    )
+    export_interval_seconds: float = Field(
+        default=600.0, gt=0, description="How often it is looked for days to export."
+    )
     spill_mb_max: int = Field(
         default=2_048, ge=1, description="Disk for what queries cannot hold in memory."
     )
     dead_letters_per_batch_max: int = Field(
-        default=1_000, ge=1, description="More of them in one batch stop the pipeline."
+        default=1_000,
+        ge=1,
+        description="More changes at fault in one batch stop the pipeline; those that only wait"
+        " behind others, or whose table does not fit any more, do not count.",
+    )
+    dead_letters_max: int = Field(
+        default=1_000_000, ge=1, description="More open dead letters stop the pipeline."
+    )
+    dead_letter_bytes_max: int = Field(
+        default=2**30, ge=1024, description="More bytes in open dead letters stop the pipeline."
+    )
+    replay_letters_max: int = Field(
+        default=200_000, ge=1, description="Most dead letters that one transaction replays."
+    )
+    replay_page_letters: int = Field(
+        default=10_000, ge=1, description="Dead letters in memory while they are replayed."
+    )
+    audit_interval_seconds: float = Field(
+        default=60.0, ge=0, description="How often letters and rows are counted again; 0: never."
     )
 
 

@@ -149,6 +149,17 @@ def pipeline_status_response(status: PipelineStatus) -> pb.GetPipelineStatusResp
         warehouse_rows=status.warehouse_rows,
         slot_retained_bytes=status.retained_bytes,
         reason=standing.reason,
+        held_tables=[
+            pb.HeldTable(
+                table=held.table,
+                reason=held.reason,
+                dead_letters=held.letter_count,
+                since_time=us_to_timestamp(held.since_us),
+            )
+            for held in status.held_tables
+        ],
+        dead_letters_open=status.open_letters,
+        conserved=status.is_conserved,
     )
     if standing.sink.position is not None:
         response.applied_lsn = str(standing.sink.position.lsn)

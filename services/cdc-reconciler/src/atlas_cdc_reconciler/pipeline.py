@@ -1,54 +1,84 @@
 """From the source into the sink, for ever: resumes exactly, waits out outages, never skips."""
 
 import asyncio
+import os
 import random
+import socket
 import time
+from collections.abc import Coroutine
+from typing import Any, TypeVar
 
 import psycopg
 
 from atlas_cdc_reconciler import metrics
-from atlas_cdc_reconciler.progress import Phase, Progress
+from atlas_cdc_reconciler.changes import Batch
+from atlas_cdc_reconciler.lifecycle import Order, OrderKind
+from atlas_cdc_reconciler.progress import CopyProgress, Phase, Progress
 from atlas_cdc_reconciler.sink import (
-    SchemaChangedError,
+    FencedError,
     Sink,
+    SinkState,
     TooManyDeadLettersError,
     WarehouseError,
 )
-from atlas_cdc_reconciler.source import Source, SourceLostError, SourcePosition
+from atlas_cdc_reconciler.source import (
+    ChangeStream,
+    SlotLostError,
+    Source,
+    SourceLostError,
+    SourcePosition,
+)
+from atlas_cdc_reconciler.upkeep import Upkeep
 from atlas_common import errors
 from atlas_common.errors import ServiceError
 from atlas_common.telemetry import logger
 
+T = TypeVar("T")
 _BACKOFF_SECONDS_MIN = 0.1
 # An outage or a full disk passes; the work is done again from the last commit.
 _PASSING = (ServiceError, psycopg.Error, OSError, TimeoutError, WarehouseError)
 # These do not: going on would leave changes out, and nobody would know.
-_FINAL = (SourceLostError, SchemaChangedError, TooManyDeadLettersError)
+_FINAL = (SourceLostError, FencedError, TooManyDeadLettersError)
+_READY = frozenset({Phase.STREAMING, Phase.BACKFILLING, Phase.PAUSED})
 _log = logger(__name__)
 
 
 class Pipeline:
-    """Copies first, then applies batch after batch."""
+    """Copies first, then applies batch after batch; obeys orders in between.
+
+    Without `upkeep` there are no orders, the first copy is one transaction of the sink, and a slot
+    that was lost is final: what a source and a sink can do that cannot be compared.
+    """
 
     def __init__(
-        self, source: Source, sink: Sink, progress: Progress, backoff_seconds_max: float
+        self,
+        source: Source,
+        sink: Sink,
+        progress: Progress,
+        backoff_seconds_max: float,
+        upkeep: Upkeep | None = None,
     ) -> None:
         self._source = source
         self._sink = sink
         self._progress = progress
         self._backoff_seconds_max = backoff_seconds_max
+        self._upkeep = upkeep
+        self._epoch: int | None = None
 
     async def run(self) -> None:
         """Run until cancelled. When it can never go on, say so and stand still."""
+        if self._upkeep is not None:
+            await self._upkeep.lifecycle.load()
         backoff = _BACKOFF_SECONDS_MIN
         while True:
             version = self._progress.now.version
             try:
                 await self._work()
+                continue  # An order wants it to begin anew.
             except _FINAL as error:
-                _log.critical("pipeline stopped", reason=str(error))
-                await self._progress.move(phase=Phase.STOPPED, reason=str(error))
-                await asyncio.get_running_loop().create_future()
+                if not await self._recovers(error):
+                    await self._stop(error)
+                continue
             except _PASSING as error:
                 if self._progress.now.version > version + 1:  # It had been working.
                     backoff = _BACKOFF_SECONDS_MIN
@@ -59,31 +89,53 @@ class Pipeline:
             backoff = min(backoff * 2, self._backoff_seconds_max)
 
     async def check(self) -> None:
-        """A readiness check: raises ServiceError UNAVAILABLE while there is nothing to read."""
+        """A readiness check: raises ServiceError UNAVAILABLE while there is nothing to read.
+
+        A pause is no outage: what is read says how old it is.
+        """
         standing = self._progress.now
-        if standing.phase is not Phase.STREAMING:
+        if standing.phase not in _READY:
             raise errors.unavailable(
                 "DEPENDENCY_UNAVAILABLE",
                 f"pipeline is in phase {standing.phase}: {standing.reason}",
             )
 
     async def _work(self) -> None:
+        if self._epoch is None:  # Once: who is fenced off must not claim the sink back.
+            self._epoch = await self._sink.claim(f"{socket.gethostname()}/{os.getpid()}")
+        await self._obey()
         state = await self._sink.state()
-        position = state.position
-        if position is None:
-            position = await self._copy()
+        if self._upkeep is None:
+            position = state.position or await self._copy()
+        else:
+            if await self._upkeep.level_reason(state) is not None:
+                await self._unless_ordered(self._upkeep.level(state))
+                if self._upkeep.lifecycle.waiting:
+                    return
             state = await self._sink.state()
+            assert state.position is not None
+            position = state.position
+        state = await self._sink.state()
         async with self._source.stream(position) as stream:
+            if self._upkeep is not None:
+                await self._upkeep.keep_timeline(state, stream)
             await self._progress.move(phase=Phase.STREAMING, sink=state, reason="")
             while True:
-                batch = await stream.next_batch()
-                started = time.monotonic()
-                state = await self._sink.apply(batch)
-                metrics.apply_seconds.record(time.monotonic() - started)
-                metrics.batch_changes.record(batch.change_count)
-                # Only now, when it is stored: the source forgets what is confirmed.
-                stream.confirm(batch.position)
-                await self._progress.move(sink=state)
+                batch = await self._unless_ordered(stream.next_batch())
+                if batch is not None:
+                    await self._apply(stream, batch)
+                elif not await self._backfilled(stream):
+                    return
+
+    async def _apply(self, stream: ChangeStream, batch: Batch) -> SinkState:
+        started = time.monotonic()
+        state = await self._sink.apply(batch)
+        metrics.apply_seconds.record(time.monotonic() - started)
+        metrics.batch_changes.record(batch.change_count)
+        # Only now, when it is stored: the source forgets what is confirmed.
+        stream.confirm(batch.position)
+        await self._progress.move(sink=state)
+        return state
 
     async def _copy(self) -> SourcePosition:
         await self._progress.move(phase=Phase.SNAPSHOT, reason="making the first copy")
@@ -97,3 +149,111 @@ class Pipeline:
                 rows_total += copied.rows.num_rows
         _log.info("first copy made", rows=rows_total, position=str(snapshot.position.at))
         return snapshot.position
+
+    # When it cannot go on -------------------------------------------------------------------------
+
+    async def _recovers(self, error: Exception) -> bool:
+        """Whether the pipeline makes it good by itself."""
+        if self._upkeep is None or not isinstance(error, SlotLostError):
+            return False
+        return await self._upkeep.recovers(error)
+
+    async def _stop(self, error: Exception) -> None:
+        """Stand still until somebody orders something."""
+        reason = str(error)
+        if isinstance(error, SourceLostError):
+            reason += "; `atlas pipeline recover` copies what differs and goes on from there"
+        _log.critical("pipeline stopped", reason=reason)
+        await self._progress.move(phase=Phase.STOPPED, reason=reason)
+        if self._upkeep is None:
+            await asyncio.get_running_loop().create_future()
+            return
+        await self._upkeep.lifecycle.arrival()
+
+    # Orders ---------------------------------------------------------------------------------------
+
+    async def _obey(self) -> None:
+        """Carry out what was ordered; return once the pipeline is to run."""
+        if self._upkeep is None:
+            return
+        lifecycle = self._upkeep.lifecycle
+        while True:
+            order = lifecycle.waiting
+            if order is not None:
+                try:
+                    await self._upkeep.carry_out(order)
+                except BaseException as error:
+                    lifecycle.fail(order, error)
+                    raise
+                lifecycle.end(order)
+            pause = lifecycle.pause
+            if pause is None:
+                return
+            why = f": {pause.reason}" if pause.reason else ""
+            await self._progress.move(
+                phase=Phase.PAUSED, sink=await self._sink.state(), reason=f"by {pause.actor}{why}"
+            )
+            await lifecycle.arrival()
+
+    async def _backfilled(self, stream: ChangeStream) -> bool:
+        """Carry out an order within the stream; False if it is one that ends it."""
+        assert self._upkeep is not None
+        order = self._upkeep.lifecycle.waiting
+        if order is None or order.kind is not OrderKind.BACKFILL:
+            return False
+        await self._progress.move(
+            phase=Phase.BACKFILLING,
+            reason=f"{'comparing' if order.dry_run else 'copying'} {order.scope}",
+        )
+        try:
+            copied = await self._backfill(stream, order)
+        except asyncio.CancelledError as error:
+            self._upkeep.lifecycle.fail(order, error)
+            raise
+        except Exception as error:
+            _log.warning("backfill failed", error=str(error))
+            self._upkeep.lifecycle.fail(order, _told(error))
+            raise
+        self._upkeep.lifecycle.end(order, copied)
+        await self._progress.move(phase=Phase.STREAMING, reason="")
+        return True
+
+    async def _backfill(self, stream: ChangeStream, order: Order) -> CopyProgress:
+        """Let the stream reach a point at which the source can be seen; level; let it go on."""
+        assert self._upkeep is not None
+        rest: Batch | None = None
+        async with self._upkeep.cut() as snapshot:
+            async with self._upkeep.patience():
+                state = await self._sink.state()
+                while state.position is not None and state.position.at < snapshot.position.at:
+                    batch, rest = (await stream.next_batch()).cut(snapshot.position.at)
+                    state = await self._apply(stream, batch)
+            copied = await self._upkeep.level_part(snapshot, order)
+        if rest is not None:
+            await self._apply(stream, rest)
+        return copied
+
+    async def _unless_ordered(self, work: Coroutine[Any, Any, T]) -> T | None:
+        """What the work returns; None, and the work is cancelled, if an order arrives first."""
+        if self._upkeep is None:
+            return await work
+        working = asyncio.ensure_future(work)
+        arriving = asyncio.ensure_future(self._upkeep.lifecycle.arrival())
+        try:
+            await asyncio.wait({working, arriving}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            arriving.cancel()
+            if not working.done():
+                working.cancel()
+                await asyncio.wait({working})
+        # It may have come to its end all the same: a batch that was taken must not get lost.
+        return None if working.cancelled() else working.result()
+
+
+def _told(error: Exception) -> Exception:
+    """What the caller of an order hears."""
+    if isinstance(error, ServiceError):
+        return error
+    return errors.unavailable(
+        "DEPENDENCY_UNAVAILABLE", f"the order was not carried out: {error}", retry_after=1.0
+    )

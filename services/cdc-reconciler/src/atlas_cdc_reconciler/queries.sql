@@ -1,18 +1,17 @@
 -- Named queries on the primary, as role atlas_reconciler. Those of the warehouse are in warehouse.sql.
 
 -- name: slot
--- What the server knows of our slot. No row: there is none.
+-- What the server knows of our slot. No row: there is none. Through jsonb what older releases do not have: why it was
+-- invalidated, whether a promoted standby has it too (PostgreSQL 17).
 SELECT
-    plugin, database = current_database() AS is_here, active, wal_status,
-    (confirmed_flush_lsn - '0/0'::pg_lsn)::bigint AS confirmed_position
-FROM pg_replication_slots
-WHERE slot_name = %(slot)s;
-
--- name: slot_retained_bytes
--- How much log the server keeps for the slot.
-SELECT coalesce((pg_current_wal_lsn() - restart_lsn)::bigint, 0)
-FROM pg_replication_slots
-WHERE slot_name = %(slot)s;
+    s.plugin, s.database = current_database() AS is_here, s.active, coalesce(s.wal_status, '') AS wal_status,
+    (s.confirmed_flush_lsn - '0/0'::pg_lsn)::bigint AS confirmed_position,
+    coalesce((pg_current_wal_lsn() - s.restart_lsn)::bigint, 0) AS retained_bytes,
+    s.safe_wal_size,
+    coalesce(to_jsonb(s) ->> 'invalidation_reason', '') AS invalidation_reason,
+    coalesce((to_jsonb(s) ->> 'failover')::boolean, false) AS failover
+FROM pg_replication_slots AS s
+WHERE s.slot_name = %(slot)s;
 
 -- name: drop_slot
 -- Only ever a slot that no warehouse stands on.
@@ -40,3 +39,9 @@ SELECT EXISTS (
     SELECT FROM entity_values_ts
     WHERE tenant_id = %(tenant_id)s AND ingested_at >= %(start)s AND ingested_at < %(stop)s
 );
+-- name: window_row_counts
+-- Rows of a tenant's history by window of ingested_at, by the window's number since 1970.
+SELECT (extract(EPOCH FROM ingested_at) * 1000000)::bigint / %(width_us)s::bigint AS number, count(*)
+FROM entity_values_ts
+WHERE tenant_id = %(tenant_id)s AND ingested_at >= %(start)s AND ingested_at < %(stop)s
+GROUP BY number;

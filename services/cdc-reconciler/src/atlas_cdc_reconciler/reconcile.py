@@ -68,7 +68,7 @@ Event = WindowComparison | WindowDifferences | Outcome
 
 
 @dataclass(frozen=True, slots=True)
-class Cutting:
+class WindowGrid:
     """How the past is cut into windows, and windows into statements."""
 
     window_us: int
@@ -131,7 +131,7 @@ class Reconciler:
         reports: ReportStore,
         sealer: Sealer,
         progress: Progress,
-        cutting: Cutting,
+        grid: WindowGrid,
         differences_per_window_max: int = 1_000,
         differences_per_report_max: int = 10_000,
     ) -> None:
@@ -141,7 +141,7 @@ class Reconciler:
         self._reports = reports
         self._sealer = sealer
         self._progress = progress
-        self.cutting = cutting
+        self.grid = grid
         self._bisector = Bisector(source, warehouse, differences_per_window_max)
         self._differences_max = differences_per_report_max
         # Two runs of one tenant would take each other's remembered windows away.
@@ -199,7 +199,7 @@ class Reconciler:
 
     async def occupied(self, tenant: Tenant, span: Span) -> AsyncGenerator[Span, None]:
         """The pieces of a span that have rows, each for one statement, in order."""
-        piece_us = self.cutting.piece_us
+        piece_us = self.grid.piece_us
         if span.stop_us - span.start_us <= _PIECES_UNASKED_MAX * piece_us:
             for piece in cut(span, piece_us):
                 yield piece
@@ -216,7 +216,7 @@ class Reconciler:
                     yield piece
 
     async def _sweep(self) -> None:
-        sealed_us = align_down(await self._sealer.seal(None), self.cutting.window_us)
+        sealed_us = align_down(await self._sealer.seal(None), self.grid.window_us)
         for tenant in await self._source.tenants():
             async with self.busy[tenant.id]:
                 known = await self._store.verification(tenant)
@@ -306,7 +306,7 @@ class Reconciler:
             await self._progress.move()  # verified_through may be what somebody waits for.
 
         starts = [window.span.start_us for window in plan.again]
-        for span in joined(starts, self.cutting.window_us, self.cutting.windows_per_statement):
+        for span in joined(starts, self.grid.window_us, self.grid.windows_per_statement):
             windows = await self._settled(tenant, await self._compare_span(tenant, span))
             await keep(span, windows)
             yield windows
@@ -323,7 +323,7 @@ class Reconciler:
             await keep(Span(begun, plan.fresh.stop_us), [])
 
     async def _plan(self, tenant: Tenant, through_us: int, *, from_start: bool) -> _Plan:
-        width_us = self.cutting.window_us
+        width_us = self.grid.window_us
         known = await self._store.verification(tenant)
         stop, partial = through_us, Span(through_us, through_us)
         if known is not None and through_us < known.compared_through_us:
@@ -367,7 +367,7 @@ class Reconciler:
         if span.is_empty:
             return []
         begun = time.monotonic()
-        width_us = self.cutting.window_us
+        width_us = self.grid.window_us
         source, warehouse = await asyncio.gather(
             self._source.digests(tenant, span, width_us),
             self._warehouse.digests(tenant, span, width_us),

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from atlas_cdc_reconciler.config import ReconcileConfig
 from atlas_cdc_reconciler.progress import Progress
-from atlas_cdc_reconciler.reconcile import Cutting, Reconciler
+from atlas_cdc_reconciler.reconcile import Reconciler, WindowGrid
 from atlas_cdc_reconciler.repair import Repairer
 from atlas_cdc_reconciler.report_store import ReportStore
 from atlas_cdc_reconciler.seal import Sealer
@@ -48,7 +48,7 @@ class Reconciliation:
             reports=reports,
             sealer=sealer,
             progress=progress,
-            cutting=Cutting(window_us or config.window_us, config.windows_per_statement),
+            grid=WindowGrid(window_us or config.window_us, config.windows_per_statement),
             differences_per_window_max=config.differences_per_window_max,
             differences_per_report_max=config.differences_per_report_max,
         )

@@ -27,7 +27,8 @@ from atlas_cdc_reconciler import metrics
 from atlas_cdc_reconciler.bisect import Found
 from atlas_cdc_reconciler.reconcile import Reconciler
 from atlas_cdc_reconciler.seal import Sealer
-from atlas_cdc_reconciler.sink.duckdb import DuckDbWarehouse, Parameters, Q
+from atlas_cdc_reconciler.sink.duckdb import DuckDbWarehouse, Parameters
+from atlas_cdc_reconciler.sink.queries import Q
 from atlas_cdc_reconciler.source_rows import SourceRows
 from atlas_cdc_reconciler.tables import HISTORY
 from atlas_cdc_reconciler.verification_store import VerificationStore
@@ -123,7 +124,7 @@ class Repairer:
 
     async def _sealed_part(self, tenant: Tenant, span: Span) -> Span:
         """Whole windows that were compared once: of their rows every change is noticed."""
-        width_us = self._reconciler.cutting.window_us
+        width_us = self._reconciler.grid.window_us
         known = await self._store.verification(tenant)
         through_us = 0 if known is None else known.compared_through_us
         stop = -align_down(-span.stop_us, width_us)

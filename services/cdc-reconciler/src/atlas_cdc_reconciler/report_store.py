@@ -6,7 +6,8 @@ from enum import StrEnum
 
 from atlas_cdc_reconciler.canonical import shortened
 from atlas_cdc_reconciler.differences import Difference, DifferenceKind, Version
-from atlas_cdc_reconciler.sink.duckdb import DuckDbWarehouse, Parameters, Q
+from atlas_cdc_reconciler.sink.duckdb import DuckDbWarehouse, Parameters
+from atlas_cdc_reconciler.sink.queries import Q
 from atlas_common.tenant import Tenant
 
 _DAY_SECONDS = 86_400.0

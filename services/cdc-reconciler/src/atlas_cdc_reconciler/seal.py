@@ -2,7 +2,7 @@
 
 import asyncio
 
-from atlas_cdc_reconciler.progress import Phase, Progress
+from atlas_cdc_reconciler.progress import Progress
 from atlas_common import errors
 from atlas_common.db import Database, load_queries
 from atlas_common.values import datetime_to_us, us_to_datetime
@@ -88,8 +88,9 @@ class Sealer:
         assert row is not None
         standing = self._progress.now
         while standing.sink.beat.beat_id < row[0]:
-            if standing.phase is Phase.STOPPED:
+            if standing.phase.stands_still:
                 raise errors.unavailable(
-                    "DEPENDENCY_UNAVAILABLE", f"the pipeline is stopped: {standing.reason}"
+                    "DEPENDENCY_UNAVAILABLE",
+                    f"the pipeline is {standing.phase.value}: {standing.reason}",
                 )
             standing = await self._progress.after(standing.version)

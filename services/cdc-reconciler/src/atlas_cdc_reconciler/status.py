@@ -6,9 +6,12 @@ from dataclasses import dataclass
 
 import psycopg
 
+from atlas_cdc_reconciler.audit import Auditor
+from atlas_cdc_reconciler.letters import HeldTable
 from atlas_cdc_reconciler.progress import Progress, Standing
 from atlas_cdc_reconciler.sink import Counts
-from atlas_cdc_reconciler.sink.duckdb import DuckDbWarehouse, Q
+from atlas_cdc_reconciler.sink.duckdb import DuckDbWarehouse
+from atlas_cdc_reconciler.sink.queries import Q
 from atlas_cdc_reconciler.source import Source
 from atlas_common.db import Beat, PrimaryClock
 from atlas_common.errors import ServiceError
@@ -26,14 +29,25 @@ class PipelineStatus:
     warehouse_rows: int
     retained_bytes: int
     """As last told by the source: it may be away."""
+    held_tables: tuple[HeldTable, ...]
+    open_letters: int
+    is_conserved: bool
+    """Whether the books balance, and the last audit found what they say."""
 
 
 class StatusReporter:
     """Puts the status together."""
 
     def __init__(
-        self, warehouse: DuckDbWarehouse, source: Source, progress: Progress, clock: PrimaryClock
+        self,
+        warehouse: DuckDbWarehouse,
+        source: Source,
+        progress: Progress,
+        clock: PrimaryClock,
+        *,
+        auditor: Auditor,
     ) -> None:
+        self._auditor = auditor
         self._warehouse = warehouse
         self._source = source
         self._progress = progress
@@ -53,6 +67,8 @@ class StatusReporter:
         async with self._warehouse.reader() as reader:
             rows = await reader.all(Q["counts"])
             ((row_count,),) = await reader.all(Q["row_count"])
+            held = tuple(HeldTable(*row) for row in await reader.all(Q["held_tables"]))
+            unbalanced = await reader.all(Q["unbalanced"])
         counts = Counts(*(sum(column) for column in list(zip(*rows, strict=True))[1:]))
         return PipelineStatus(
             standing,
@@ -60,4 +76,7 @@ class StatusReporter:
             counts,
             row_count,
             self._retained_bytes,
+            held,
+            counts.dead_lettered,
+            not unbalanced and not self._auditor.last.discrepancies,
         )

@@ -5,6 +5,9 @@ from dataclasses import dataclass
 from enum import Enum
 from types import MappingProxyType
 
+# json, bpchar, varchar, name: sent as text is.
+_TEXT_OIDS = frozenset({114, 1042, 1043, 19})
+
 
 class ColumnType(Enum):
     """A type on both sides: its oid in Postgres (see pg_type.dat) and its name in the warehouse."""
@@ -22,6 +25,19 @@ class ColumnType(Enum):
     TIME = (1184, "TIMESTAMPTZ")
     # Postgres' own text of a jsonb, byte for byte: the two sides are compared by it.
     JSON = (3802, "VARCHAR")
+    # Of columns that the source adds: what has no counterpart here is kept as hexadecimal text.
+    OTHER = (0, "VARCHAR")
+
+    @classmethod
+    def of(cls, oid: int) -> "ColumnType":
+        """How a column that the source adds is kept."""
+        if oid == cls.DECIMAL.oid:
+            return cls.NUMERIC_TEXT
+        return next((known for known in cls if known.fits(oid)), cls.OTHER)
+
+    def fits(self, oid: int) -> bool:
+        """Whether values of this type at the source are read as what the warehouse has."""
+        return oid == self.oid or (self is ColumnType.TEXT and oid in _TEXT_OIDS)
 
     @property
     def oid(self) -> int:
@@ -52,11 +68,30 @@ class Table:
     key: tuple[str, ...]
     by_tenant: bool
     """Whether row-level security hides it from all but one tenant at a time."""
+    observation: tuple[str, ...] = ()
+    """Without a key: the columns that say which row it is, as far as anything does."""
 
     @property
     def column_names(self) -> tuple[str, ...]:
         """Names of the columns, in the warehouse's order."""
         return tuple(column.name for column in self.columns)
+
+    @property
+    def identity(self) -> tuple[str, ...]:
+        """What two changes have in common if they are of one row; a tenant_id comes first."""
+        return self.key or self.observation
+
+    @property
+    def has_tenant(self) -> bool:
+        """Whether each row belongs to a tenant."""
+        return self.identity[0] == "tenant_id"
+
+    def column(self, name: str) -> Column:
+        """The column of this name. Raises KeyError."""
+        for column in self.columns:
+            if column.name == name:
+                return column
+        raise KeyError(name)
 
 
 def _nullable(name: str, column_type: ColumnType) -> Column:
@@ -83,6 +118,7 @@ HISTORY = Table(
     ),
     key=(),
     by_tenant=True,
+    observation=("tenant_id", "entity_id", "attribute_id", "event_time", "ingested_at"),
 )
 HEARTBEAT = Table(
     "replication_heartbeat",

@@ -4,7 +4,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from atlas_cdc_reconciler.digest import Digest
-from atlas_cdc_reconciler.sink.duckdb import DuckDbWarehouse, Parameters, Q
+from atlas_cdc_reconciler.sink.duckdb import DuckDbWarehouse, Parameters
+from atlas_cdc_reconciler.sink.queries import Q
 from atlas_cdc_reconciler.sink.reading import Reader
 from atlas_cdc_reconciler.windows import Span, WindowComparison
 from atlas_common.tenant import Tenant

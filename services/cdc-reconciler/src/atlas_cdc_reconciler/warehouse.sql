@@ -1,10 +1,17 @@
 -- Named queries of the warehouse (DuckDB). Times leave it as microseconds since the epoch.
 
 -- name: position
-SELECT source_id, log_offset, lsn FROM cdc_position;
+SELECT source_id, log_offset, lsn, timeline FROM cdc_position;
 
 -- name: begin_position
-INSERT INTO cdc_position (source_id, log_offset, lsn) VALUES ($source_id, $log_offset, $lsn);
+INSERT INTO cdc_position (source_id, log_offset, lsn, timeline)
+VALUES ($source_id, $log_offset, $lsn, $timeline);
+
+-- name: forget_position
+DELETE FROM cdc_position;
+
+-- name: set_timeline
+UPDATE cdc_position SET timeline = $timeline;
 
 -- name: set_position
 UPDATE cdc_position SET log_offset = $log_offset, lsn = $lsn;
@@ -12,26 +19,233 @@ UPDATE cdc_position SET log_offset = $log_offset, lsn = $lsn;
 -- name: newest_beat
 SELECT beat_id, epoch_us(beaten_at) FROM replication_heartbeat WHERE id = 1;
 
--- name: count_changes
-UPDATE cdc_counters SET
-    read_count = read_count + $read,
-    applied_count = applied_count + $applied,
-    dead_lettered_count = dead_lettered_count + $dead_lettered,
-    skipped_count = skipped_count + $skipped
-WHERE table_name = $table_name;
+-- name: epoch
+SELECT coalesce(max(epoch), 0) FROM cdc_owner;
+
+-- name: leave
+DELETE FROM cdc_owner;
+
+-- name: claim
+INSERT INTO cdc_owner VALUES ($epoch, $owner, current_timestamp);
+
+-- name: touch_owner
+-- Two transactions that change the same row cannot both commit.
+UPDATE cdc_owner SET owner = owner;
+
+-- name: post
+-- Entries (cdc_entries) of the books; no tenant is a tenant too.
+MERGE INTO cdc_counters AS c USING cdc_entries AS e
+ON c.table_name = e.table_name AND c.tenant_id IS NOT DISTINCT FROM e.tenant_id
+WHEN MATCHED THEN UPDATE SET
+    read_count = c.read_count + e.read_count,
+    applied_count = c.applied_count + e.applied_count,
+    dead_lettered_count = c.dead_lettered_count + e.dead_lettered_count,
+    skipped_count = c.skipped_count + e.skipped_count,
+    stored_rows = c.stored_rows + e.stored_rows
+WHEN NOT MATCHED THEN INSERT VALUES (e.table_name, e.tenant_id, e.read_count, e.applied_count,
+    e.dead_lettered_count, e.skipped_count, e.stored_rows);
 
 -- name: counts
-SELECT table_name, read_count, applied_count, dead_lettered_count, skipped_count FROM cdc_counters;
+SELECT table_name, sum(read_count)::BIGINT, sum(applied_count)::BIGINT,
+    sum(dead_lettered_count)::BIGINT, sum(skipped_count)::BIGINT
+FROM cdc_counters GROUP BY table_name;
+
+-- name: books
+SELECT c.table_name, coalesce(t.key, c.tenant_id::VARCHAR, '') AS tenant, c.read_count,
+    c.applied_count, c.dead_lettered_count, c.skipped_count
+FROM cdc_counters AS c LEFT JOIN tenants AS t ON t.tenant_id = c.tenant_id
+ORDER BY c.table_name, c.tenant_id NULLS FIRST;
+
+-- name: unbalanced
+-- Where the law of conservation is broken.
+SELECT table_name, tenant_id, read_count,
+    applied_count + dead_lettered_count + skipped_count AS accounted
+FROM cdc_counters WHERE read_count <> applied_count + dead_lettered_count + skipped_count;
+
+-- name: letters_miscounted
+-- Where there are other letters than the books say.
+SELECT coalesce(c.table_name, l.table_name), coalesce(c.tenant_id, l.tenant_id),
+    coalesce(c.dead_lettered_count, 0), coalesce(l.letters, 0)
+FROM cdc_counters AS c
+FULL JOIN (
+    SELECT table_name, tenant_id, count(*) AS letters FROM cdc_dead_letters GROUP BY ALL) AS l
+ON c.table_name = l.table_name AND c.tenant_id IS NOT DISTINCT FROM l.tenant_id
+WHERE coalesce(c.dead_lettered_count, 0) <> coalesce(l.letters, 0);
+
+-- name: rows_miscounted
+-- Where the history has other rows than the books say.
+SELECT coalesce(c.tenant_id, h.tenant_id), coalesce(c.stored_rows, 0), coalesce(h.row_count, 0)
+FROM (SELECT * FROM cdc_counters WHERE table_name = 'entity_values_ts' AND tenant_id IS NOT NULL) AS c
+FULL JOIN (
+    SELECT tenant_id, count(*) AS row_count FROM entity_values_ts GROUP BY tenant_id) AS h
+ON c.tenant_id = h.tenant_id
+WHERE coalesce(c.stored_rows, 0) <> coalesce(h.row_count, 0);
+
+-- name: letter_number
+SELECT next_id FROM cdc_letter_number;
+
+-- name: set_letter_number
+UPDATE cdc_letter_number SET next_id = $next_id;
 
 -- name: bury
--- A dead letter: enough to replay it, even after the table has changed its columns.
-INSERT INTO cdc_dead_letters (
-    log_offset, commit_lsn, table_name, kind, codec, source_columns, raw, reason, buried_at)
-VALUES ($log_offset, $lsn, $table_name, $kind, $codec, $source_columns, $raw, $reason,
-    current_timestamp);
+-- Dead letters (cdc_buried): enough to replay them, even after the table has changed its columns.
+INSERT INTO cdc_dead_letters
+SELECT letter_id, chain_id, letter_class, reason, table_name, kind, tenant_id, row_keys,
+    log_offset, commit_lsn, codec, source_columns, raw, 1, current_timestamp, current_timestamp
+FROM cdc_buried;
+
+-- name: join_chains
+UPDATE cdc_dead_letters SET chain_id = $into_chain WHERE chain_id = $chain;
+
+-- name: held_tables
+SELECT table_name, arg_min(reason, letter_id), count(*), epoch_us(min(first_attempt_at))
+FROM cdc_dead_letters WHERE letter_class = 'SCHEMA' GROUP BY table_name ORDER BY table_name;
+
+-- name: open_letters
+SELECT letter_class, count(*) FROM cdc_dead_letters GROUP BY letter_class;
+
+-- name: tenant_by_key
+SELECT tenant_id FROM tenants WHERE key = $key;
+
+-- name: matching_letters
+-- Letters that a filter names. What is not set matches everything.
+CREATE OR REPLACE TEMP TABLE cdc_matching AS
+SELECT letter_id FROM cdc_dead_letters
+WHERE ($tenant_id::INTEGER IS NULL OR tenant_id = $tenant_id)
+    AND ($table_name = '' OR table_name = $table_name)
+    AND ($letter_class = '' OR letter_class = $letter_class)
+    AND ($reason = '' OR contains(lower(reason), lower($reason)))
+    AND (len($letter_ids::BIGINT[]) = 0 OR list_contains($letter_ids, letter_id));
+
+-- name: letters_page
+SELECT l.letter_id, l.letter_class, l.reason, l.table_name, l.kind, l.tenant_id,
+    coalesce(t.key, l.tenant_id::VARCHAR, ''), l.row_keys, l.chain_id, l.log_offset, l.commit_lsn,
+    l.codec, l.source_columns, octet_length(l.raw), l.attempts, epoch_us(l.first_attempt_at),
+    epoch_us(l.last_attempt_at), CASE WHEN $with_raw THEN l.raw END
+FROM cdc_dead_letters AS l LEFT JOIN tenants AS t ON t.tenant_id = l.tenant_id
+WHERE ($tenant_id::INTEGER IS NULL OR l.tenant_id = $tenant_id)
+    AND ($table_name = '' OR l.table_name = $table_name)
+    AND ($letter_class = '' OR l.letter_class = $letter_class)
+    AND ($reason = '' OR contains(lower(l.reason), lower($reason)))
+    AND (len($letter_ids::BIGINT[]) = 0 OR list_contains($letter_ids, l.letter_id))
+    AND l.letter_id > $after
+ORDER BY l.letter_id LIMIT $limit;
+
+-- name: letters_count
+SELECT count(*) FROM cdc_dead_letters AS l
+WHERE ($tenant_id::INTEGER IS NULL OR l.tenant_id = $tenant_id)
+    AND ($table_name = '' OR l.table_name = $table_name)
+    AND ($letter_class = '' OR l.letter_class = $letter_class)
+    AND ($reason = '' OR contains(lower(l.reason), lower($reason)))
+    AND (len($letter_ids::BIGINT[]) = 0 OR list_contains($letter_ids, l.letter_id));
+
+-- name: chosen_letters
+-- The letters that match and all of their chains. Of a table that is held they are one chain.
+CREATE OR REPLACE TEMP TABLE cdc_chosen AS
+WITH matching AS (
+    SELECT l.table_name, l.chain_id
+    FROM cdc_dead_letters AS l JOIN cdc_matching AS m ON m.letter_id = l.letter_id),
+held AS (
+    SELECT DISTINCT table_name FROM cdc_dead_letters
+    WHERE letter_class = 'SCHEMA'
+        OR (len(row_keys) = 0 AND table_name <> 'entity_values_ts'))
+SELECT letter_id FROM cdc_dead_letters
+WHERE (table_name, chain_id) IN (SELECT table_name, chain_id FROM matching)
+    OR table_name IN (SELECT table_name FROM matching WHERE table_name IN (SELECT * FROM held));
+
+-- name: chosen_count
+SELECT count(*) FROM cdc_chosen;
+
+-- name: chosen_schemas
+-- In their order: of two descriptions of a table the later one is the newer.
+SELECT l.table_name, l.codec, l.source_columns
+FROM cdc_dead_letters AS l JOIN cdc_chosen AS c ON c.letter_id = l.letter_id
+GROUP BY ALL ORDER BY min(l.letter_id);
+
+-- name: chosen_page
+SELECT l.letter_id, l.table_name, l.kind, l.tenant_id, l.log_offset, l.commit_lsn, l.codec,
+    l.source_columns, l.raw
+FROM cdc_dead_letters AS l JOIN cdc_chosen AS c ON c.letter_id = l.letter_id
+WHERE l.letter_id > $after
+ORDER BY l.letter_id LIMIT $limit;
+
+-- name: drop_replayed
+-- Letters (cdc_done) that are applied now.
+DELETE FROM cdc_dead_letters WHERE letter_id IN (SELECT letter_id FROM cdc_done);
+
+-- name: rewrite_letters
+-- Letters (cdc_failed) that still cannot be applied: only what was tried and failed was attempted.
+UPDATE cdc_dead_letters AS l SET
+    letter_class = f.letter_class, reason = f.reason, tenant_id = f.tenant_id,
+    row_keys = CASE WHEN len(f.row_keys) = 0 THEN l.row_keys ELSE f.row_keys END,
+    attempts = l.attempts + f.attempts,
+    last_attempt_at = CASE WHEN f.attempts = 0 THEN l.last_attempt_at ELSE current_timestamp END
+FROM cdc_failed AS f WHERE l.letter_id = f.letter_id;
+
+-- name: matching_by_tenant
+SELECT l.table_name, l.tenant_id, count(*)
+FROM cdc_dead_letters AS l JOIN cdc_matching AS m ON m.letter_id = l.letter_id GROUP BY ALL;
+
+-- name: drop_matching
+DELETE FROM cdc_dead_letters WHERE letter_id IN (SELECT letter_id FROM cdc_matching);
+
+-- name: letter_action_of_request
+SELECT action, detail FROM cdc_audit
+WHERE request_id = $request_id AND contains(action, 'dead letters') ORDER BY acted_at LIMIT 1;
+
+-- name: letter_actions
+-- Nothing is ever removed from the audit: its rows keep their numbers.
+SELECT rowid + 1, epoch_us(acted_at), actor, action, request_id, detail FROM cdc_audit
+WHERE contains(action, 'dead letters') AND ($before = 0 OR rowid + 1 < $before)
+ORDER BY rowid DESC LIMIT $limit;
+
+-- name: superseded_letters
+-- Letters that a copy of what they change has made void; not those of copies.
+CREATE OR REPLACE TEMP TABLE cdc_matching AS
+SELECT letter_id FROM cdc_dead_letters
+WHERE letter_class <> 'COPY'
+    AND ($table_name = '' OR table_name = $table_name)
+    AND ($tenant_ids::INTEGER[] IS NULL OR list_contains($tenant_ids, tenant_id))
+    AND ($start::BIGINT IS NULL OR (len(row_keys) > 0
+        AND json_extract(row_keys[1], '$[4]')::BIGINT >= $start
+        AND json_extract(row_keys[1], '$[4]')::BIGINT < $stop));
 
 -- name: row_count
 SELECT count(*) FROM entity_values_ts;
+
+-- name: unsorted
+-- Up to where rows are sorted (NULL: none is), the first row, and the newest moment that is known.
+SELECT
+    (SELECT through_us FROM cdc_compaction),
+    (SELECT epoch_us(min(ingested_at)) FROM entity_values_ts),
+    (SELECT epoch_us(beaten_at) FROM replication_heartbeat WHERE id = 1);
+
+-- name: rows_per_second
+SELECT epoch_us(ingested_at) // 1000000 AS second, count(*) FROM entity_values_ts
+WHERE ingested_at >= make_timestamptz($start) AND ingested_at < make_timestamptz($stop)
+GROUP BY second ORDER BY second;
+
+-- name: sort_rows
+CREATE OR REPLACE TEMP TABLE sorted_rows AS
+SELECT * FROM entity_values_ts
+WHERE ingested_at >= make_timestamptz($start) AND ingested_at < make_timestamptz($stop)
+ORDER BY tenant_id, attribute_id, event_time;
+
+-- name: drop_unsorted
+DELETE FROM entity_values_ts
+WHERE ingested_at >= make_timestamptz($start) AND ingested_at < make_timestamptz($stop);
+
+-- name: store_sorted
+INSERT INTO entity_values_ts SELECT * FROM sorted_rows;
+
+-- name: forget_sorting
+DROP TABLE sorted_rows;
+
+-- name: forget_sorted_through
+DELETE FROM cdc_compaction;
+
+-- name: set_sorted_through
+INSERT INTO cdc_compaction (through_us) VALUES ($through);
 
 -- name: lanes
 SELECT lane, epoch, sequence FROM flush_positions;
@@ -97,6 +311,27 @@ SELECT $tenant_id, unnest($starts::BIGINT[]), unnest($ends::BIGINT[]),
     unnest($warehouse_rows::BIGINT[]), unnest($warehouse_highs::HUGEINT[]),
     unnest($warehouse_lows::HUGEINT[]), unnest($matched::BOOLEAN[]), $checked_at, 0;
 
+-- name: compared_days
+-- Days that are over, with the sum of their windows, unless a window is known to differ.
+SELECT start_us // $day_us::BIGINT AS day, sum(warehouse_rows), sum(warehouse_high), sum(warehouse_low)
+FROM cdc_windows
+WHERE start_us < (SELECT epoch_us(beaten_at) FROM replication_heartbeat WHERE id = 1)
+    // $day_us::BIGINT * $day_us::BIGINT
+GROUP BY day HAVING bool_and(is_matched) AND sum(warehouse_rows) > 0
+ORDER BY day;
+
+-- name: day_tenants
+SELECT DISTINCT tenant_id FROM entity_values_ts
+WHERE ingested_at >= make_timestamptz($start) AND ingested_at < make_timestamptz($stop)
+ORDER BY tenant_id;
+
+-- name: day_rows
+-- Tenant by tenant, so that little is to be sorted at a time.
+SELECT * FROM entity_values_ts
+WHERE tenant_id = $tenant_id
+    AND ingested_at >= make_timestamptz($start) AND ingested_at < make_timestamptz($stop)
+ORDER BY attribute_id, event_time;
+
 -- name: window_width
 SELECT window_us FROM cdc_window_width;
 
@@ -160,12 +395,59 @@ FROM cdc_differences
 WHERE tenant_id = $tenant_id AND report_id = $report_id AND number > $after
 ORDER BY number LIMIT $differences_max;
 
--- name: audit
--- Added to, and never changed.
-INSERT INTO cdc_audit (acted_at, actor, action, tenant_id, request_id, detail)
-VALUES (current_timestamp, $actor, $action, $tenant_id, $request_id, $detail);
-
 -- name: delete_span
 DELETE FROM entity_values_ts
 WHERE tenant_id = $tenant_id
     AND ingested_at >= make_timestamptz($start) AND ingested_at < make_timestamptz($stop);
+-- name: levelling
+-- One row while the warehouse may be neither the old state nor the new one.
+SELECT reason FROM cdc_levelling;
+
+-- name: begin_levelling
+INSERT INTO cdc_levelling (reason, begun_at)
+SELECT $reason, current_timestamp WHERE NOT EXISTS (SELECT 1 FROM cdc_levelling);
+
+-- name: end_levelling
+DELETE FROM cdc_levelling;
+
+-- name: pause
+SELECT actor, reason, epoch_us(paused_at) FROM cdc_pause;
+
+-- name: set_pause
+INSERT INTO cdc_pause (actor, reason, paused_at)
+SELECT $actor, $reason, current_timestamp WHERE NOT EXISTS (SELECT 1 FROM cdc_pause);
+
+-- name: end_pause
+DELETE FROM cdc_pause;
+
+-- name: audit
+INSERT INTO cdc_audit (acted_at, actor, action, tenant_id, request_id, detail)
+VALUES (current_timestamp, $actor, $action, $tenant_id, $request_id, $detail);
+
+-- name: recent_recoveries
+-- Those that nobody asked for, within an hour.
+SELECT count(*) FROM cdc_audit
+WHERE action = 'recover' AND actor = $actor AND acted_at > current_timestamp - INTERVAL 1 HOUR;
+
+-- name: window_row_counts
+SELECT epoch_us(ingested_at) // $width_us::BIGINT AS number, count(*)
+FROM entity_values_ts
+WHERE tenant_id = $tenant_id
+    AND ingested_at >= make_timestamptz($start) AND ingested_at < make_timestamptz($stop)
+GROUP BY number;
+
+-- name: span_rows
+-- What is about to be replaced, to say which windows it changes.
+CREATE OR REPLACE TEMP TABLE replaced_rows AS
+SELECT DISTINCT tenant_id, ingested_at FROM entity_values_ts
+WHERE tenant_id = $tenant_id
+    AND ingested_at >= make_timestamptz($start) AND ingested_at < make_timestamptz($stop);
+
+-- name: drop_span
+DELETE FROM entity_values_ts
+WHERE tenant_id = $tenant_id
+    AND ingested_at >= make_timestamptz($start) AND ingested_at < make_timestamptz($stop);
+
+-- name: buried_copies
+-- Rows of the source that the warehouse could not hold at an earlier copy.
+SELECT raw FROM cdc_dead_letters WHERE letter_class = 'COPY' AND table_name = $table_name;

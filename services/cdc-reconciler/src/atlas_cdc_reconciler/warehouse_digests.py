@@ -12,7 +12,8 @@ from atlas_cdc_reconciler.digest import (
     rows_sql,
     window_digests_sql,
 )
-from atlas_cdc_reconciler.sink.duckdb import DuckDbWarehouse, Q
+from atlas_cdc_reconciler.sink.duckdb import DuckDbWarehouse
+from atlas_cdc_reconciler.sink.queries import Q
 from atlas_cdc_reconciler.windows import Span
 from atlas_common.tenant import Tenant
 

@@ -6,7 +6,8 @@ Everything a request can have wrong in itself is refused here, naming the field.
 import math
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from datetime import UTC
+from datetime import UTC, datetime
+from functools import lru_cache
 from typing import TypeVar
 
 from google.protobuf.duration_pb2 import Duration
@@ -15,6 +16,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from atlas.hotcache.v1 import hotcache_service_pb2 as hot_pb
 from atlas.query.v1 import query_service_pb2 as pb
 from atlas.reconciler.v1 import reconciler_service_pb2 as warehouse_pb
+from atlas.type.freshness import Position
 from atlas.type.v1 import consistency_pb2
 from atlas_common import errors
 from atlas_common.limits import check_bytes
@@ -27,6 +29,7 @@ from atlas_common.values import (
     us_to_datetime,
     us_to_timestamp,
 )
+from atlas_query import near
 from atlas_query.aggregates import (
     AggregateQuery,
     AggregateRow,
@@ -99,6 +102,8 @@ _AGGREGATIONS = {
 }
 ItemT = TypeVar("ItemT", pb.Reading, pb.Bucket)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_CONSISTENCIES_KEPT_MAX = 1_024
+_PROOFS_KEPT_MAX = 4_096
 _BUCKET_US_MAX = 100 * 366 * 86_400 * 1_000_000
 
 
@@ -116,6 +121,12 @@ def consistency(
             "ANALYTICS is for Aggregate: the warehouse does not answer this call."
             " Ask for STRONG, EVENTUAL or at_least_as_fresh",
         )
+    return _consistency(message.SerializeToString(), tenant_id, signer)
+
+
+@lru_cache(_CONSISTENCIES_KEPT_MAX)  # Callers ask for the same again and again.
+def _consistency(encoded: bytes, tenant_id: int, signer: TokenSigner) -> Consistency:
+    message = consistency_pb2.Consistency.FromString(encoded)
     return Consistency(
         _requirement(message, tenant_id, signer),
         _on_unmet(message) or OnUnmet.PRIMARY,
@@ -336,6 +347,31 @@ def metadata(proof: Proof, tenant_id: int, signer: TokenSigner) -> consistency_p
     if proof.as_of is not None:
         message.as_of.CopyFrom(us_to_timestamp(datetime_to_us(proof.as_of)))
     return message
+
+
+def near_metadata(proof: Proof, tenant_id: int, signer: TokenSigner) -> bytes:
+    """The proof of an answer of the near cache: a GetEntitiesResponse, encoded.
+
+    Encodings put together are merged, and so are those of the metadata in them: what is the same
+    each time is encoded once.
+    """
+    lasting = _lasting_metadata(proof.level, proof.positions, proof.as_of, tenant_id, signer)
+    passing = consistency_pb2.ReadMetadata(
+        lag=duration(proof.lag_seconds), route_reason=proof.route_reason, warnings=proof.warnings
+    )
+    return lasting + pb.GetEntitiesResponse(metadata=passing).SerializeToString()
+
+
+@lru_cache(_PROOFS_KEPT_MAX)
+def _lasting_metadata(
+    level: Level,
+    positions: tuple[Position, ...],
+    as_of: datetime | None,
+    tenant_id: int,
+    signer: TokenSigner,
+) -> bytes:
+    proof = Proof(Source.CACHE, near.ENDPOINT, level, math.inf, as_of, positions, "")
+    return pb.GetEntitiesResponse(metadata=metadata(proof, tenant_id, signer)).SerializeToString()
 
 
 def trailers(proof: Proof) -> tuple[tuple[str, str], ...]:

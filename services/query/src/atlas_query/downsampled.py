@@ -27,7 +27,7 @@ from atlas_query.readings import Mask
 from atlas_query.reads import ReadOptions
 from atlas_query.requests import HistoryRange
 from atlas_query.router import Answer, QueryRouter
-from atlas_query.slices import Read, Slices, in_slices
+from atlas_query.slices import Leap, Read, Slices, in_slices
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,13 +125,13 @@ class _Reading:
         rest, next_start_us = cut.end()
         yield BucketPart([each.reading for each in rest], next_start_us)
 
-    async def seek(self, start_us: int | None) -> int | None:
-        """In the bucket of the next point, not before the start."""
-        event_us = await point_store.next_event(self._connection, self._series, start_us)
-        if event_us is None:
+    async def seek(self, start_us: int | None) -> Leap | None:
+        """Into the bucket of the next point, not before the start."""
+        found = await point_store.next_points(self._connection, self._series, start_us)
+        if found is None:
             return None
-        begin = self._begin(event_us)
-        return begin if start_us is None else max(begin, start_us)
+        begin = self._begin(found.begin_us)
+        return Leap(begin if start_us is None else max(begin, start_us))
 
     async def read(self, start_us: int, end_us: int, width: int, rows_max: int) -> "Read[_Bucket]":
         """So many buckets."""

@@ -221,17 +221,25 @@ WITH RECURSIVE held AS (
 )
 SELECT h.attribute_id FROM held AS h WHERE h.attribute_id IS NOT NULL;
 
--- name: next_event
--- The first event time of these attributes from start_time on: one index descent for each, and partition.
-SELECT (extract(epoch FROM min(v.event_time)) * 1000000)::bigint AS event_us
+-- name: next_points
+-- The first event time of these attributes in a range, and the one at which the first of them has had so many points
+-- (NULL: none has so many). As many index entries are read of each, and one descent for each partition.
+SELECT
+    (extract(epoch FROM min(v.first_time)) * 1000000)::bigint AS first_us,
+    (extract(epoch FROM min(v.full_time)) * 1000000)::bigint AS full_us
 FROM unnest(%(attribute_ids)s::integer[]) AS a (attribute_id)
 CROSS JOIN LATERAL (
-    SELECT p.event_time
-    FROM entity_values_ts AS p
-    WHERE p.tenant_id = %(tenant_id)s AND p.entity_id = %(entity_id)s AND p.attribute_id = a.attribute_id
-        AND p.event_time >= %(start_time)s
-    ORDER BY p.event_time
-    LIMIT 1
+    SELECT
+        min(n.event_time) AS first_time,
+        CASE WHEN count(*) = %(points)s THEN max(n.event_time) END AS full_time
+    FROM (
+        SELECT p.event_time
+        FROM entity_values_ts AS p
+        WHERE p.tenant_id = %(tenant_id)s AND p.entity_id = %(entity_id)s AND p.attribute_id = a.attribute_id
+            AND p.event_time >= %(start_time)s AND p.event_time < %(end_time)s
+        ORDER BY p.event_time
+        LIMIT %(points)s
+    ) AS n
 ) AS v;
 
 -- name: bucket_stats

@@ -17,7 +17,7 @@ from atlas_common.token import TokenSigner
 from atlas_query import convert, history_convert, hot, metrics, tier_convert
 from atlas_query.access.sampler import AccessSampler
 from atlas_query.analytics import Aggregates
-from atlas_query.consistency import wait_seconds, within_deadline
+from atlas_query.consistency import Consistency, wait_seconds, within_deadline
 from atlas_query.convert_filter import filter_tree
 from atlas_query.downsampled import BucketPart, DownsampledHistory
 from atlas_query.explain import Explainer, ReadKind
@@ -82,12 +82,13 @@ class QueryServicer(query_service_pb2_grpc.QueryServiceServicer):
             raise errors.invalid_argument(
                 "INVALID_FIELD", "name at least one entity", field="entity_keys"
             )
-        options = self._options(tenant, request.consistency)
+        # First of all checks: a token of another tenant gets nothing.
+        consistency = convert.consistency(request.consistency, tenant.id, self._signer)
         keys = convert.entity_keys(request.entity_keys, "entity_keys")
         is_all = request.scope == pb.ATTRIBUTE_SCOPE_ALL
         names = tuple(request.attributes)
         if names or not is_all:
-            near = self._near.get(tenant.id, keys, names, options.consistency)
+            near = self._near.get(tenant.id, keys, names, consistency)
             if near is not None:
                 if self._access is not None:
                     self._access.read(tenant.id, names, len(keys))
@@ -96,7 +97,7 @@ class QueryServicer(query_service_pb2_grpc.QueryServiceServicer):
         mask = await self._reads.mask(tenant, names, is_all=is_all)
         if self._access is not None and (names or not is_all):
             self._access.read(tenant.id, names, len(keys))
-        answer = await self._reads.get_entities(tenant, keys, mask, options)
+        answer = await self._reads.get_entities(tenant, keys, mask, _options(consistency))
         states = list(convert.entity_states(answer.value.entities))
         if answer.proof.endpoint == hot.ENDPOINT:
             kept = {state.entity_key: convert.encoded_entity(state) for state in states}
@@ -232,8 +233,7 @@ class QueryServicer(query_service_pb2_grpc.QueryServiceServicer):
         """The answer of entities that are encoded already: encodings put together are merged."""
         metrics.served(proof)
         context.set_trailing_metadata(convert.trailers(proof))
-        rest = pb.GetEntitiesResponse(metadata=self._metadata(tenant, proof)).SerializeToString()
-        answer = b"".join((*encoded, rest))
+        answer = b"".join((*encoded, convert.near_metadata(proof, tenant.id, self._signer)))
         self._check_size(len(answer), "entity_keys")
         return answer
 
@@ -312,10 +312,8 @@ class QueryServicer(query_service_pb2_grpc.QueryServiceServicer):
         return tier_convert.explanation(found, tenant.id, self._signer)
 
     def _options(self, tenant: Tenant, message: consistency_pb2.Consistency) -> ReadOptions:
-        """The read's consistency. First of all checks: a token of another tenant gets nothing."""
-        wanted = convert.consistency(message, tenant.id, self._signer)
-        waits = wait_seconds(wanted, deadline.remaining(), _DEADLINE_RESERVE_SECONDS)
-        return ReadOptions(wanted, waits)
+        # First of all checks: a token of another tenant gets nothing.
+        return _options(convert.consistency(message, tenant.id, self._signer))
 
     def _metadata(self, tenant: Tenant, proof: Proof) -> consistency_pb2.ReadMetadata:
         return convert.metadata(proof, tenant.id, self._signer)
@@ -334,3 +332,8 @@ class QueryServicer(query_service_pb2_grpc.QueryServiceServicer):
                 bytes=size,
                 bytes_max=self._message_bytes_max,
             )
+
+
+def _options(consistency: Consistency) -> ReadOptions:
+    waits = wait_seconds(consistency, deadline.remaining(), _DEADLINE_RESERVE_SECONDS)
+    return ReadOptions(consistency, waits)

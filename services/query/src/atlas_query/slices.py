@@ -2,9 +2,9 @@
 
 A history is read slice by slice, in order of time: the first message goes out when the first slice
 is done, however long the range is, and no slice takes more memory or time than the next messages
-are worth. How many points a second or a bucket has is not known before it is read, so the first
-slice is small and the following ones grow with what was found. Where nothing is found, the next
-point is sought, over any gap.
+are worth. The source, which looks for the beginning, may tell how wide the first slice is best
+read; else it is small. The following ones grow or shrink with what was found. Where nothing is
+found, the next point is sought, over any gap.
 """
 
 from collections.abc import AsyncGenerator
@@ -41,11 +41,19 @@ class Read(Generic[T]):
     end_us: int
 
 
+@dataclass(frozen=True, slots=True)
+class Leap:
+    """Where the next slice begins, and how wide it is best read; None: as the last ones tell."""
+
+    begin_us: int
+    width: int | None = None
+
+
 class Source(Protocol[T]):
     """What is read in slices; times in microseconds."""
 
-    async def seek(self, start_us: int | None) -> int | None:
-        """Where the next slice begins, at `start_us` or later; None: nothing is left."""
+    async def seek(self, start_us: int | None) -> Leap | None:
+        """To the next slice, at `start_us` or later; None: nothing is left."""
 
     async def read(self, start_us: int, end_us: int, width: int, rows_max: int) -> Read[T]:
         """A slice of this width, which ends at `end_us` or before."""
@@ -56,13 +64,15 @@ async def in_slices(
 ) -> AsyncGenerator[list[T], None]:
     """The rows with start <= time < end, at most `rows_max`, as lists that are not empty."""
     left = rows_max
-    begin = await source.seek(start_us)
-    while begin is not None and begin < end_us and left > 0:
-        part = await source.read(begin, end_us, slices.width, left)
+    leap = await source.seek(start_us)
+    while leap is not None and leap.begin_us < end_us and left > 0:
+        if leap.width is not None:
+            slices.width = leap.width
+        part = await source.read(leap.begin_us, end_us, slices.width, left)
         slices.saw(part.points, len(part.rows))
         left -= len(part.rows)
         if part.rows:
             yield part.rows
-            begin = part.end_us
+            leap = Leap(part.end_us)
         else:
-            begin = await source.seek(part.end_us) if part.end_us < end_us else None
+            leap = await source.seek(part.end_us) if part.end_us < end_us else None

@@ -1,8 +1,8 @@
 """The outermost scope: the call's span, its request id, one log line, its metrics."""
 
 import asyncio
+import random
 import re
-import secrets
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -114,4 +114,6 @@ def _finish(span: Span, call: Call) -> None:
 
 
 def _accepted(id_: str) -> str:
-    return id_ if _REQUEST_ID.fullmatch(id_) else secrets.token_hex(16)
+    if id_ and _REQUEST_ID.fullmatch(id_):
+        return id_
+    return f"{random.getrandbits(128):032x}"

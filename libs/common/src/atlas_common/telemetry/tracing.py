@@ -75,11 +75,18 @@ def unrecorded_span(carrier: Mapping[str, str]) -> trace.Span:
 
     It has ids of its own and the caller's trace, for logs, errors and whoever records further on.
     """
-    caller = trace.get_current_span(remote_context(carrier)).get_span_context()
-    trace_id = caller.trace_id if caller.is_valid else _ids.generate_trace_id()
+    trace_id = _caller_trace_id(carrier) or _ids.generate_trace_id()
     return trace.NonRecordingSpan(
         trace.SpanContext(trace_id, _ids.generate_span_id(), is_remote=False)
     )
+
+
+def _caller_trace_id(carrier: Mapping[str, str]) -> int:
+    """0: the caller names no trace, or none that is valid."""
+    if _TRACEPARENT not in carrier:
+        return trace.INVALID_TRACE_ID
+    caller = trace.get_current_span(remote_context(carrier)).get_span_context()
+    return caller.trace_id if caller.is_valid else trace.INVALID_TRACE_ID
 
 
 def resource(service: str, instance: str) -> Resource:

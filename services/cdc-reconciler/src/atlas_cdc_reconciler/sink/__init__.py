@@ -35,8 +35,8 @@ class SinkState:
     """The newest heartbeat that it holds."""
 
 
-class SchemaChangedError(Exception):
-    """The source's table no longer fits the warehouse's: a person has to decide."""
+class FencedError(Exception):
+    """Another instance has claimed the sink: whatever this one still has to say is not stored."""
 
 
 class TooManyDeadLettersError(Exception):
@@ -54,6 +54,14 @@ class Load(Protocol):
 class Sink(Protocol):
     """A copy of the source's tables that knows how far it is."""
 
+    async def claim(self, owner: str) -> int:
+        """Become the one instance that may store anything; answers the epoch that begins.
+
+        Each claim ends the epoch before: what an instance that lost its leadership without noticing
+        stores afterwards raises FencedError, in the very transaction that would store it.
+        """
+        ...
+
     async def state(self) -> SinkState:
         """Where the sink stands."""
         ...
@@ -65,10 +73,11 @@ class Sink(Protocol):
     async def apply(self, batch: Batch) -> SinkState:
         """Store a batch: its rows, dead letters, counts and position in one transaction.
 
-        A change that cannot be applied becomes a dead letter, the rest of the batch is applied.
-        Idempotent: a batch up to a position that the sink has is not applied again.
-        Raises SchemaChangedError, TooManyDeadLettersError; WarehouseError when the sink itself
-        fails, after which nothing of the batch is stored and it can be applied again.
+        A change that cannot be applied becomes a dead letter, and so do later ones of the same row;
+        the rest of the batch is applied. A table that does not fit any more becomes dead letters
+        from there on. Idempotent: a batch up to a position that the sink has is not applied again.
+        Raises FencedError, TooManyDeadLettersError; WarehouseError when the sink itself fails,
+        after which nothing of the batch is stored and it can be applied again.
         """
         ...
 

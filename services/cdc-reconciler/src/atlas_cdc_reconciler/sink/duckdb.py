@@ -1,42 +1,31 @@
 """The sink that keeps the warehouse in a DuckDB file."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager, suppress
-from dataclasses import asdict
+from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 
 import duckdb
 
-from atlas_cdc_reconciler import metrics
-from atlas_cdc_reconciler.changes import Batch, Relation
+from atlas_cdc_reconciler.changes import Batch
 from atlas_cdc_reconciler.config import WarehouseConfig
+from atlas_cdc_reconciler.letters import Replayed, Request
 from atlas_cdc_reconciler.lsn import LogPosition, Lsn
-from atlas_cdc_reconciler.sink import (
-    Counts,
-    SinkState,
-    TooManyDeadLettersError,
-    WarehouseError,
-)
-from atlas_cdc_reconciler.sink.apply import PoisonError, append_rows, apply_runs
+from atlas_cdc_reconciler.sink import Counts, SinkState, WarehouseError, replaying
+from atlas_cdc_reconciler.sink.applier import Applier, stored
+from atlas_cdc_reconciler.sink.queries import Q
 from atlas_cdc_reconciler.sink.reading import Reader, ReadGate
 from atlas_cdc_reconciler.sink.warehouse_file import opened
-from atlas_cdc_reconciler.source import CopiedRows, SourcePosition, copy
-from atlas_common.db import NO_BEAT, Beat, load_queries
+from atlas_cdc_reconciler.source import CopiedRows, SourcePosition
+from atlas_common.db import NO_BEAT, Beat
 from atlas_common.errors import FatalError
-from atlas_common.telemetry import logger
 
 T = TypeVar("T")
 Parameters = Mapping[str, object]
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_REASON_CHARS_MAX = 1_000
-_log = logger(__name__)
-Q = {
-    name: query.decode()
-    for name, query in load_queries("atlas_cdc_reconciler", file="warehouse.sql").items()
-}
 
 
 class DuckDbWarehouse:
@@ -50,6 +39,9 @@ class DuckDbWarehouse:
         self._writer = ThreadPoolExecutor(1, "warehouse-writer")
         self._resources = ExitStack()  # Entered and closed in the writer's thread.
         self._connection: duckdb.DuckDBPyConnection
+        self._applier: Applier
+        # A transaction of several steps must not be joined by others' statements.
+        self._turn = asyncio.Lock()
         self._reads = ReadGate(config.concurrent_reads_max, config.waiting_reads_max)
 
     @classmethod
@@ -65,6 +57,11 @@ class DuckDbWarehouse:
             await warehouse._run(warehouse._resources.close)
             warehouse._writer.shutdown()
 
+    async def claim(self, owner: str) -> int:
+        """As Sink.claim."""
+        async with self._turn:
+            return await self._run(lambda: self._applier.claim(owner))
+
     async def state(self) -> SinkState:
         """As Sink.state."""
         return await self._run(self._state)
@@ -72,18 +69,30 @@ class DuckDbWarehouse:
     @asynccontextmanager
     async def load(self, position: SourcePosition) -> AsyncIterator["DuckDbLoad"]:
         """As Sink.load."""
-        await self._run(lambda: self._connection.execute("BEGIN"))
-        try:
+        async with self.exclusive():
             yield DuckDbLoad(self, position)
-            await self._run(lambda: self._finish_load(position))
-        except BaseException:
-            # Not awaited when cancelled a second time, but the thread still does it.
-            await self._run(self._rollback)
-            raise
+            await self._run(lambda: self._begin_at(position))
+
+    @asynccontextmanager
+    async def exclusive(self) -> AsyncIterator["Exclusive"]:
+        """One transaction over several steps; nothing else is written meanwhile.
+
+        Leaving the block commits it, an exception drops all of it.
+        """
+        async with self._turn:
+            await self._run(self._begin)
+            try:
+                yield Exclusive(self)
+                await self._run(self._commit)
+            except BaseException:
+                # Not awaited when cancelled a second time, but the thread still does it.
+                await self._run(self._rollback)
+                raise
 
     async def apply(self, batch: Batch) -> SinkState:
         """As Sink.apply."""
-        return await self._run(lambda: self._apply(batch))
+        async with self._turn:
+            return await self._run(lambda: self._apply(batch))
 
     async def counts(self) -> Mapping[str, Counts]:
         """As Sink.counts."""
@@ -94,16 +103,37 @@ class DuckDbWarehouse:
         """A consistent view of the warehouse; see ReadGate.snapshot."""
         return self._reads.snapshot(self._connection)
 
-    async def write(self, statements: list[tuple[str, Parameters]]) -> None:
+    async def replay(self, request: Request, *, adopt_schema: bool = False) -> Replayed:
+        """See replaying.replay; between batches."""
+        async with self._turn:
+            return await self._run(
+                lambda: replaying.replay(self._applier, request, adopt_schema=adopt_schema)
+            )
+
+    async def discard(self, request: Request, reason: str) -> int:
+        """See replaying.discard; between batches."""
+        async with self._turn:
+            return await self._run(lambda: replaying.discard(self._applier, request, reason))
+
+    async def write(self, statements: Sequence[tuple[str, Parameters]]) -> None:
         """Run statements in one transaction, between batches. Raises WarehouseError."""
 
         def run() -> None:
-            self._connection.execute("BEGIN")
+            self._begin()
             for statement, parameters in statements:
                 self._connection.execute(statement, dict(parameters))
             self._connection.execute("COMMIT")
 
-        await self._run(lambda: self._or_rollback(run))
+        async with self._turn:
+            await self._run(lambda: self._or_rollback(run))
+
+    async def checkpoint(self) -> None:
+        """Give back the space of rows that were deleted; as far as no reader still sees them.
+
+        Raises WarehouseError.
+        """
+        async with self._turn:
+            await self._run(lambda: self._connection.execute("CHECKPOINT"))
 
     async def transact(self, work: Callable[[duckdb.DuckDBPyConnection], T]) -> T:
         """Do work in one transaction in the writer's thread, between batches.
@@ -133,10 +163,18 @@ class DuckDbWarehouse:
 
     def _open(self) -> None:
         self._connection = self._resources.enter_context(opened(self._config))
+        self._applier = Applier(self._connection, self._config)
+
+    def _begin(self) -> None:
+        self._applier.begin()
+        self._applier.check_owner(strict=False)
+
+    def _commit(self) -> None:
+        self._connection.execute("COMMIT")
+        self._applier.forget()  # Letters may have come, or gone.
 
     def _rollback(self) -> None:
-        with suppress(duckdb.TransactionException):  # None was open.
-            self._connection.execute("ROLLBACK")
+        self._applier.rollback()
 
     def _or_rollback(self, work: Callable[[], T]) -> T:
         try:
@@ -150,9 +188,9 @@ class DuckDbWarehouse:
 
     def _state(self) -> SinkState:
         position = None
-        for source_id, offset, lsn in self._query("position"):
+        for source_id, offset, lsn, timeline in self._query("position"):
             at = LogPosition(int(str(offset)), Lsn(int(str(lsn))))
-            position = SourcePosition(str(source_id), at)
+            position = SourcePosition(str(source_id), at, int(str(timeline)))
         return SinkState(position, self._beat())
 
     def _beat(self) -> Beat:
@@ -160,18 +198,18 @@ class DuckDbWarehouse:
         return NO_BEAT if row is None else Beat(row[0], _EPOCH + timedelta(microseconds=row[1]))
 
     def _append(self, at: LogPosition, copied: CopiedRows) -> None:
-        table, rejected = copied.table, len(copied.rejected)
-        append_rows(self._connection, table, copied.rows)
-        for raw, reason in copied.rejected:
-            _log.error("dead letter", table=table.name, kind="COPY", reason=reason)
-            relation = copy.relation(table)
-            self._bury(at, relation, "COPY", raw=raw, reason=reason)
-        applied = copied.rows.num_rows
-        self._count(table.name, Counts(applied + rejected, applied, rejected, 0))
+        self._applier.append(at, copied)
 
-    def _finish_load(self, position: SourcePosition) -> None:
-        self._query("begin_position", {"source_id": position.source_id, **_stored(position.at)})
-        self._connection.execute("COMMIT")
+    def _begin_at(self, position: SourcePosition) -> None:
+        self._query("forget_position")
+        self._query(
+            "begin_position",
+            {
+                "source_id": position.source_id,
+                **stored(position.at),
+                "timeline": position.timeline,
+            },
+        )
 
     def _apply(self, batch: Batch) -> SinkState:
         state = self._state()
@@ -183,105 +221,8 @@ class DuckDbWarehouse:
             raise WarehouseError(
                 f"the batch begins at {batch.start}, the warehouse stands at {state.position.at}"
             )
-        poison: dict[int, str] = {}
-        while not self._or_rollback(lambda: self._try(batch, poison)):
-            ordinal, reason = self._or_rollback(lambda: self._find_poison(batch, poison))
-            run, _ = batch.change(ordinal)
-            poison[ordinal] = reason
-            _log.error(
-                "dead letter",
-                table=run.relation.name,
-                kind=run.kind.name,
-                commit=str(run.commit),
-                reason=reason,
-            )
-            if len(poison) > self._config.dead_letters_per_batch_max:
-                raise TooManyDeadLettersError(
-                    f"more than {self._config.dead_letters_per_batch_max} changes of one batch"
-                    f" cannot be applied, the last one: {reason}"
-                )
-        return SinkState(SourcePosition(state.position.source_id, batch.position), self._beat())
-
-    def _try(self, batch: Batch, poison: Mapping[int, str]) -> bool:
-        """Commit the batch less its dead letters; False, and nothing stored, if there are more."""
-        self._connection.execute("BEGIN")
-        try:
-            apply_runs(self._connection, batch.part(batch.change_count, poison))
-        except PoisonError:
-            self._rollback()
-            return False
-        self._keep_books(batch, poison)
-        self._query("set_position", _stored(batch.position))
-        self._connection.execute("COMMIT")
-        return True
-
-    def _find_poison(self, batch: Batch, poison: Mapping[int, str]) -> tuple[int, str]:
-        """A change that cannot be applied behind those before it, and why: by bisection."""
-        good, bad = 0, batch.change_count  # `good` first changes can be applied, `bad` cannot.
-        reason = self._fault(batch, bad, poison)
-        if reason is None:
-            raise WarehouseError("a batch could not be applied, and then it could")
-        while bad - good > 1:
-            middle = (good + bad) // 2
-            found = self._fault(batch, middle, poison)
-            if found is None:
-                good = middle
-            else:
-                bad, reason = middle, found
-        return bad - 1, reason
-
-    def _fault(self, batch: Batch, stop: int, poison: Mapping[int, str]) -> str | None:
-        """Why the changes before `stop` cannot be applied; None if they can. Stores nothing."""
-        self._connection.execute("BEGIN")
-        try:
-            apply_runs(self._connection, batch.part(stop, poison))
-        except PoisonError as error:
-            return str(error)[:_REASON_CHARS_MAX]
-        finally:
-            self._rollback()
-        return None
-
-    def _keep_books(self, batch: Batch, poison: Mapping[int, str]) -> None:
-        dead: dict[str, int] = {}
-        for ordinal, reason in poison.items():
-            run, raw = batch.change(ordinal)
-            name = run.relation.name
-            dead[name] = dead.get(name, 0) + 1
-            self._bury(run.commit, run.relation, run.kind.name, raw=raw, reason=reason)
-        changes = batch.counts()
-        for name in changes.keys() | batch.skipped.keys():
-            buried, skipped = dead.get(name, 0), batch.skipped[name]
-            read = changes[name] + skipped
-            self._count(name, Counts(read, read - buried - skipped, buried, skipped))
-
-    def _bury(
-        self, at: LogPosition, relation: Relation, kind: str, *, raw: bytes, reason: str
-    ) -> None:
-        letter = {
-            **_stored(at),
-            "table_name": relation.name,
-            "kind": kind,
-            "codec": relation.codec.name,
-            "source_columns": relation.columns_text(),
-            "raw": raw,
-            "reason": reason,
-        }
-        self._query("bury", letter)
-
-    def _count(self, table_name: str, counts: Counts) -> None:
-        outcomes = asdict(counts)
-        del outcomes["read"]
-        for outcome, number in outcomes.items():
-            if number:
-                metrics.changes.add(number, {"table": table_name, "outcome": outcome})
-        self._query(
-            "count_changes",
-            {"table_name": table_name, "read": counts.read, **outcomes},
-        )
-
-
-def _stored(position: LogPosition) -> Parameters:
-    return {"log_offset": position.offset, "lsn": position.lsn.value}
+        self._applier.apply(batch)
+        return SinkState(replace(state.position, at=batch.position), self._beat())
 
 
 class DuckDbLoad:
@@ -294,3 +235,26 @@ class DuckDbLoad:
     async def append(self, copied: CopiedRows) -> None:
         """As Load.append."""
         await self._warehouse._run(lambda: self._warehouse._append(self._position.at, copied))
+
+
+class Exclusive:
+    """The writer's connection within `DuckDbWarehouse.exclusive`."""
+
+    def __init__(self, warehouse: DuckDbWarehouse) -> None:
+        self._warehouse = warehouse
+
+    async def execute(self, name: str, parameters: Parameters | None = None) -> list[tuple]:  # type: ignore[type-arg]
+        """Run a named query; its rows."""
+        return await self._warehouse._run(lambda: self._warehouse._query(name, parameters))
+
+    async def do(self, work: Callable[[duckdb.DuckDBPyConnection], T]) -> T:
+        """Work on the connection, in the writer's thread."""
+        return await self._warehouse._run(lambda: work(self._warehouse._connection))
+
+    async def append(self, at: LogPosition, copied: CopiedRows) -> None:
+        """Take in rows as of a position, with the books; those rejected become dead letters."""
+        await self._warehouse._run(lambda: self._warehouse._append(at, copied))
+
+    async def begin_at(self, position: SourcePosition) -> None:
+        """Let the warehouse stand at this position, whatever it stood at before."""
+        await self._warehouse._run(lambda: self._warehouse._begin_at(position))

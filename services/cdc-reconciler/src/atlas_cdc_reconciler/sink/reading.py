@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from typing import TypeVar
 
 import duckdb
+import pyarrow as pa
 
 from atlas_common import errors
 
@@ -42,6 +43,17 @@ class Reader:
         await self._run(lambda: self._cursor.execute(sql, given))
         while rows := await self._run(lambda: self._cursor.fetchmany(piece_rows)):
             yield rows
+
+    async def batches(
+        self, sql: str, parameters: Mapping[str, object], batch_rows: int
+    ) -> AsyncIterator[pa.RecordBatch]:
+        """The rows of a query in Arrow; the next ones are made when they are asked for."""
+        given = dict(parameters)
+        batches = await self._run(
+            lambda: self._cursor.execute(sql, given).to_arrow_reader(batch_rows)
+        )
+        while (batch := await self._run(lambda: next(batches, None))) is not None:
+            yield batch
 
     async def _run(self, work: Callable[[], T]) -> T:
         """Run in a thread; a cancelled caller interrupts the query and waits for its end.

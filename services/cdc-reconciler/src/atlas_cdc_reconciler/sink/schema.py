@@ -10,14 +10,32 @@ VERSION = 1
 # transaction", and every key here is kept unique by the one writer.
 _BOOKS = """
 CREATE TABLE cdc_position (
-    source_id VARCHAR NOT NULL, log_offset UBIGINT NOT NULL, lsn UBIGINT NOT NULL);
+    source_id VARCHAR NOT NULL, log_offset UBIGINT NOT NULL, lsn UBIGINT NOT NULL,
+    timeline INTEGER NOT NULL);
+CREATE TABLE cdc_levelling (reason VARCHAR NOT NULL, begun_at TIMESTAMPTZ NOT NULL);
+CREATE TABLE cdc_pause (
+    actor VARCHAR NOT NULL, reason VARCHAR NOT NULL, paused_at TIMESTAMPTZ NOT NULL);
+CREATE TABLE cdc_audit (
+    acted_at TIMESTAMPTZ NOT NULL, actor VARCHAR NOT NULL, action VARCHAR NOT NULL,
+    tenant_id INTEGER, request_id VARCHAR NOT NULL, detail VARCHAR NOT NULL);
+CREATE TABLE cdc_owner (
+    epoch BIGINT NOT NULL, owner VARCHAR NOT NULL, claimed_at TIMESTAMPTZ NOT NULL);
+CREATE TABLE cdc_columns (
+    table_name VARCHAR NOT NULL, column_name VARCHAR NOT NULL, type_name VARCHAR NOT NULL,
+    not_null BOOLEAN NOT NULL);
 CREATE TABLE cdc_counters (
-    table_name VARCHAR NOT NULL, read_count BIGINT NOT NULL, applied_count BIGINT NOT NULL,
-    dead_lettered_count BIGINT NOT NULL, skipped_count BIGINT NOT NULL);
+    table_name VARCHAR NOT NULL, tenant_id INTEGER, read_count BIGINT NOT NULL,
+    applied_count BIGINT NOT NULL, dead_lettered_count BIGINT NOT NULL,
+    skipped_count BIGINT NOT NULL, stored_rows BIGINT NOT NULL);
 CREATE TABLE cdc_dead_letters (
-    log_offset UBIGINT NOT NULL, commit_lsn UBIGINT NOT NULL, table_name VARCHAR NOT NULL,
-    kind VARCHAR NOT NULL, codec VARCHAR NOT NULL, source_columns VARCHAR NOT NULL,
-    raw BLOB NOT NULL, reason VARCHAR NOT NULL, buried_at TIMESTAMPTZ NOT NULL);
+    letter_id BIGINT NOT NULL, chain_id BIGINT NOT NULL, letter_class VARCHAR NOT NULL,
+    reason VARCHAR NOT NULL, table_name VARCHAR NOT NULL, kind VARCHAR NOT NULL,
+    tenant_id INTEGER, row_keys VARCHAR[] NOT NULL, log_offset UBIGINT NOT NULL,
+    commit_lsn UBIGINT NOT NULL, codec VARCHAR NOT NULL, source_columns VARCHAR NOT NULL,
+    raw BLOB NOT NULL, attempts INTEGER NOT NULL, first_attempt_at TIMESTAMPTZ NOT NULL,
+    last_attempt_at TIMESTAMPTZ NOT NULL);
+CREATE TABLE cdc_letter_number (next_id BIGINT NOT NULL);
+INSERT INTO cdc_letter_number VALUES (1);
 CREATE TABLE cdc_windows (
     tenant_id INTEGER NOT NULL, start_us BIGINT NOT NULL, end_us BIGINT NOT NULL,
     source_rows BIGINT NOT NULL, source_high HUGEINT NOT NULL, source_low HUGEINT NOT NULL,
@@ -37,9 +55,7 @@ CREATE TABLE cdc_differences (
     event_us BIGINT NOT NULL, ingested_us BIGINT NOT NULL, source_quality SMALLINT,
     source_value VARCHAR, warehouse_quality SMALLINT, warehouse_value VARCHAR,
     copies BIGINT NOT NULL);
-CREATE TABLE cdc_audit (
-    acted_at TIMESTAMPTZ NOT NULL, actor VARCHAR NOT NULL, action VARCHAR NOT NULL,
-    tenant_id INTEGER, request_id VARCHAR NOT NULL, detail VARCHAR NOT NULL);
+CREATE TABLE cdc_compaction (through_us BIGINT NOT NULL);
 CREATE TABLE cdc_schema (version INTEGER NOT NULL);
 """
 
@@ -60,7 +76,7 @@ def migrate(connection: duckdb.DuckDBPyConnection) -> None:
         connection.execute(_BOOKS)
         connection.execute("INSERT INTO cdc_schema VALUES (?)", [VERSION])
         for name in TABLES:
-            connection.execute("INSERT INTO cdc_counters VALUES (?, 0, 0, 0, 0)", [name])
+            connection.execute("INSERT INTO cdc_counters VALUES (?, NULL, 0, 0, 0, 0, 0)", [name])
     row = connection.execute("SELECT max(version) FROM cdc_schema").fetchone()
     if row is None or row[0] != VERSION:
         connection.execute("ROLLBACK")

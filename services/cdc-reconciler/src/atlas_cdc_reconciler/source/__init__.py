@@ -20,6 +20,8 @@ class SourcePosition:
     """Names the very log that `at` counts in: a position in another log means nothing."""
     at: LogPosition
     """All that was committed before it is in the sink, nothing that was committed after it."""
+    timeline: int = 0
+    """Of the log, where it forks when a standby is promoted; 0: not known, or it never does."""
 
     @property
     def lsn(self) -> Lsn:
@@ -40,6 +42,10 @@ class CopiedRows:
 
 class SourceLostError(Exception):
     """The source cannot go on from the sink's position, now or ever: changes would be missing."""
+
+
+class SlotLostError(SourceLostError):
+    """The same, and the same server has all the rows: copying what differs makes it good."""
 
 
 class ChangeStream(Protocol):

@@ -1,40 +1,33 @@
 """The source that reads Postgres' logical replication slot itself."""
 
 import asyncio
+import secrets
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from dataclasses import dataclass
 from typing import Any
 
 import psycopg
-import pyarrow as pa
 from psycopg import sql
 
 from atlas_cdc_reconciler.changes import Batch, MessageError
-from atlas_cdc_reconciler.columns import Field, FieldError, table_from
 from atlas_cdc_reconciler.config import SlotConfig
 from atlas_cdc_reconciler.lsn import LogPosition, Lsn
-from atlas_cdc_reconciler.source import CopiedRows, SourceLostError, SourcePosition
+from atlas_cdc_reconciler.source import SlotLostError, SourceLostError, SourcePosition
 from atlas_cdc_reconciler.source.collector import Collector
-from atlas_cdc_reconciler.source.copy import CopyColumns
+from atlas_cdc_reconciler.source.slot_snapshot import SlotSnapshot
+from atlas_cdc_reconciler.source.slot_state import SlotState
+from atlas_cdc_reconciler.source.timelines import check_reached
 from atlas_cdc_reconciler.source.walsender import Walsender, open_walsender
-from atlas_cdc_reconciler.tables import TABLES, Table
 from atlas_common.config import DatabaseConfig
-from atlas_common.db import (
-    Connection,
-    Database,
-    Isolation,
-    ReadConnection,
-    load_queries,
-    tenant_transaction,
-)
+from atlas_common.db import Connection, Database, ReadConnection, load_queries
 from atlas_common.telemetry import logger
 
 Q = load_queries("atlas_cdc_reconciler")
 _log = logger(__name__)
 _PLUGIN = "pgoutput"
-_REBUILD = "rebuild the warehouse: stop this service, move its file away, start it again"
+_FAILOVER_VERSION_MIN = 170000
+_SLOT_NAME_CHARS_MAX = 63
 # The loop's other tasks get their turn after this many messages.
 _MESSAGES_PER_TURN = 500
 
@@ -48,25 +41,39 @@ class SlotSource:
         self._database = database
 
     @asynccontextmanager
-    async def snapshot(self) -> AsyncIterator["SlotSnapshot"]:
+    async def snapshot(self) -> AsyncIterator[SlotSnapshot]:
         """As Source.snapshot: makes the slot, and shows the tables as of its very beginning."""
         async with open_walsender(self._direct) as walsender:
             await self._drop_leftover()
-            identity = await walsender.command(sql.SQL("IDENTIFY_SYSTEM"))
-            slot = await walsender.command(
-                sql.SQL("CREATE_REPLICATION_SLOT {} LOGICAL pgoutput (SNAPSHOT 'export')").format(
-                    sql.Identifier(self._config.name)
-                )
+            options = sql.SQL("SNAPSHOT 'export'")
+            if self._config.failover and walsender.server_version >= _FAILOVER_VERSION_MIN:
+                options = sql.SQL("SNAPSHOT 'export', FAILOVER true")
+            create = sql.SQL("CREATE_REPLICATION_SLOT {} LOGICAL pgoutput ({})").format(
+                sql.Identifier(self._config.name), options
             )
-            position = SourcePosition(
-                self._source_id(identity["systemid"]),
-                LogPosition.at(Lsn.parse(slot["consistent_point"])),
-            )
-            _log.info("slot made", slot=self._config.name, position=str(position.lsn))
+            snapshot = await self._made(walsender, create)
+            _log.info("slot made", slot=self._config.name, position=str(snapshot.position.lsn))
             # The exported snapshot lives as long as this connection stays as it is.
-            yield SlotSnapshot(
-                self._database, slot["snapshot_name"], position, self._config.snapshot_rows_max
-            )
+            yield snapshot
+
+    @asynccontextmanager
+    async def cut(self) -> AsyncIterator[SlotSnapshot]:
+        """The tables as they are at a point of the log near its end, beside the stream.
+
+        By a temporary slot, since nothing else shows the tables as of a position of the log: the
+        stream up to that position and what this shows are the same.
+        """
+        async with open_walsender(self._direct) as walsender:
+            suffix = f"_cut_{secrets.token_hex(4)}"
+            name = self._config.name[: _SLOT_NAME_CHARS_MAX - len(suffix)] + suffix
+            create = sql.SQL(
+                "CREATE_REPLICATION_SLOT {} TEMPORARY LOGICAL pgoutput (SNAPSHOT 'export')"
+            ).format(sql.Identifier(name))
+            snapshot = await self._made(walsender, create)
+            # Behind the point, so that the stream gets to it even if nobody else writes.
+            async with self._database.transaction() as connection:
+                await connection.execute(Q["beat_now"], {})
+            yield snapshot
 
     @asynccontextmanager
     async def stream(self, position: SourcePosition) -> AsyncIterator["SlotStream"]:
@@ -77,48 +84,91 @@ class SlotSource:
             source_id = self._source_id(identity["systemid"])
             if source_id != position.source_id:
                 raise SourceLostError(
-                    f"the warehouse was filled from {position.source_id}, this is {source_id}:"
-                    f" {_REBUILD}"
+                    f"the warehouse was filled from {position.source_id}, this is {source_id}."
+                    " Is ATLAS_DIRECT__DSN right? If it is, recover the pipeline: it takes over"
+                    " what this server has"
                 )
+            timeline = int(identity["timeline"])
+            await self._check_timeline(walsender, position, timeline)
             await self._check_slot(position.lsn)
             try:
                 await walsender.start(self._config.name, self._config.publication)
             except psycopg.errors.ObjectNotInPrerequisiteState as error:
-                raise SourceLostError(f"slot {self._config.name}: {error}; {_REBUILD}") from error
-            stream = SlotStream(walsender, self._config, position.lsn)
+                raise SlotLostError(f"slot {self._config.name}: {error}") from error
+            stream = SlotStream(walsender, self._config, position.lsn, timeline)
             life = asyncio.create_task(stream.keep_alive(), name="slot-status")
             stack.callback(life.cancel)
             yield stream
 
     async def retained_bytes(self) -> int:
         """As Source.retained_bytes."""
+        state = await self.slot_state()
+        return 0 if state is None else state.retained_bytes
+
+    async def slot_state(self) -> SlotState | None:
+        """What the server knows of the slot; None: there is none. Raises as `retained_bytes`."""
         async with self._database.transaction(read_only=True) as connection:
-            row = await _one(connection, "slot_retained_bytes", slot=self._config.name)
-        return int(row[0]) if row else 0
+            row = await _one(connection, "slot", slot=self._config.name)
+        return None if row is None else SlotState(*row)
+
+    async def _made(self, walsender: Walsender, create: sql.Composable) -> SlotSnapshot:
+        identity = await walsender.command(sql.SQL("IDENTIFY_SYSTEM"))
+        slot = await walsender.command(create)
+        position = SourcePosition(
+            self._source_id(identity["systemid"]),
+            LogPosition.at(Lsn.parse(slot["consistent_point"])),
+            int(identity["timeline"]),
+        )
+        return SlotSnapshot(
+            self._database, slot["snapshot_name"], position, self._config.snapshot_rows_max
+        )
+
+    async def _check_timeline(
+        self, walsender: Walsender, position: SourcePosition, timeline: int
+    ) -> None:
+        if position.timeline in (0, timeline):
+            return
+        history = await walsender.command(
+            sql.SQL("TIMELINE_HISTORY {}").format(sql.Literal(timeline))
+        )
+        content = history["content"]
+        check_reached(
+            position.lsn,
+            position.timeline,
+            timeline,
+            content.decode() if isinstance(content, bytes) else content,
+        )
+        _log.warning("another server took over", timeline=timeline, was=position.timeline)
 
     async def _check_slot(self, position: Lsn) -> None:
         name = self._config.name
-        async with self._database.transaction(read_only=True) as connection:
-            row = await _one(connection, "slot", slot=name)
-        if row is None:
-            raise SourceLostError(f"slot {name} is gone: {_REBUILD}")
-        plugin, is_here, _, wal_status, confirmed = row
-        if plugin != _PLUGIN or not is_here:
-            raise SourceLostError(f"slot {name} is another's (plugin {plugin}): {_REBUILD}")
-        if wal_status == "lost":
-            raise SourceLostError(f"slot {name} lost its log: it fell too far behind; {_REBUILD}")
-        if confirmed is not None and Lsn(confirmed) > position:
-            # Somebody else read from it, or the warehouse's file is an old copy.
+        state = await self.slot_state()
+        if state is None:
+            raise SlotLostError(f"slot {name} is gone")
+        if state.plugin != _PLUGIN or not state.is_here:
             raise SourceLostError(
-                f"slot {name} stands at {Lsn(confirmed)}, beyond the warehouse at {position}:"
-                f" the changes between are lost; {_REBUILD}"
+                f"slot {name} is another's (plugin {state.plugin}): set ATLAS_SLOT__NAME to a name"
+                " that is free"
+            )
+        if state.is_lost:
+            why = f" ({state.invalidation_reason})" if state.invalidation_reason else ""
+            raise SlotLostError(f"slot {name} lost its log: it fell too far behind{why}")
+        if state.confirmed is not None and Lsn(state.confirmed) > position:
+            # Somebody else read from it, or the warehouse's file is an old copy.
+            raise SlotLostError(
+                f"slot {name} stands at {Lsn(state.confirmed)}, beyond the warehouse at {position}:"
+                " the changes between are lost"
             )
 
     async def _drop_leftover(self) -> None:
-        async with self._database.transaction(read_only=True) as connection:
-            row = await _one(connection, "slot", slot=self._config.name)
-        if row is None:
+        state = await self.slot_state()
+        if state is None:
             return
+        if state.plugin != _PLUGIN or not state.is_here:
+            raise SourceLostError(
+                f"slot {self._config.name} is another's (plugin {state.plugin}): set"
+                " ATLAS_SLOT__NAME to a name that is free"
+            )
         _log.warning("dropping a slot that no warehouse stands on", slot=self._config.name)
         async with self._database.transaction() as connection:
             await connection.execute(Q["drop_slot"], {"slot": self._config.name})
@@ -127,98 +177,13 @@ class SlotSource:
         return f"{system_id}/{self._config.name}"
 
 
-@dataclass(frozen=True)
-class SlotSnapshot:
-    """The tables at the slot's first position."""
-
-    database: Database
-    snapshot_name: str
-    position: SourcePosition
-    rows_max: int
-
-    async def rows(self) -> AsyncIterator[CopiedRows]:
-        """As InitialSnapshot.rows."""
-        async with self.database.transaction(
-            read_only=True, isolation=Isolation.REPEATABLE_READ
-        ) as connection:
-            await self._adopt(connection)
-            for table in TABLES.values():
-                if not table.by_tenant:
-                    async for piece in self._copy(connection, table):
-                        yield piece
-            cursor = await connection.execute(Q["list_tenants"], {})
-            tenant_ids = [row[0] for row in await cursor.fetchall()]
-        for tenant_id in tenant_ids:
-            async with tenant_transaction(
-                self.database, tenant_id, read_only=True, isolation=Isolation.REPEATABLE_READ
-            ) as connection:
-                await self._adopt(connection)
-                for table in TABLES.values():
-                    if table.by_tenant:
-                        async for piece in self._copy(connection, table):
-                            yield piece
-
-    async def _adopt(self, connection: ReadConnection) -> None:
-        name = sql.Literal(self.snapshot_name)
-        await connection.execute(sql.SQL("SET TRANSACTION SNAPSHOT {}").format(name))
-        # The largest table of all is read in one statement.
-        await connection.execute("SET LOCAL statement_timeout = 0")
-
-    async def _copy(self, connection: ReadConnection, table: Table) -> AsyncIterator[CopiedRows]:
-        statement = sql.SQL("COPY (SELECT {} FROM {}) TO STDOUT (FORMAT BINARY)").format(
-            sql.SQL(", ").join(map(sql.Identifier, table.column_names)),
-            sql.Identifier(table.name),
-        )
-        rows = CopyColumns(len(table.columns))
-
-        async with connection.cursor() as cursor, cursor.copy(statement) as copy:
-            async for data in copy:
-                rows.feed(bytes(data))
-                if rows.row_count >= self.rows_max:
-                    yield _copied(table, rows)
-        if rows.row_count:
-            yield _copied(table, rows)
-
-
-def _copied(table: Table, gathered: CopyColumns) -> CopiedRows:
-    """What was gathered, in the warehouse's columns."""
-    rejected: list[tuple[bytes, str]] = []
-    try:
-        rows = _columns(table, gathered.columns)
-    except FieldError:
-        rows = _sifted(table, gathered, rejected)
-    gathered.take()
-    return CopiedRows(table, rows, tuple(rejected))
-
-
-def _sifted(table: Table, gathered: CopyColumns, rejected: list[tuple[bytes, str]]) -> pa.Table:
-    """The rows that fit; the others go to `rejected`. One by one: slow, and hardly ever needed."""
-    kept: list[list[Field]] = [[] for _ in table.columns]
-    for number in range(gathered.row_count):
-        fields = [column[number] for column in gathered.columns]
-        try:
-            _columns(table, [[field] for field in fields])
-        except FieldError as error:
-            rejected.append((gathered.row(number), str(error)))
-            continue
-        for column, field in zip(kept, fields, strict=True):
-            column.append(field)
-    return _columns(table, kept)
-
-
-def _columns(table: Table, fields: Sequence[Sequence[Field]]) -> pa.Table:
-    return table_from(
-        {
-            column.name: (column.type, values)
-            for column, values in zip(table.columns, fields, strict=True)
-        }
-    )
-
-
 class SlotStream:
     """The slot's changes as they are committed."""
 
-    def __init__(self, walsender: Walsender, config: SlotConfig, position: Lsn) -> None:
+    def __init__(
+        self, walsender: Walsender, config: SlotConfig, position: Lsn, timeline: int
+    ) -> None:
+        self.timeline = timeline
         self._walsender = walsender
         self._config = config
         self._collector = Collector(position)

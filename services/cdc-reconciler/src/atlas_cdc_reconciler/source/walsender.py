@@ -33,6 +33,11 @@ class Walsender:
         self._pgconn = connection.pgconn
         self._confirmed = Lsn(0)
 
+    @property
+    def server_version(self) -> int:
+        """As 170002."""
+        return self._connection.info.server_version
+
     async def command(self, command: sql.Composable) -> dict[str, Any]:
         """Run a replication command that answers one row. Raises psycopg.Error."""
         # Without parameters psycopg uses the simple protocol, the only one that walsenders speak.

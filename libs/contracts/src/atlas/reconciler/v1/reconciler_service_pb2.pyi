@@ -802,6 +802,9 @@ class GetPipelineStatusResponse(_message.Message):
     SLOT_RETAINED_BYTES_FIELD_NUMBER: _builtins.int
     AS_OF_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    HELD_TABLES_FIELD_NUMBER: _builtins.int
+    DEAD_LETTERS_OPEN_FIELD_NUMBER: _builtins.int
+    CONSERVED_FIELD_NUMBER: _builtins.int
     phase: _builtins.str
     """"snapshot", "streaming" or "stopped"."""
     applied_lsn: _builtins.str
@@ -815,12 +818,20 @@ class GetPipelineStatusResponse(_message.Message):
     slot_retained_bytes: _builtins.int
     reason: _builtins.str
     """Why it stands still; empty when it does not."""
+    dead_letters_open: _builtins.int
+    """Dead letters that wait for a person: DeadLetterService lists them."""
+    conserved: _builtins.bool
+    """Whether the books balance, per table and tenant, and the last audit found what they say."""
     @_builtins.property
     def lag(self) -> _duration_pb2.Duration:
         """How far the warehouse is behind the primary; unset when it cannot be known."""
 
     @_builtins.property
     def as_of(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def held_tables(self) -> _containers.RepeatedCompositeFieldContainer[Global___HeldTable]:
+        """Tables whose changes are kept as dead letters, since they do not fit the warehouse's any more; the others go on."""
+
     def __init__(
         self,
         *,
@@ -835,11 +846,44 @@ class GetPipelineStatusResponse(_message.Message):
         slot_retained_bytes: _builtins.int = ...,
         as_of: _timestamp_pb2.Timestamp | None = ...,
         reason: _builtins.str = ...,
+        held_tables: _abc.Iterable[Global___HeldTable] | None = ...,
+        dead_letters_open: _builtins.int = ...,
+        conserved: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["as_of", b"as_of", "lag", b"lag"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied_lsn", b"applied_lsn", "applied_total", b"applied_total", "as_of", b"as_of", "dead_lettered_total", b"dead_lettered_total", "lag", b"lag", "phase", b"phase", "read_total", b"read_total", "reason", b"reason", "skipped_total", b"skipped_total", "slot_retained_bytes", b"slot_retained_bytes", "warehouse_rows", b"warehouse_rows"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied_lsn", b"applied_lsn", "applied_total", b"applied_total", "as_of", b"as_of", "conserved", b"conserved", "dead_lettered_total", b"dead_lettered_total", "dead_letters_open", b"dead_letters_open", "held_tables", b"held_tables", "lag", b"lag", "phase", b"phase", "read_total", b"read_total", "reason", b"reason", "skipped_total", b"skipped_total", "slot_retained_bytes", b"slot_retained_bytes", "warehouse_rows", b"warehouse_rows"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetPipelineStatusResponse: _TypeAlias = GetPipelineStatusResponse  # noqa: Y015
+
+@_typing.final
+class HeldTable(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TABLE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    DEAD_LETTERS_FIELD_NUMBER: _builtins.int
+    SINCE_TIME_FIELD_NUMBER: _builtins.int
+    table: _builtins.str
+    reason: _builtins.str
+    """What does not fit."""
+    dead_letters: _builtins.int
+    @_builtins.property
+    def since_time(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        table: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        dead_letters: _builtins.int = ...,
+        since_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["since_time", b"since_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dead_letters", b"dead_letters", "reason", b"reason", "since_time", b"since_time", "table", b"table"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HeldTable: _TypeAlias = HeldTable  # noqa: Y015
