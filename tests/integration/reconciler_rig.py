@@ -16,7 +16,12 @@ from pydantic import SecretStr
 
 from atlas_cdc_reconciler.aggregate import Aggregator, Bounds
 from atlas_cdc_reconciler.audit import Auditor
-from atlas_cdc_reconciler.config import ReconcileConfig, SlotConfig, WarehouseConfig
+from atlas_cdc_reconciler.config import (
+    KafkaConfig,
+    ReconcileConfig,
+    SlotConfig,
+    WarehouseConfig,
+)
 from atlas_cdc_reconciler.differences import Difference
 from atlas_cdc_reconciler.digest import Digest
 from atlas_cdc_reconciler.letters.desk import LetterDesk
@@ -28,6 +33,7 @@ from atlas_cdc_reconciler.reconciliation import Reconciliation
 from atlas_cdc_reconciler.repair import RepairOutcome, Request, WindowRepair
 from atlas_cdc_reconciler.sink import Counts, Sink
 from atlas_cdc_reconciler.sink.duckdb import DuckDbWarehouse
+from atlas_cdc_reconciler.source.kafka import KafkaSource
 from atlas_cdc_reconciler.source.slot import SlotSource
 from atlas_cdc_reconciler.tables import HEARTBEAT, TABLES
 from atlas_cdc_reconciler.upkeep import Upkeep
@@ -45,7 +51,7 @@ from .lane_writer import LaneWriter, RawPoint
 ACME, GLOBEX = Tenant(1, "acme"), Tenant(2, "globex")
 WINDOW_US = 250_000
 T0 = datetime(2026, 3, 1, 12, tzinfo=UTC)
-WAIT_SECONDS = 20.0
+WAIT_SECONDS = 60.0
 EVER = Span(0, 4_000_000_000_000_000)
 
 # Of every type: what a warehouse is likely to get wrong.
@@ -101,6 +107,8 @@ class Rig:
         # Slots belong to the whole server, tests to one database of it.
         default_factory=lambda: SlotConfig(name=f"test_{secrets.token_hex(4)}", linger_ms=5)
     )
+    kafka: KafkaConfig | None = None
+    """Read a topic instead of the slot."""
     # Small, so that even few rows are copied in several pieces, and by several connections.
     cutting: Cutting = field(
         default_factory=lambda: Cutting(5_000, windows_per_statement=4, rows_max=40, connections=3)
@@ -131,6 +139,10 @@ class Rig:
             source = SlotSource(self.slot, config, primary)
             upkeep = Upkeep(self.slot, source, warehouse, progress, self.cutting)
             pipeline = Pipeline(source, wrap(warehouse), progress, 0.2, upkeep)
+            if self.kafka:
+                pipeline = Pipeline(
+                    KafkaSource(self.kafka, primary), wrap(warehouse), progress, 0.2
+                )
             task = asyncio.create_task(pipeline.run())
             try:
                 yield Running(primary, warehouse, progress, upkeep, source)

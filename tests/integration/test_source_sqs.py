@@ -2,14 +2,13 @@
 
 import asyncio
 import base64
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import Any
 
 import boto3
 import pytest
-from moto.server import ThreadedMotoServer
 from typing_extensions import override
 
 from atlas_devstack.database import Database
@@ -24,21 +23,9 @@ from .waiting import eventually
 REGION = "eu-central-1"
 
 
-@pytest.fixture(scope="module")
-def aws() -> Iterator[str]:
-    """The address of an AWS of our own."""
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
-
-
 @pytest.fixture(autouse=True)
-def credentials(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the client wants to have, and moto does not look at."""
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(name, "testing")
+def _credentials(aws_credentials: None) -> None:
+    """For every client."""
 
 
 class Queue:

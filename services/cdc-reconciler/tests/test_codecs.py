@@ -19,6 +19,7 @@ def test_columns_come_back_from_their_text(name: str) -> None:
 def test_codecs_are_found_by_name() -> None:
     assert {name: codec.name for name, codec in CODECS.items()} == {
         "pgoutput": "pgoutput",
+        "debezium": "debezium",
         "copy": "copy",
     }
 

@@ -46,6 +46,18 @@ def test_decimals_are_exact(field: str, value: str) -> None:
     assert decimal == Decimal(value)
 
 
+def test_a_numeric_as_text_is_postgres_own() -> None:
+    # 1.50, -0.00012, 0.00, and 40 digits: more than Python's decimals keep unless told.
+    fields = [
+        "0002000000000002 0001 1388",
+        "0002ffff40000005 0001 07d0",
+        "0000000000000002",
+        "000a000900000000" + "270f" * 10,
+    ]
+    texts = to_arrow(ColumnType.NUMERIC_TEXT, [bytes.fromhex(field) for field in fields])
+    assert texts.to_pylist() == ["1.50", "-0.00012", "0.00", "9" * 40]
+
+
 def test_decimals_with_nulls_between() -> None:
     one = bytes.fromhex("00010000000000000001")
     decimals = to_arrow(ColumnType.DECIMAL, [None, one, None, one])

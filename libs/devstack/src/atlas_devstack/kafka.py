@@ -34,6 +34,8 @@ class KafkaSite:
     log_directory: Path
     record_directory: Path
     port: int
+    advertised_port: int | None = None
+    """Where clients are sent, when that is another: a proxy's."""
 
 
 class Kafka(Component):
@@ -48,11 +50,11 @@ class Kafka(Component):
     @property
     def bootstrap_servers(self) -> str:
         """Its address, "host:port", as every client takes it."""
-        return f"{LOOPBACK}:{self._site.port}"
+        return f"{LOOPBACK}:{self._site.advertised_port or self._site.port}"
 
     def answers(self) -> bool:
         """Say whether it answers a request for metadata now."""
-        return answers_metadata(self.bootstrap_servers)
+        return answers_metadata(f"{LOOPBACK}:{self._site.port}")
 
     def create_topic(self, name: str, partitions: int = 1) -> None:
         """Make a topic. Raises DevstackError when it exists or the broker is away."""
@@ -67,14 +69,14 @@ class Kafka(Component):
 
     def _prepare(self) -> Launch:
         site = self._site
-        url = f"tcp://{self.bootstrap_servers}"
+        listener = f"tcp://{LOOPBACK}:{site.port}"
         return Launch(
             name=self.name,
             command=[
                 str(_binary(site.directory)),
                 "broker",
-                *("--listener-url", url),
-                *("--advertised-listener-url", url),
+                *("--listener-url", listener),
+                *("--advertised-listener-url", f"tcp://{self.bootstrap_servers}"),
                 *("--storage-engine", "memory://tansu/"),
             ],
             environment={"PATH": os.defpath, "LC_ALL": "C"},

@@ -17,6 +17,8 @@ from atlas_cdc_reconciler.progress import Progress
 from atlas_cdc_reconciler.reconciliation import Reconciliation
 from atlas_cdc_reconciler.servicer import SERVICE, TENANTLESS, ReconcilerServicer
 from atlas_cdc_reconciler.sink.duckdb import DuckDbWarehouse
+from atlas_cdc_reconciler.source import Source
+from atlas_cdc_reconciler.source.kafka import KafkaSource
 from atlas_cdc_reconciler.source.slot import SlotSource
 from atlas_cdc_reconciler.status import StatusReporter
 from atlas_cdc_reconciler.upkeep import Upkeep
@@ -44,15 +46,18 @@ async def main() -> None:
         primary = await stack.enter_async_context(Database.open(config.primary, name="primary"))
         warehouse = await stack.enter_async_context(DuckDbWarehouse.open(config.warehouse))
         clock, progress = PrimaryClock(), Progress()
-        source = SlotSource(config.slot, config.direct, primary)
-        cutting = Cutting(
-            window_us=config.reconcile.window_us,
-            windows_per_statement=config.reconcile.windows_per_statement,
-            rows_max=config.slot.snapshot_rows_max,
-            connections=config.slot.copy_connections,
-        )
-        upkeep = Upkeep(config.slot, source, warehouse, progress, cutting)
-        pipeline = Pipeline(source, warehouse, progress, config.slot.backoff_seconds_max, upkeep)
+        source = _source(config, primary)
+        upkeep = None
+        if isinstance(source, SlotSource):
+            cutting = Cutting(
+                window_us=config.reconcile.window_us,
+                windows_per_statement=config.reconcile.windows_per_statement,
+                rows_max=config.slot.snapshot_rows_max,
+                connections=config.slot.copy_connections,
+            )
+            upkeep = Upkeep(config.slot, source, warehouse, progress, cutting)
+        backoff_seconds_max = config.gathering.backoff_seconds_max
+        pipeline = Pipeline(source, warehouse, progress, backoff_seconds_max, upkeep)
         reconciliation = Reconciliation.of(config.reconcile, primary, warehouse, progress)
         await reconciliation.verifications.use_width(config.reconcile.window_us)
         auditor = Auditor(warehouse)
@@ -125,6 +130,13 @@ async def main() -> None:
             },
             background=background,
         )
+
+
+def _source(config: Config, primary: Database) -> Source:
+    if config.source.kind == "kafka":
+        assert config.kafka is not None  # Config sees to that.
+        return KafkaSource(config.kafka, primary)
+    return SlotSource(config.slot, config.direct, primary)
 
 
 if __name__ == "__main__":

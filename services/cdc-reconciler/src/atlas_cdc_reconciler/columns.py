@@ -81,9 +81,16 @@ def to_arrow_fixed(column_type: ColumnType, fields: npt.NDArray[np.uint8]) -> pa
 
 
 def numeric(field: bytes) -> Decimal:
-    """The exact value of a binary numeric. Raises FieldError for NaN and the infinities."""
+    """The exact value of a binary numeric, with the digits after the point that Postgres shows.
+
+    Raises FieldError for NaN and the infinities.
+    """
     unscaled, scale = _numeric_parts(field)
-    return Decimal(unscaled).scaleb(-scale)
+    (shown,) = struct.unpack_from(">H", field, 6)
+    # The last digit of base 10,000 may reach beyond what is shown, by zeros.
+    unscaled = unscaled * 10**shown // 10**scale
+    # Not scaleb(), which rounds to the digits of a context.
+    return Decimal((int(unscaled < 0), tuple(map(int, str(abs(unscaled)))), -shown))
 
 
 def _fixed(

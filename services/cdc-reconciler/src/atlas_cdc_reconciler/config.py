@@ -1,22 +1,16 @@
 """What the cdc-reconciler can be told."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, SecretStr, field_validator, model_validator
 
 from atlas_common.config import DatabaseConfig, Section, ServiceConfig, TokenConfig
 
 
-class SlotConfig(Section):
-    """The logical replication slot that feeds the warehouse."""
+class BatchConfig(Section):
+    """How changes are gathered, whatever they are read from."""
 
-    name: str = Field(
-        default="atlas_warehouse", pattern=r"^[a-z0-9_]{1,63}$", description="The slot's name."
-    )
-    publication: str = Field(
-        default="atlas_warehouse", min_length=1, description="The publication that is read."
-    )
     batch_changes_max: int = Field(
         default=50_000, ge=1, description="Changes after which a batch is applied at once."
     )
@@ -35,6 +29,20 @@ class SlotConfig(Section):
         default=100_000,
         ge=1,
         description="Rows that one connection has in memory while rows are copied.",
+    )
+    backoff_seconds_max: float = Field(
+        default=5.0, gt=0, description="Longest pause before the source is tried again."
+    )
+
+
+class SlotConfig(BatchConfig):
+    """The logical replication slot that feeds the warehouse."""
+
+    name: str = Field(
+        default="atlas_warehouse", pattern=r"^[a-z0-9_]{1,63}$", description="The slot's name."
+    )
+    publication: str = Field(
+        default="atlas_warehouse", min_length=1, description="The publication that is read."
     )
     copy_connections: int = Field(
         default=2, ge=1, le=16, description="Connections that copy rows at a time."
@@ -70,8 +78,66 @@ class SlotConfig(Section):
     status_interval_seconds: float = Field(
         default=1.0, gt=0, le=5, description="How often the server hears how far we are."
     )
-    backoff_seconds_max: float = Field(
-        default=5.0, gt=0, description="Longest pause before the source is tried again."
+
+
+class KafkaConfig(BatchConfig):
+    """The topic, filled by Debezium, that feeds the warehouse."""
+
+    bootstrap_servers: str = Field(min_length=1, description="Brokers, host:port, by commas.")
+    topic: str = Field(
+        min_length=1, max_length=249, description="The topic, of one partition, with all tables."
+    )
+    group_id: str = Field(
+        default="atlas-warehouse",
+        min_length=1,
+        description="The name under which the broker sees us; offsets are not kept in it.",
+    )
+    settings: dict[str, SecretStr] = Field(
+        default_factory=dict,
+        description='Further settings of librdkafka, as JSON: {"security.protocol": "SSL"}; all'
+        " values as text.",
+    )
+    message_bytes_max: int = Field(
+        default=64 * 2**20, ge=2**16, le=900 * 2**20, description="Largest event that can be read."
+    )
+    fetched_bytes_max: int = Field(
+        default=64 * 2**20, ge=2**20, description="Bytes of events fetched ahead."
+    )
+    debezium_slot: str = Field(
+        default="",
+        pattern=r"^[a-z0-9_]{0,63}$",
+        description="Debezium's slot, whose retained log is shown; empty: none is.",
+    )
+
+    @field_validator("settings")
+    @classmethod
+    def _are_not_ours(cls, settings: dict[str, SecretStr]) -> dict[str, SecretStr]:
+        ours = sorted(_KAFKA_SETTINGS & set(settings))
+        if ours:
+            raise ValueError(f"{', '.join(ours)} cannot be set: the source needs its own")
+        return settings
+
+
+_KAFKA_SETTINGS = {
+    "bootstrap.servers",
+    "group.id",
+    "enable.auto.commit",
+    "enable.auto.offset.store",
+    "auto.offset.reset",
+    "isolation.level",
+    "fetch.message.max.bytes",
+    "fetch.max.bytes",
+    "receive.message.max.bytes",
+    "queued.max.messages.kbytes",
+}
+
+
+class SourceConfig(Section):
+    """What the changes are read from."""
+
+    kind: Literal["slot", "kafka"] = Field(
+        default="slot",
+        description="slot: the database's own log. kafka: a topic that Debezium fills.",
     )
 
 
@@ -145,6 +211,63 @@ class WarehouseConfig(Section):
     )
 
 
+class RedshiftConfig(Section):
+    """The warehouse in an Amazon Redshift cluster or workgroup."""
+
+    host: str = Field(min_length=1, description="The cluster's endpoint.")
+    port: int = Field(default=5439, ge=1, le=65535, description="Its port.")
+    database: str = Field(min_length=1, description="The database.")
+    user: str = Field(min_length=1, description="The user: owner of the schema, nothing more.")
+    password: SecretStr = Field(description="The user's password.")
+    tls: bool = Field(default=True, description="Encrypt, and check the server's name.")
+    schema_name: str = Field(
+        default="atlas", pattern=r"^[a-z_][a-z0-9_]{0,62}$", description="Schema of the tables."
+    )
+    iam_role: str = Field(
+        pattern=r"^(default|arn:aws[a-z-]*:iam::\d{12}:role/[A-Za-z0-9_+=,.@/-]+)$",
+        max_length=2048,
+        description='Role that COPY reads the bucket with: its ARN, or "default".',
+    )
+    bucket: str = Field(
+        pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$",
+        description="Bucket for files under way; in the cluster's region.",
+    )
+    prefix: str = Field(
+        default="cdc",
+        pattern=r"^[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)*$",
+        max_length=256,
+        description="Where in the bucket; nothing else may be there, what is old is deleted.",
+    )
+    region: str = Field(min_length=1, description="Region of the bucket, as eu-central-1.")
+    s3_endpoint_url: str | None = Field(
+        default=None, description="Another endpoint than the region's; for tests and VPC endpoints."
+    )
+    s3_timeout_seconds: float = Field(
+        default=30.0, gt=0, description="Longest silence of S3 while a file is put."
+    )
+    file_bytes_max: int = Field(
+        default=32 * 2**20,
+        ge=2**16,
+        description="Size of a file before compression; a batch is cut into as many as it takes.",
+    )
+    statement_timeout_seconds: float = Field(
+        default=600.0, gt=0, description="Longest statement, waits for locks included."
+    )
+    conflict_retries_max: int = Field(
+        default=5,
+        ge=0,
+        description="How often a transaction that met another (error 1023) is repeated at once.",
+    )
+    dead_letters_per_batch_max: int = Field(
+        default=1_000, ge=1, description="More of them in one batch stop the pipeline."
+    )
+
+    @property
+    def socket_timeout_seconds(self) -> int:
+        """Longest silence of the cluster: a little longer than it may work on a statement."""
+        return int(self.statement_timeout_seconds) + 30
+
+
 class ReconcileConfig(Section):
     """The proof that source and warehouse are equal."""
 
@@ -193,7 +316,26 @@ class Config(ServiceConfig):
     )
     token: TokenConfig = Field(description="Keys of freshness tokens.")
     warehouse: WarehouseConfig = Field(description="The warehouse in its file.")
-    slot: SlotConfig = Field(default_factory=SlotConfig, description="The source of changes.")
+    source: SourceConfig = Field(
+        default_factory=SourceConfig, description="What the changes are read from."
+    )
+    slot: SlotConfig = Field(default_factory=SlotConfig, description="The slot, for kind slot.")
+    kafka: KafkaConfig | None = Field(default=None, description="The topic, for kind kafka.")
     reconcile: ReconcileConfig = Field(
         default_factory=ReconcileConfig, description="The proof of equality."
     )
+
+    @property
+    def gathering(self) -> BatchConfig:
+        """How the chosen source gathers changes."""
+        chosen = self.kafka if self.source.kind == "kafka" else self.slot
+        assert chosen is not None
+        return chosen
+
+    @model_validator(mode="after")
+    def _has_its_source(self) -> Self:
+        if self.source.kind == "kafka" and self.kafka is None:
+            raise ValueError(
+                "source.kind is kafka: kafka.bootstrap_servers and kafka.topic belong to it"
+            )
+        return self

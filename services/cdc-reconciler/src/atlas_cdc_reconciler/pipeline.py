@@ -161,7 +161,7 @@ class Pipeline:
     async def _stop(self, error: Exception) -> None:
         """Stand still until somebody orders something."""
         reason = str(error)
-        if isinstance(error, SourceLostError):
+        if self._upkeep is not None and isinstance(error, SourceLostError):
             reason += "; `atlas pipeline recover` copies what differs and goes on from there"
         _log.critical("pipeline stopped", reason=reason)
         await self._progress.move(phase=Phase.STOPPED, reason=reason)

@@ -193,7 +193,7 @@ class Applier:
         """Take in rows of the first copy, in the open transaction."""
         table = copied.table
         append_rows(self.connection, table, copied.rows)
-        relation = copy.relation(table)
+        relation = copied.relation or copy.relation(table)
         work = TableWork(self.connection, table, self.holds.table(table.name), {})
         work.tally.applied += tenant_counts(table, copied.rows)
         work.tally.read += work.tally.applied

@@ -7,7 +7,7 @@ from typing import Protocol
 
 import pyarrow as pa
 
-from atlas_cdc_reconciler.changes import Batch
+from atlas_cdc_reconciler.changes import Batch, Relation
 from atlas_cdc_reconciler.lsn import LogPosition, Lsn
 from atlas_cdc_reconciler.tables import Table
 
@@ -38,6 +38,8 @@ class CopiedRows:
     """In the warehouse's columns."""
     rejected: tuple[tuple[bytes, str], ...] = ()
     """Rows that the warehouse cannot hold: (raw bytes, reason)."""
+    relation: Relation | None = None
+    """How their raw bytes are read; None: as rows of a COPY of the table's columns."""
 
 
 class SourceLostError(Exception):

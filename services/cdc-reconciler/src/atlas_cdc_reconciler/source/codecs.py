@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from atlas_cdc_reconciler.changes import Codec
-from atlas_cdc_reconciler.source import copy, pgoutput
+from atlas_cdc_reconciler.source import copy, debezium, pgoutput
 
 CODECS: Mapping[str, Codec] = MappingProxyType(
-    {codec.name: codec for codec in (pgoutput.CODEC, copy.CODEC)}
+    {codec.name: codec for codec in (pgoutput.CODEC, debezium.CODEC, copy.CODEC)}
 )
