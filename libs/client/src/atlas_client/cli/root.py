@@ -12,6 +12,7 @@ from atlas_client.cli import (
     producing,
     projecting,
     reading,
+    reconciling,
     state,
     watching,
     writing,
@@ -48,6 +49,7 @@ def build() -> typer.Typer:
         watching.app,
         freshness.app,
         projecting.app,
+        reconciling.app,
         state.app,
     ):
         _adopt(app, own)
