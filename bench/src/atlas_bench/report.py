@@ -15,7 +15,7 @@ _PARTS_SHOWN = 8
 
 def show(result: dict[str, Any]) -> None:
     """Print a result on stdout."""
-    table = _ingest(result) if result["bench"] == "ingest" else _read(result)
+    table = _TABLES[result["bench"]](result)
     console = Console()
     if not console.is_terminal:
         console.width = _WIDTH_OF_A_FILE
@@ -139,6 +139,21 @@ def _beside_ingest(beside: dict[str, Any] | None) -> list[str]:
     ]
 
 
+def _reconcile(result: dict[str, Any]) -> RenderableType:
+    table = Table("", "seconds", "rows/s", box=None, header_style="bold")
+    rates = result["rows_per_s"]
+    for name in dict.fromkeys([*result["seconds"], *rates]):
+        table.add_row(name, _number(result["seconds"].get(name), 2), _number(rates.get(name), 0))
+    quick = " (quick: rough figures)" if result["quick"] else ""
+    return Group(
+        table,
+        "",
+        _held(result["targets"]),
+        *(f"[red bold]{escape(remark)}[/red bold]" for remark in result["remarks"]),
+        f"{result['rows']:,} rows compared. Took {result['took_seconds']:.0f} s{quick}.",
+    )
+
+
 def _latencies(result: dict[str, Any]) -> Table:
     """Every kind of read: how many a second, how long one takes, and beside ingest's full load."""
     table = Table(
@@ -168,3 +183,6 @@ def _latencies(result: dict[str, Any]) -> Table:
 
 def _number(value: float | None, digits: int) -> str:
     return "-" if value is None else f"{value:,.{digits}f}"
+
+
+_TABLES = {"ingest": _ingest, "read": _read, "reconcile": _reconcile}

@@ -1,5 +1,6 @@
 """`python -m atlas_cdc_reconciler`: the cdc-reconciler service."""
 
+import time
 from contextlib import AsyncExitStack
 
 from atlas.reconciler.v1 import dead_letter_service_pb2_grpc, reconciler_service_pb2_grpc
@@ -114,6 +115,8 @@ async def main() -> None:
             exporter = Exporter(warehouse, config.warehouse.export_directory)
             background["export"] = lambda: exporter.run(config.warehouse.export_interval_seconds)
         if config.reconcile.interval_seconds:
+            ages = reconciliation.reconciler.ages
+            metrics.show_verified_age(lambda: ages.worst_seconds(time.monotonic()))
             background["reconcile"] = lambda: reconciliation.reconciler.run(
                 config.reconcile.interval_seconds
             )

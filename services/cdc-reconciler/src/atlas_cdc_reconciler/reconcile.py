@@ -18,6 +18,7 @@ from atlas_cdc_reconciler.seal import Sealer
 from atlas_cdc_reconciler.sink import WarehouseError
 from atlas_cdc_reconciler.source_digests import SourceDigests
 from atlas_cdc_reconciler.verification_store import VerificationStore
+from atlas_cdc_reconciler.verified_age import VerifiedAges
 from atlas_cdc_reconciler.warehouse_digests import WarehouseDigests
 from atlas_cdc_reconciler.windows import (
     Span,
@@ -134,6 +135,7 @@ class Reconciler:
         grid: WindowGrid,
         differences_per_window_max: int = 1_000,
         differences_per_report_max: int = 10_000,
+        budget_seconds: float = 300.0,
     ) -> None:
         self._source = source
         self._warehouse = warehouse
@@ -144,6 +146,8 @@ class Reconciler:
         self.grid = grid
         self._bisector = Bisector(source, warehouse, differences_per_window_max)
         self._differences_max = differences_per_report_max
+        self.ages = VerifiedAges(budget_seconds)
+        """What `run` has found."""
         # Two runs of one tenant would take each other's remembered windows away.
         self.busy: defaultdict[int, asyncio.Lock] = defaultdict(asyncio.Lock)
         """Held per tenant id while its remembered windows change, by repairs as well."""
@@ -171,6 +175,9 @@ class Reconciler:
                 await self._sweep()
             except (ServiceError, psycopg.Error, WarehouseError, TimeoutError) as error:
                 _log.warning("not reconciled", error=str(error))
+            for tenant_key in self.ages.breaches(time.monotonic()):
+                metrics.budget_breaches.add(1)
+                _log.warning("the verified past is older than the budget", tenant=tenant_key)
 
     async def compare_again(
         self, tenant: Tenant, span: Span, checked_at_us: int
@@ -228,6 +235,8 @@ class Reconciler:
                 async for event in events:
                     if isinstance(event, Outcome):
                         _log_outcome(tenant, event)
+                        verified_us = event.verified_through_us or 0
+                        self.ages.note(tenant.key, sealed_us, verified_us, time.monotonic())
 
     async def _compare(
         self, tenant: Tenant, through_us: int, cause: Cause, *, from_start: bool

@@ -51,6 +51,7 @@ class Reconciliation:
             grid=WindowGrid(window_us or config.window_us, config.windows_per_statement),
             differences_per_window_max=config.differences_per_window_max,
             differences_per_report_max=config.differences_per_report_max,
+            budget_seconds=config.freshness_budget_seconds,
         )
         rows = SourceRows(primary, timeout, config.repair_rows_max)
         repairer = Repairer(rows, warehouse, verifications, reconciler, sealer)
