@@ -139,6 +139,33 @@ def _beside_ingest(beside: dict[str, Any] | None) -> list[str]:
     ]
 
 
+def _cdc(result: dict[str, Any]) -> RenderableType:
+    rates = Table("", "rows/s", box=None, header_style="bold")
+    for name, rate in result["rows_per_s"].items():
+        rates.add_row(name, _number(rate, 0))
+    lag, far = result.get("lag"), result.get("at_100m")
+    said = [f"The reconciler had at most {result['rss_mb_max']:,.0f} MB of memory."]
+    if lag is not None:
+        said.append(
+            f"Behind ingest at full speed the lag was {lag['lag_s_median']:.2f} s, at most"
+            f" {lag['lag_s_max']:.2f} s, and grew by {lag['growth_s_per_s']:.3f} s a second."
+        )
+    if far:
+        said.append(
+            f"By the second half of {far['measured_to_rows']:,} rows, 100 million would take"
+            f" {far['rss_mb']:,.0f} MB of memory and a file of {far['file_mb']:,.0f} MB."
+        )
+    quick = " (quick: rough figures)" if result["quick"] else ""
+    return Group(
+        rates,
+        "",
+        _held(result["targets"]),
+        *said,
+        f"Took {result['took_seconds']:.0f} s{quick}.",
+        *_steps(result.get("profile")),
+    )
+
+
 def _reconcile(result: dict[str, Any]) -> RenderableType:
     table = Table("", "seconds", "rows/s", box=None, header_style="bold")
     rates = result["rows_per_s"]
@@ -185,4 +212,4 @@ def _number(value: float | None, digits: int) -> str:
     return "-" if value is None else f"{value:,.{digits}f}"
 
 
-_TABLES = {"ingest": _ingest, "read": _read, "reconcile": _reconcile}
+_TABLES = {"cdc": _cdc, "ingest": _ingest, "read": _read, "reconcile": _reconcile}
