@@ -18,6 +18,7 @@ from atlas_client.consistency import (
 )
 from atlas_client.endpoints import Endpoints
 from atlas_client.errors import AtlasError
+from atlas_client.pipeline import PipelineAdmin
 from atlas_client.producer import (
     BufferFullError,
     Producer,
@@ -52,11 +53,13 @@ from atlas_client.records import (
     Bucket,
     BucketFunction,
     CacheStatus,
+    CopyProgress,
     DifferenceKind,
     Digest,
     EntitiesResult,
     Entity,
     EntityState,
+    HeldTable,
     PipelineStatus,
     Point,
     PointError,
@@ -73,6 +76,7 @@ from atlas_client.records import (
     RouteExplanation,
     RowDifference,
     RowVersion,
+    SlotStatus,
     Source,
     StagingStatus,
     Tenant,
@@ -108,6 +112,7 @@ __all__ = [
     "BufferFullError",
     "CacheStatus",
     "Consistency",
+    "CopyProgress",
     "DataType",
     "Difference",
     "DifferenceKind",
@@ -116,6 +121,7 @@ __all__ = [
     "EntitiesResult",
     "Entity",
     "EntityState",
+    "HeldTable",
     "JobKind",
     "JobState",
     "Json",
@@ -123,6 +129,7 @@ __all__ = [
     "OnUnmet",
     "Pin",
     "Pinned",
+    "PipelineAdmin",
     "PipelineStatus",
     "Point",
     "PointError",
@@ -154,6 +161,7 @@ __all__ = [
     "RowDifference",
     "RowVersion",
     "Session",
+    "SlotStatus",
     "Source",
     "SpoolFullError",
     "SpoolInUseError",

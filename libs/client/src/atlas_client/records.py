@@ -528,6 +528,49 @@ class CacheStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class HeldTable:
+    """A table that does not fit the warehouse's any more: its changes are kept as dead letters."""
+
+    table: str
+    reason: str
+    dead_letters: int
+
+
+@dataclass(frozen=True, slots=True)
+class SlotStatus:
+    """The replication slot that feeds the warehouse."""
+
+    name: str
+    wal_status: str
+    """As Postgres says: reserved, extended, unreserved, lost; or missing."""
+    active: bool
+    safe_bytes: int | None
+    """Log until it is lost; None: the server keeps any amount."""
+    used_share: float
+    """Of the log that the server keeps at most, 0 to 1; at 1 the slot is lost."""
+    failover: bool
+    """Whether standbys keep a copy of it."""
+    invalidation_reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class CopyProgress:
+    """How far comparing and copying is, or was when it ended."""
+
+    tables_done: int
+    tables_total: int
+    tenants_done: int
+    tenants_total: int
+    percent: float
+    rows_compared: int
+    rows_differing: int
+    rows_copied: int
+    rows_rejected: int
+    """Rows that the warehouse cannot hold."""
+    spans_copied: int
+
+
+@dataclass(frozen=True, slots=True)
 class PipelineStatus:
     """The way into the warehouse. read = applied + dead-lettered + skipped."""
 
@@ -542,3 +585,12 @@ class PipelineStatus:
     slot_retained_bytes: int
     as_of: datetime | None
     reason: str
+    held_tables: tuple[HeldTable, ...] = ()
+    dead_letters_open: int = 0
+    conserved: bool = True
+    """Whether the books balance, and are what the tables say."""
+    slot: SlotStatus | None = None
+    copy: CopyProgress | None = None
+    instance: str = ""
+    leader: str = ""
+    """Which instance leads; empty: not known."""

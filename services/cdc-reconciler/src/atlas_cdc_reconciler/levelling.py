@@ -42,6 +42,10 @@ class ComparableSnapshot(Protocol):
         """All tenants."""
         ...
 
+    async def retention_floor_us(self) -> int:
+        """What was ingested before it was dropped by retention, as it is now."""
+        ...
+
     async def row_counts(self, tenant_id: int, span: Span, width_us: int) -> Mapping[int, int]:
         """Rows of the history by window of this width, by its number since 1970."""
         ...
@@ -126,6 +130,8 @@ class _Levelling:
 
     async def part(self) -> CopyProgress:
         tenant_ids = await self._history() if self._scope.has_history else await self._tenants()
+        if not self._dry_run and self._scope.has_history:
+            await self._store.recount()
         if self._dry_run or not self._scope.keyed:
             return self._done
         chosen = None if self._scope.tenant_ids is None else tenant_ids
@@ -191,8 +197,16 @@ class _Levelling:
                 self._store.digests(tenant_id, piece, width_us),
             )
             source = dict(source_digests)
+        # Read after the rows: a partition may be dropped at any time, and then they are not there.
+        floor_us = await self._snapshot.retention_floor_us()
         return [
-            WindowState(window.span, window.source.rows, not window.is_matched)
+            WindowState(
+                window.span,
+                window.source.rows,
+                # The warehouse keeps what retention dropped: it was no deletion.
+                differs=not window.is_matched
+                and (window.source.rows > 0 or window.span.stop_us > floor_us),
+            )
             for window in paired(source, here, piece, width_us)
         ]
 

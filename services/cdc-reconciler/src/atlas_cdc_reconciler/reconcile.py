@@ -146,8 +146,7 @@ class Reconciler:
         self.grid = grid
         self._bisector = Bisector(source, warehouse, differences_per_window_max)
         self._differences_max = differences_per_report_max
-        self.ages = VerifiedAges(budget_seconds)
-        """What `run` has found."""
+        self._ages = VerifiedAges(budget_seconds)
         # Two runs of one tenant would take each other's remembered windows away.
         self.busy: defaultdict[int, asyncio.Lock] = defaultdict(asyncio.Lock)
         """Held per tenant id while its remembered windows change, by repairs as well."""
@@ -167,6 +166,10 @@ class Reconciler:
             async for event in events:
                 yield event
 
+    def verified_age_seconds(self) -> float:
+        """How old the verified past of the tenant furthest behind is; -1: `run` has not looked."""
+        return self._ages.worst_seconds(time.monotonic())
+
     async def run(self, interval_seconds: float) -> None:
         """Compare all tenants' whole windows, again and again, through outages."""
         while True:
@@ -175,7 +178,7 @@ class Reconciler:
                 await self._sweep()
             except (ServiceError, psycopg.Error, WarehouseError, TimeoutError) as error:
                 _log.warning("not reconciled", error=str(error))
-            for tenant_key in self.ages.breaches(time.monotonic()):
+            for tenant_key in self._ages.breaches(time.monotonic()):
                 metrics.budget_breaches.add(1)
                 _log.warning("the verified past is older than the budget", tenant=tenant_key)
 
@@ -236,7 +239,7 @@ class Reconciler:
                     if isinstance(event, Outcome):
                         _log_outcome(tenant, event)
                         verified_us = event.verified_through_us or 0
-                        self.ages.note(tenant.key, sealed_us, verified_us, time.monotonic())
+                        self._ages.note(tenant.key, sealed_us, verified_us, time.monotonic())
 
     async def _compare(
         self, tenant: Tenant, through_us: int, cause: Cause, *, from_start: bool

@@ -7,8 +7,10 @@ import stamina.instrumentation
 import typer
 
 from atlas_client.cli import (
+    deadletters,
     exits,
     freshness,
+    pipeline,
     producing,
     projecting,
     reading,
@@ -49,6 +51,8 @@ def build() -> typer.Typer:
         watching.app,
         freshness.app,
         projecting.app,
+        deadletters.app,
+        pipeline.app,
         reconciling.app,
         state.app,
     ):
