@@ -54,6 +54,7 @@ from atlas_client.records import (
     BucketFunction,
     CacheStatus,
     CopyProgress,
+    DifferenceKind,
     Digest,
     EntitiesResult,
     Entity,
@@ -68,9 +69,13 @@ from atlas_client.records import (
     ReadKind,
     ReadMetadata,
     ReconcileSummary,
+    ReconciliationReport,
+    RepairSummary,
     RouteAction,
     RouteCandidate,
     RouteExplanation,
+    RowDifference,
+    RowVersion,
     SlotStatus,
     Source,
     StagingStatus,
@@ -81,12 +86,14 @@ from atlas_client.records import (
     Verification,
     WaitResult,
     WatchEvent,
+    WindowDifferences,
+    WindowRepair,
     WindowResult,
     WriteResult,
 )
 from atlas_client.security import Security, TokenFile
 from atlas_client.session import Session
-from atlas_client.streams import ReadStream, Reconciliation
+from atlas_client.streams import ReadStream, Reconciliation, Repair
 from atlas_client.values import DataType, Json, ReadValue, Value
 from atlas_client.watching import Watch
 from atlas_client.where import AttributeRef, Where, all_of, any_of, attribute
@@ -109,6 +116,7 @@ __all__ = [
     "CopyProgress",
     "DataType",
     "Difference",
+    "DifferenceKind",
     "Digest",
     "Endpoints",
     "EntitiesResult",
@@ -144,10 +152,15 @@ __all__ = [
     "Reading",
     "ReconcileSummary",
     "Reconciliation",
+    "ReconciliationReport",
     "RefusedBatch",
+    "Repair",
+    "RepairSummary",
     "RouteAction",
     "RouteCandidate",
     "RouteExplanation",
+    "RowDifference",
+    "RowVersion",
     "Security",
     "Session",
     "SlotStatus",
@@ -167,6 +180,8 @@ __all__ = [
     "Watch",
     "WatchEvent",
     "Where",
+    "WindowDifferences",
+    "WindowRepair",
     "WindowResult",
     "WriteResult",
     "all_of",

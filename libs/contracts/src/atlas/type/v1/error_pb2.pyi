@@ -109,6 +109,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The caller lacks the scope that the method needs, ErrorInfo.metadata names it. Example: a Write with "telemetry.read" alone."""
     ERROR_REASON_TENANT_FORBIDDEN: _ErrorReason.ValueType  # 49
     """The caller names a tenant that is not its own. Example: acme's token with x-atlas-tenant: "globex"."""
+    ERROR_REASON_REPORT_UNKNOWN: _ErrorReason.ValueType  # 50
+    """No such report of a reconciliation, or one that is forgotten. Example: GetReconciliationReport of report 12 of another tenant."""
+    ERROR_REASON_WINDOW_NOT_REPAIRABLE: _ErrorReason.ValueType  # 51
+    """Rows of a window cannot be taken from the source now. Example: RepairRange of a range that was never compared."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call or a point was refused. The name without its prefix is ErrorInfo.reason (domain "atlas")
@@ -202,4 +206,8 @@ ERROR_REASON_SCOPE_MISSING: ErrorReason.ValueType  # 48
 """The caller lacks the scope that the method needs, ErrorInfo.metadata names it. Example: a Write with "telemetry.read" alone."""
 ERROR_REASON_TENANT_FORBIDDEN: ErrorReason.ValueType  # 49
 """The caller names a tenant that is not its own. Example: acme's token with x-atlas-tenant: "globex"."""
+ERROR_REASON_REPORT_UNKNOWN: ErrorReason.ValueType  # 50
+"""No such report of a reconciliation, or one that is forgotten. Example: GetReconciliationReport of report 12 of another tenant."""
+ERROR_REASON_WINDOW_NOT_REPAIRABLE: ErrorReason.ValueType  # 51
+"""Rows of a window cannot be taken from the source now. Example: RepairRange of a range that was never compared."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
