@@ -17,9 +17,9 @@ from google.protobuf.descriptor import MethodDescriptor
 from typer.testing import CliRunner
 
 from atlas.hotcache.v1 import hotcache_service_pb2
-from atlas_client import AtlasClient, AtlasError, Point, Source
+from atlas_client import AggregateFunction, AtlasClient, AtlasError, Point, Source
 from atlas_client.cli.root import build
-from atlas_client.consistency import at_least_as_fresh, strong
+from atlas_client.consistency import analytics, at_least_as_fresh, strong
 from atlas_devstack.authority import Authority
 from atlas_devstack.issuer import Issuer
 from atlas_devstack.platform import SERVICES as KINDS
@@ -201,6 +201,27 @@ async def test_the_platform_works_for_those_who_may(held: Fortress) -> None:
             read = await client.get_entities(["pump-1"], consistency=fresh)
             assert read["pump-1"].values["rpm"] == number
             await _until_from_cache(client, number)
+            copied = analytics(token=written[tenant], wait_timeout=timedelta(seconds=60))
+            rows = client.aggregate(
+                ["rpm"], [AggregateFunction.MAX], entities=["pump-1"], consistency=copied
+            )
+            async for row in rows:  # Query asks the reconciler, likewise.
+                assert row.results[AggregateFunction.MAX] == number
+    await _until_told(held)
+
+
+async def _until_told(held: Fortress) -> None:
+    """Ingest tells hotcache what a flush changed, by its certificate."""
+    log = held.stack.state.logs / "hotcache.log"
+    deadline = time.monotonic() + 60
+    async with held.client(held.token("globex")) as client:
+        while True:
+            await client.write([Point("pump-3", "rpm", 3)])
+            calls = [line for line in log.read_text().splitlines() if "InvalidateEntities" in line]
+            told = [json.loads(line) for line in calls]
+            if any((line["caller"], line["code"]) == ("ingest.atlas", "OK") for line in told):
+                return
+            assert time.monotonic() < deadline, told[-3:]
 
 
 async def _until_from_cache(client: AtlasClient, number: int) -> None:
