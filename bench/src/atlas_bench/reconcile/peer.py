@@ -1,9 +1,9 @@
 """reladiff comparing the same two tables, in a process of its own: one line of JSON in, one out.
 
 It reads the table in Postgres and the one in the warehouse's file, which no service may own then.
-It needs a key; (entity_id, attribute_id) is unique in this benchmark's history, and indexed. What it
-has to compare is less: it does not know DuckDB's SMALLINT, so the quality is left out, and only the
-columns of the types that are stored here are named.
+It needs a key; (entity_id, attribute_id) is unique in this benchmark's history, and indexed. It has
+less to compare: it does not know DuckDB's SMALLINT, so the quality is left out, and of the value
+columns only those that are filled here are named.
 """
 
 import json
