@@ -103,10 +103,9 @@ class KafkaConfig(BatchConfig):
     fetched_bytes_max: int = Field(
         default=64 * 2**20, ge=2**20, description="Bytes of events fetched ahead."
     )
-    debezium_slot: str = Field(
-        default="",
-        pattern=r"^[a-z0-9_]{0,63}$",
-        description="Debezium's slot, whose retained log is shown; empty: none is.",
+    first_copy: Literal["topic", "database"] = Field(
+        default="topic",
+        description="topic: from Debezium's snapshot. database: by comparing with the primary.",
     )
 
     @field_validator("settings")
@@ -138,6 +137,28 @@ class SourceConfig(Section):
     kind: Literal["slot", "kafka"] = Field(
         default="slot",
         description="slot: the database's own log. kafka: a topic that Debezium fills.",
+    )
+
+
+class LeaderConfig(Section):
+    """How one instance is chosen to work."""
+
+    lease_seconds: float = Field(
+        default=6.0,
+        ge=1,
+        description="A leader that says nothing for so long has lost the lock.",
+    )
+    poll_seconds: float = Field(
+        default=0.5, gt=0, description="How often a standby tries to get the lock."
+    )
+    hung_owner_seconds: float = Field(
+        default=5.0,
+        ge=0,
+        description="A former leader that still holds the warehouse's file then is killed.",
+    )
+    kill_hung_owner: bool = Field(
+        default=True,
+        description="Whether it is; otherwise a new leader waits until somebody does it.",
     )
 
 
@@ -302,10 +323,15 @@ class Config(ServiceConfig):
     )
     token: TokenConfig = Field(description="Keys of freshness tokens.")
     warehouse: WarehouseConfig = Field(description="The warehouse in its file.")
+    leader: LeaderConfig = Field(
+        default_factory=LeaderConfig, description="How one instance is chosen to work."
+    )
     source: SourceConfig = Field(
         default_factory=SourceConfig, description="What the changes are read from."
     )
-    slot: SlotConfig = Field(default_factory=SlotConfig, description="The slot, for kind slot.")
+    slot: SlotConfig = Field(
+        default_factory=SlotConfig, description="The slot; for kind kafka, Debezium's."
+    )
     kafka: KafkaConfig | None = Field(default=None, description="The topic, for kind kafka.")
     reconcile: ReconcileConfig = Field(
         default_factory=ReconcileConfig, description="The proof of equality."
@@ -317,6 +343,14 @@ class Config(ServiceConfig):
         chosen = self.kafka if self.source.kind == "kafka" else self.slot
         assert chosen is not None
         return chosen
+
+    @property
+    def streams_first_copy(self) -> bool:
+        """Whether the first copy is taken from what the stream has, not by comparing."""
+        return self.kafka is not None and (self.source.kind, self.kafka.first_copy) == (
+            "kafka",
+            "topic",
+        )
 
     @model_validator(mode="after")
     def _has_its_source(self) -> Self:

@@ -104,17 +104,9 @@ class Pipeline:
         if self._epoch is None:  # Once: who is fenced off must not claim the sink back.
             self._epoch = await self._sink.claim(f"{socket.gethostname()}/{os.getpid()}")
         await self._obey()
-        state = await self._sink.state()
-        if self._upkeep is None:
-            position = state.position or await self._copy()
-        else:
-            if await self._upkeep.level_reason(state) is not None:
-                await self._unless_ordered(self._upkeep.level(state))
-                if self._upkeep.lifecycle.waiting:
-                    return
-            state = await self._sink.state()
-            assert state.position is not None
-            position = state.position
+        position = await self._begun()
+        if position is None:
+            return
         state = await self._sink.state()
         async with self._source.stream(position) as stream:
             if self._upkeep is not None:
@@ -126,6 +118,22 @@ class Pipeline:
                     await self._apply(stream, batch)
                 elif not await self._backfilled(stream):
                     return
+
+    async def _begun(self) -> SourcePosition | None:
+        """Where to stream from, once there is a whole copy; None if an order comes first."""
+        state = await self._sink.state()
+        if self._upkeep is None:
+            return state.position or await self._copy()
+        before: Coroutine[Any, Any, object] | None = None
+        if state.position is None and self._upkeep.streams_first_copy:
+            before = self._copy()
+        elif await self._upkeep.level_reason(state) is not None:
+            before = self._upkeep.level(state)
+        if before is not None:
+            await self._unless_ordered(before)
+            if self._upkeep.lifecycle.waiting:
+                return None
+        return (await self._sink.state()).position
 
     async def _apply(self, stream: ChangeStream, batch: Batch) -> SinkState:
         started = time.monotonic()
@@ -182,18 +190,25 @@ class Pipeline:
             if order is not None:
                 try:
                     await self._upkeep.carry_out(order)
+                    await self._tell_pause()
                 except BaseException as error:
                     lifecycle.fail(order, error)
                     raise
                 lifecycle.end(order)
-            pause = lifecycle.pause
-            if pause is None:
+            if lifecycle.pause is None:
                 return
-            why = f": {pause.reason}" if pause.reason else ""
-            await self._progress.move(
-                phase=Phase.PAUSED, sink=await self._sink.state(), reason=f"by {pause.actor}{why}"
-            )
+            await self._tell_pause()
             await lifecycle.arrival()
+
+    async def _tell_pause(self) -> None:
+        assert self._upkeep is not None
+        state = await self._sink.state()
+        pause = self._upkeep.lifecycle.pause
+        if pause is None:
+            await self._progress.move(phase=Phase.STARTING, sink=state, reason="")
+            return
+        why = f": {pause.reason}" if pause.reason else ""
+        await self._progress.move(phase=Phase.PAUSED, sink=state, reason=f"by {pause.actor}{why}")
 
     async def _backfilled(self, stream: ChangeStream) -> bool:
         """Carry out an order within the stream; False if it is one that ends it."""

@@ -2,7 +2,8 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from typing import Protocol
 
 from atlas_cdc_reconciler import metrics
 from atlas_cdc_reconciler.config import SlotConfig
@@ -14,7 +15,7 @@ from atlas_cdc_reconciler.progress import CopyProgress, Phase, Progress
 from atlas_cdc_reconciler.sink import SinkState
 from atlas_cdc_reconciler.sink.duckdb import DuckDbWarehouse
 from atlas_cdc_reconciler.source import ChangeStream, SlotLostError
-from atlas_cdc_reconciler.source.slot import SlotSource, SlotStream
+from atlas_cdc_reconciler.source.slot import SlotStream
 from atlas_common import errors
 from atlas_common.telemetry import logger
 
@@ -22,19 +23,35 @@ _FIRST_COPY = "first copy"
 _log = logger(__name__)
 
 
+class ComparableSource(Protocol):
+    """Where the rows can be had again."""
+
+    def snapshot(self) -> AbstractAsyncContextManager[ComparableSnapshot]:
+        """All rows as of a position from which the stream goes on, whatever was lost before."""
+        ...
+
+    def cut(self) -> AbstractAsyncContextManager[ComparableSnapshot]:
+        """All rows as of a position that the open stream will come to."""
+        ...
+
+
 class Upkeep:
-    """First copy, recovery, backfill and pause, for a slot and a warehouse."""
+    """First copy, recovery, backfill and pause, for a source and a warehouse."""
 
     def __init__(
         self,
         config: SlotConfig,
-        source: SlotSource,
+        source: ComparableSource,
         warehouse: DuckDbWarehouse,
         progress: Progress,
         cutting: Cutting,
+        *,
+        streams_first_copy: bool = False,
     ) -> None:
         self._config = config
         self._source = source
+        self.streams_first_copy = streams_first_copy
+        """Whether the first copy comes from the stream's source, not by comparing."""
         self._store = LevelStore(warehouse)
         self._leveller = Leveller(self._store, progress, cutting)
         self._progress = progress
@@ -95,7 +112,7 @@ class Upkeep:
                 await self.lifecycle.begin_recovery(order.actor)
             case OrderKind.BACKFILL:
                 raise errors.failed_precondition(
-                    "PIPELINE_PHASE", "the pipeline does not stream any more: try again later"
+                    "JOB_CONFLICT", "the pipeline does not stream any more: try again later"
                 )
         _log.warning("order", order=order.kind.value, actor=order.actor.name)
 
@@ -134,7 +151,7 @@ class Upkeep:
             copied = await work
         except asyncio.CancelledError:
             if order.done.cancelled():
-                raise errors.unavailable("CANCELLED", "the caller went away") from None
+                raise errors.unavailable("DEPENDENCY_UNAVAILABLE", "the caller went away") from None
             work.cancel()
             raise
         if not order.dry_run:

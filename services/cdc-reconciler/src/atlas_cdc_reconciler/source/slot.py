@@ -100,13 +100,17 @@ class SlotSource:
             stack.callback(life.cancel)
             yield stream
 
-    async def retained_bytes(self) -> int:
-        """As Source.retained_bytes."""
-        state = await self.slot_state()
-        return 0 if state is None else state.retained_bytes
+    async def database_id(self) -> str:
+        """Of the database, the same on the server's standbys. Raises as `stream`."""
+        async with open_walsender(self._direct) as walsender:
+            identity = await walsender.command(sql.SQL("IDENTIFY_SYSTEM"))
+            return f"{identity['systemid']}/{identity['dbname']}"
 
     async def slot_state(self) -> SlotState | None:
-        """What the server knows of the slot; None: there is none. Raises as `retained_bytes`."""
+        """What the server knows of the slot; None: there is none.
+
+        Raises ServiceError or psycopg.Error.
+        """
         async with self._database.transaction(read_only=True) as connection:
             row = await _one(connection, "slot", slot=self._config.name)
         return None if row is None else SlotState(*row)
