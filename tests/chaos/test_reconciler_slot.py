@@ -98,7 +98,7 @@ async def test_a_slot_that_is_lost_under_load_is_made_good_and_proven_equal(
         async with rig.running() as running:
             await running.caught_up()
             await running.upkeep.lifecycle.order(OrderKind.PAUSE, OPERATOR)
-            watch = SlotWatch(rig.slot, running.source, running.progress)
+            watch = SlotWatch(rig.slot, rig.slot.name, running.primary, running.progress)
             # It is told of while there is still time.
             await asyncio.to_thread(_fill_log, rig, KEPT_MB * 3 // 5)
             state = await watch.look()

@@ -17,11 +17,14 @@ from confluent_kafka import Producer
 
 from atlas.reconciler.v1 import reconciler_service_pb2 as pb
 from atlas.reconciler.v1 import reconciler_service_pb2_grpc
+from atlas_cdc_reconciler.lifecycle import Actor, OrderKind
 from atlas_cdc_reconciler.lsn import LogPosition, Lsn
 from atlas_cdc_reconciler.progress import Phase
+from atlas_cdc_reconciler.scope import Scope
 from atlas_cdc_reconciler.source import SourceLostError, SourcePosition
 from atlas_cdc_reconciler.source.kafka import check_reaches
 from atlas_cdc_reconciler.source.kafka_topic import KafkaTopic, TopicBounds
+from atlas_common.errors import ServiceError
 from atlas_devstack.database import Database, another
 from atlas_devstack.debezium import Debezium
 from atlas_devstack.kafka import Kafka, KafkaSite
@@ -267,6 +270,31 @@ async def test_what_an_engine_that_begins_anew_has_lost_is_made_good(
         async with rig.running() as running:
             await running.caught_up()
             await running.assert_equal(rig)
+
+
+async def test_people_pause_and_recover_a_pipeline_that_reads_a_topic(
+    rig: Rig, origin: Origin
+) -> None:
+    actor = Actor("tester", "because")
+    async with rig.running() as running:
+        order = running.upkeep.lifecycle.order
+        await running.caught_up()
+        await order(OrderKind.PAUSE, actor)
+        await running.until(lambda standing: standing.phase is Phase.PAUSED)
+        write(rig)
+        assert await row_count(running) == 0
+        await order(OrderKind.RESUME, actor)
+        await running.caught_up()
+        await running.assert_equal(rig)
+        # Behind the pipeline's back.
+        await running.warehouse.write([("DELETE FROM entity_values_ts WHERE tenant_id = 2", {})])
+        with pytest.raises(ServiceError, match="no backfill of a part"):
+            await order(OrderKind.BACKFILL, actor, Scope())
+        await order(OrderKind.RECOVER, actor)
+        await until_rows(running, 20)
+        write(rig, 3)
+        await running.caught_up()
+        await running.assert_equal(rig)
 
 
 async def test_a_first_copy_by_comparing_needs_no_snapshot_in_the_topic(

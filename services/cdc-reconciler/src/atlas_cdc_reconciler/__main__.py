@@ -59,14 +59,7 @@ async def main() -> None:
         clock, progress = PrimaryClock(), Progress()
         slot = SlotSource(config.slot, config.direct, primary)
         source, rows = _sources(config, slot)
-        upkeep = Upkeep(
-            config.slot,
-            rows,
-            warehouse,
-            progress,
-            _cutting(config),
-            streams_first_copy=config.streams_first_copy,
-        )
+        upkeep = _upkeep(config, rows, warehouse, progress)
         backoff_seconds_max = config.gathering.backoff_seconds_max
         pipeline = Pipeline(source, warehouse, progress, backoff_seconds_max, upkeep)
         verifications = VerificationStore(warehouse)
@@ -79,8 +72,8 @@ async def main() -> None:
             windows_per_statement=config.reconcile.windows_per_statement,
         )
         auditor = Auditor(warehouse)
-        leadership = Leadership(config.leader, config.direct, config.slot.name, config.instance)
-        watch = SlotWatch(config.slot, slot, progress)
+        leadership = Leadership(config.leader, config.direct, config.source_name, config.instance)
+        watch = SlotWatch(config.slot, config.slot_name, primary, progress)
         instance = Instance(config.instance, lambda: leadership.leader)
         reporter = StatusReporter(warehouse, progress, clock, watch, instance, auditor=auditor)
         metrics.show_lag(lambda: reporter.lag_seconds(progress.now.sink.beat))
@@ -124,7 +117,7 @@ async def main() -> None:
 
         async def work() -> None:
             """What only the instance does that leads: it alone has the file."""
-            await warehouse.own(await leadership.claim(slot))
+            await warehouse.own(await leadership.claim())
             await verifications.use_width(config.reconcile.window_us)
             async with Supervisor() as supervisor:
                 for name, task in housekeeping.items():
@@ -177,12 +170,18 @@ def _sources(config: Config, slot: SlotSource) -> tuple[Source, ComparableSource
     return KafkaSource(config.kafka), BesideTopic(config.kafka, slot)
 
 
-def _cutting(config: Config) -> Cutting:
-    return Cutting(
+def _upkeep(
+    config: Config, rows: ComparableSource, warehouse: DuckDbWarehouse, progress: Progress
+) -> Upkeep:
+    cutting = Cutting(
         window_us=config.reconcile.window_us,
         windows_per_statement=config.reconcile.windows_per_statement,
-        rows_max=config.gathering.snapshot_rows_max,
+        rows_max=config.slot.snapshot_rows_max,
         connections=config.slot.copy_connections,
+    )
+    streams_first_copy = config.streams_first_copy
+    return Upkeep(
+        config.slot, rows, warehouse, progress, cutting, streams_first_copy=streams_first_copy
     )
 
 

@@ -103,6 +103,11 @@ class KafkaConfig(BatchConfig):
     fetched_bytes_max: int = Field(
         default=64 * 2**20, ge=2**20, description="Bytes of events fetched ahead."
     )
+    debezium_slot: str = Field(
+        default="",
+        pattern=r"^[a-z0-9_]{0,63}$",
+        description="Debezium's slot, whose retained log is shown; empty: none is.",
+    )
     first_copy: Literal["topic", "database"] = Field(
         default="topic",
         description="topic: from Debezium's snapshot. database: by comparing with the primary.",
@@ -330,7 +335,8 @@ class Config(ServiceConfig):
         default_factory=SourceConfig, description="What the changes are read from."
     )
     slot: SlotConfig = Field(
-        default_factory=SlotConfig, description="The slot; for kind kafka, Debezium's."
+        default_factory=SlotConfig,
+        description="The slot, for kind slot; how the copy is levelled, for both.",
     )
     kafka: KafkaConfig | None = Field(default=None, description="The topic, for kind kafka.")
     reconcile: ReconcileConfig = Field(
@@ -351,6 +357,18 @@ class Config(ServiceConfig):
             "kafka",
             "topic",
         )
+
+    @property
+    def slot_name(self) -> str:
+        """The slot that holds the log we depend on; empty: it is not known."""
+        chosen = self.gathering
+        return chosen.debezium_slot if isinstance(chosen, KafkaConfig) else self.slot.name
+
+    @property
+    def source_name(self) -> str:
+        """What instances that must not work at the same time have in common."""
+        chosen = self.gathering
+        return f"topic {chosen.topic}" if isinstance(chosen, KafkaConfig) else self.slot.name
 
     @model_validator(mode="after")
     def _has_its_source(self) -> Self:

@@ -12,12 +12,12 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
 import psycopg
-from psycopg import AsyncConnection
+from psycopg import AsyncConnection, sql
 
 from atlas_cdc_reconciler.config import LeaderConfig
 from atlas_cdc_reconciler.progress import Phase, Progress
 from atlas_cdc_reconciler.sink.ownership import Claim
-from atlas_cdc_reconciler.source.slot import SlotSource
+from atlas_cdc_reconciler.source.walsender import open_walsender
 from atlas_common.config import DatabaseConfig
 from atlas_common.db import Connection, load_queries
 from atlas_common.db.connection import connect_arguments
@@ -31,10 +31,10 @@ _log = logger(__name__)
 
 
 class Leadership:
-    """Whether this instance leads those of one slot."""
+    """Whether this instance leads those of one source, a slot or a topic."""
 
     def __init__(
-        self, config: LeaderConfig, direct: DatabaseConfig, slot: str, instance: str
+        self, config: LeaderConfig, direct: DatabaseConfig, source: str, instance: str
     ) -> None:
         self._config = config
         # The lease bounds how long the session may say nothing; nothing else may end it.
@@ -42,7 +42,7 @@ class Leadership:
             update={"idle_in_transaction_timeout_seconds": 0.0, "pooler": False}
         )
         self._session_name = f"cdc-leader {instance[:_NAME_CHARS_MAX]}"
-        digest = hashlib.blake2b(f"cdc-reconciler/{slot}".encode(), digest_size=8).digest()
+        digest = hashlib.blake2b(f"cdc-reconciler/{source}".encode(), digest_size=8).digest()
         self._key = int.from_bytes(digest, "big", signed=True)
         self._instance = instance
         self.leader = ""
@@ -68,10 +68,13 @@ class Leadership:
         for task in ended:
             task.result()
 
-    async def claim(self, source: SlotSource) -> Claim:
+    async def claim(self) -> Claim:
         """What entitles the leader to the warehouse's file. Raises ServiceError, psycopg.Error."""
+        async with open_walsender(self._direct) as walsender:
+            identity = await walsender.command(sql.SQL("IDENTIFY_SYSTEM"))
         return Claim(
-            lock=f"{await source.database_id()}/{self._key}",
+            # The same on the server's standbys: it is the same lock after a promotion.
+            lock=f"{identity['systemid']}/{identity['dbname']}/{self._key}",
             instance=self._instance,
             hung_owner_seconds=self._config.hung_owner_seconds,
             kills=self._config.kill_hung_owner,

@@ -1,4 +1,7 @@
-"""Watches how near the slot is to losing its log, and says so before it is too late."""
+"""Watches how near the slot is to losing its log, and says so before it is too late.
+
+Ours, or Debezium's, which feeds the topic that we read.
+"""
 
 import asyncio
 import time
@@ -9,8 +12,9 @@ import psycopg
 from atlas_cdc_reconciler import metrics
 from atlas_cdc_reconciler.config import SlotConfig
 from atlas_cdc_reconciler.progress import Phase, Progress
-from atlas_cdc_reconciler.source.slot import SlotSource
 from atlas_cdc_reconciler.source.slot_state import Danger, SlotState
+from atlas_cdc_reconciler.source.slot_store import read_slot
+from atlas_common.db import Database
 from atlas_common.errors import ServiceError
 from atlas_common.telemetry import logger
 
@@ -21,10 +25,12 @@ _log = logger(__name__)
 class SlotWatch:
     """Looks at the slot, whether anybody reads from it or not."""
 
-    def __init__(self, config: SlotConfig, source: SlotSource, progress: Progress) -> None:
-        self.slot_name = config.name
+    def __init__(
+        self, config: SlotConfig, slot_name: str, database: Database, progress: Progress
+    ) -> None:
+        self.slot_name = slot_name
         self._config = config
-        self._source = source
+        self._database = database
         self._progress = progress
         self._danger = Danger.NONE
         self._told = -_AGAIN_SECONDS
@@ -45,8 +51,9 @@ class SlotWatch:
 
     async def look(self) -> SlotState | None:
         """Look now. Raises ServiceError or psycopg.Error; `state` is then as it was."""
-        self.state = await self._source.slot_state()
-        self._warn()
+        if self.slot_name:
+            self.state = await read_slot(self._database, self.slot_name)
+            self._warn()
         return self.state
 
     def _warn(self) -> None:
@@ -61,7 +68,7 @@ class SlotWatch:
         self._danger = danger
         if state is None or danger is Danger.NONE:
             if was is not Danger.NONE:
-                _log.info("slot is safe again", slot=config.name)
+                _log.info("slot is safe again", slot=self.slot_name)
             return
         if not is_worse and now - self._told < _AGAIN_SECONDS:
             return
@@ -69,7 +76,7 @@ class SlotWatch:
         say = _log.critical if danger is Danger.CRITICAL else _log.warning
         say(
             "slot is losing its log",
-            slot=config.name,
+            slot=self.slot_name,
             wal_status=state.wal_status,
             retained_bytes=state.retained_bytes,
             safe_bytes=state.safe_bytes,
