@@ -290,6 +290,7 @@ async def test_people_pause_and_recover_a_pipeline_that_reads_a_topic(
         await running.warehouse.write([("DELETE FROM entity_values_ts WHERE tenant_id = 2", {})])
         with pytest.raises(ServiceError, match="no backfill of a part"):
             await order(OrderKind.BACKFILL, actor, Scope())
+        await running.until(lambda standing: standing.phase is Phase.STREAMING)
         await order(OrderKind.RECOVER, actor)
         await until_rows(running, 20)
         write(rig, 3)
