@@ -156,6 +156,56 @@ def read(  # noqa: PLR0917 - see ingest().
     _told(run, as_json=as_json)
 
 
+_CDC_EXAMPLES = """Examples:
+
+atlas bench cdc --quick
+
+atlas bench cdc --json > cdc.json
+
+atlas bench cdc --only freshness
+
+atlas bench cdc --growth --rows 30000000
+"""
+
+
+@bench.command(epilog=_CDC_EXAMPLES)
+def cdc(  # noqa: PLR0917 - see ingest().
+    as_json: JsonOption = False,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Less than a minute: short runs, few rows; rough.")
+    ] = False,
+    only: Annotated[
+        str | None,
+        typer.Option(
+            help="Scenarios, separated by commas: debezium, backlog, analytics (needs backlog),"
+            " live, freshness. Default: all."
+        ),
+    ] = None,
+    repeats: RepeatsOption = None,
+    rows: Annotated[
+        int | None, typer.Option(min=100_000, help="Rows of the backlog. Default: 10 million.")
+    ] = None,
+    growth: Annotated[
+        bool,
+        typer.Option("--growth", help="Only a backlog of 30 million rows, and what grows with it."),
+    ] = False,
+    profile: ProfileOption = False,
+) -> None:
+    """From the log into the warehouse, and reads of the warehouse against Postgres.
+
+    Starts a platform of its own in a temporary directory, and removes it. Progress goes to stderr.
+    """
+    from atlas_bench.cdc import chosen_options, measure  # noqa: PLC0415 - see ingest().
+
+    def run() -> dict[str, Any]:
+        given = _given(repeats=repeats, rows=rows)
+        return measure(
+            chosen_options(only=only, quick=quick, growth=growth, profile=profile, **given)
+        )
+
+    _told(run, as_json=as_json)
+
+
 def _given(**options: float | None) -> dict[str, float]:
     return {name: value for name, value in options.items() if value is not None}
 

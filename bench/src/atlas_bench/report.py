@@ -15,7 +15,7 @@ _PARTS_SHOWN = 8
 
 def show(result: dict[str, Any]) -> None:
     """Print a result on stdout."""
-    table = _ingest(result) if result["bench"] == "ingest" else _read(result)
+    table = _TABLES[result["bench"]](result)
     console = Console()
     if not console.is_terminal:
         console.width = _WIDTH_OF_A_FILE
@@ -139,6 +139,33 @@ def _beside_ingest(beside: dict[str, Any] | None) -> list[str]:
     ]
 
 
+def _cdc(result: dict[str, Any]) -> RenderableType:
+    rates = Table("", "rows/s", box=None, header_style="bold")
+    for name, rate in result["rows_per_s"].items():
+        rates.add_row(name, _number(rate, 0))
+    lag, far = result.get("lag"), result.get("at_100m")
+    said = [f"The reconciler had at most {result['rss_mb_max']:,.0f} MB of memory."]
+    if lag is not None:
+        said.append(
+            f"Behind ingest at full speed the lag was {lag['lag_s_median']:.2f} s, at most"
+            f" {lag['lag_s_max']:.2f} s, and grew by {lag['growth_s_per_s']:.3f} s a second."
+        )
+    if far:
+        said.append(
+            f"By the second half of {far['measured_to_rows']:,} rows, 100 million would take"
+            f" {far['rss_mb']:,.0f} MB of memory and a file of {far['file_mb']:,.0f} MB."
+        )
+    quick = " (quick: rough figures)" if result["quick"] else ""
+    return Group(
+        rates,
+        "",
+        _held(result["targets"]),
+        *said,
+        f"Took {result['took_seconds']:.0f} s{quick}.",
+        *_steps(result.get("profile")),
+    )
+
+
 def _latencies(result: dict[str, Any]) -> Table:
     """Every kind of read: how many a second, how long one takes, and beside ingest's full load."""
     table = Table(
@@ -168,3 +195,6 @@ def _latencies(result: dict[str, Any]) -> Table:
 
 def _number(value: float | None, digits: int) -> str:
     return "-" if value is None else f"{value:,.{digits}f}"
+
+
+_TABLES = {"cdc": _cdc, "ingest": _ingest, "read": _read}

@@ -39,6 +39,11 @@ class ResidentMemory:
         """The most that the process ever had, by the kernel's own books."""
         return _read(self._component.pid, _PEAK) / 1024
 
+    @property
+    def now_mb(self) -> float:
+        """What the process has now."""
+        return _read(self._component.pid, _RESIDENT) / 1024
+
     def restart(self) -> None:
         """Begin a new phase."""
         self._most_kb = 0

@@ -11,12 +11,12 @@ from atlas_cdc_reconciler import metrics, pipeline_servicer
 from atlas_cdc_reconciler.aggregate import Aggregator, Bounds
 from atlas_cdc_reconciler.audit import Auditor
 from atlas_cdc_reconciler.compaction import Compacting, Compactor
-from atlas_cdc_reconciler.config import Config
+from atlas_cdc_reconciler.config import Config, RedshiftConfig
 from atlas_cdc_reconciler.export import Exporter
 from atlas_cdc_reconciler.leader import Leadership
 from atlas_cdc_reconciler.letters import servicer as letter_servicer
 from atlas_cdc_reconciler.letters.desk import LetterDesk
-from atlas_cdc_reconciler.levelling import Cutting
+from atlas_cdc_reconciler.levelling import ComparableSource, Cutting
 from atlas_cdc_reconciler.pipeline import Pipeline
 from atlas_cdc_reconciler.pipeline_servicer import PipelineServicer
 from atlas_cdc_reconciler.progress import Progress
@@ -25,12 +25,10 @@ from atlas_cdc_reconciler.seal import Sealer
 from atlas_cdc_reconciler.servicer import SERVICE, TENANTLESS, ReconcilerServicer
 from atlas_cdc_reconciler.sink.duckdb import DuckDbWarehouse
 from atlas_cdc_reconciler.slot_watch import SlotWatch
-from atlas_cdc_reconciler.source import Source
-from atlas_cdc_reconciler.source.kafka import BesideTopic, KafkaSource
-from atlas_cdc_reconciler.source.slot import SlotSource
+from atlas_cdc_reconciler.source.configured import configured_sources
 from atlas_cdc_reconciler.source_digests import SourceDigests
 from atlas_cdc_reconciler.status import Instance, StatusReporter
-from atlas_cdc_reconciler.upkeep import ComparableSource, Upkeep
+from atlas_cdc_reconciler.upkeep import Upkeep
 from atlas_cdc_reconciler.verification_store import VerificationStore
 from atlas_common import telemetry
 from atlas_common.background import Supervisor, Work
@@ -43,6 +41,7 @@ from atlas_common.db import (
     PrimaryClockPoller,
     rights,
 )
+from atlas_common.errors import FatalError
 from atlas_common.rpc import authenticator, interceptors, new_server, run, serve
 from atlas_common.token import TokenSigner
 
@@ -50,6 +49,9 @@ from atlas_common.token import TokenSigner
 async def main() -> None:
     """Serve until told to stop."""
     config = load(Config)  # The environment is read here and nowhere else.
+    if config.sink.redshift is not None and config.sink.kind == "redshift":
+        await _with_redshift(config, config.sink.redshift)
+        return
     async with AsyncExitStack() as stack:
         stack.enter_context(
             telemetry.setup("cdc-reconciler", config.telemetry, instance=config.instance)
@@ -57,11 +59,10 @@ async def main() -> None:
         primary = await stack.enter_async_context(Database.open(config.primary, name="primary"))
         warehouse = await stack.enter_async_context(DuckDbWarehouse.unopened(config.warehouse))
         clock, progress = PrimaryClock(), Progress()
-        slot = SlotSource(config.slot, config.direct, primary)
-        source, rows = _sources(config, slot)
-        upkeep = _upkeep(config, rows, warehouse, progress)
+        sources = configured_sources(config, primary)
+        upkeep = _upkeep(config, sources.rows, warehouse, progress)
         backoff_seconds_max = config.gathering.backoff_seconds_max
-        pipeline = Pipeline(source, warehouse, progress, backoff_seconds_max, upkeep)
+        pipeline = Pipeline(sources.changes, warehouse, progress, backoff_seconds_max, upkeep)
         verifications = VerificationStore(warehouse)
         reconciler = Reconciler(
             SourceDigests(primary, config.reconcile.statement_timeout_seconds),
@@ -162,12 +163,15 @@ async def main() -> None:
         )
 
 
-def _sources(config: Config, slot: SlotSource) -> tuple[Source, ComparableSource]:
-    """Where changes come from, and where rows can be had again."""
-    if config.source.kind == "slot":
-        return slot, slot
-    assert config.kafka is not None  # Config sees to that.
-    return KafkaSource(config.kafka), BesideTopic(config.kafka, slot)
+async def _with_redshift(config: Config, redshift: RedshiftConfig) -> None:
+    try:
+        # Its driver is an extra of the package: only here it has to be there.
+        from atlas_cdc_reconciler.redshift_service import serve_redshift  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        raise FatalError(
+            f"ATLAS_SINK__KIND: redshift needs the package's extra of that name: {error}"
+        ) from error
+    await serve_redshift(config, redshift)
 
 
 def _upkeep(

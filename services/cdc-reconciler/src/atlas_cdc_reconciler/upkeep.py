@@ -2,13 +2,12 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
-from typing import Protocol
+from contextlib import AsyncExitStack, asynccontextmanager
 
 from atlas_cdc_reconciler import metrics
 from atlas_cdc_reconciler.config import SlotConfig
 from atlas_cdc_reconciler.level_store import LevelStore
-from atlas_cdc_reconciler.levelling import ComparableSnapshot, Cutting, Leveller
+from atlas_cdc_reconciler.levelling import ComparableSnapshot, ComparableSource, Cutting, Leveller
 from atlas_cdc_reconciler.lifecycle import AUTOMATIC, Actor, Lifecycle, Order, OrderKind
 from atlas_cdc_reconciler.lifecycle_store import LifecycleStore
 from atlas_cdc_reconciler.progress import CopyProgress, Phase, Progress
@@ -21,18 +20,6 @@ from atlas_common.telemetry import logger
 
 _FIRST_COPY = "first copy"
 _log = logger(__name__)
-
-
-class ComparableSource(Protocol):
-    """Where the rows can be had again."""
-
-    def snapshot(self) -> AbstractAsyncContextManager[ComparableSnapshot]:
-        """All rows as of a position from which the stream goes on, whatever was lost before."""
-        ...
-
-    def cut(self) -> AbstractAsyncContextManager[ComparableSnapshot]:
-        """All rows as of a position that the open stream will come to."""
-        ...
 
 
 class Upkeep:
