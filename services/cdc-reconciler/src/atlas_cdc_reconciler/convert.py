@@ -126,6 +126,11 @@ def read_metadata(
         metadata.warnings.append(
             f"warehouse lag {lag_seconds:.1f} s exceeds the budget of {_LAG_BUDGET_SECONDS:.0f} s"
         )
+    if served.levelling:
+        metadata.warnings.append(
+            f"the warehouse is being recovered ({served.levelling}): until then some rows are newer"
+            " than as_of and the token say, others are not corrected yet"
+        )
     return metadata
 
 
