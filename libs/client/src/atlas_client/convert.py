@@ -290,6 +290,12 @@ def pipeline_status(message: reconciler_pb2.GetPipelineStatusResponse) -> record
         slot_retained_bytes=message.slot_retained_bytes,
         as_of=moment(message, "as_of"),
         reason=message.reason,
+        held_tables=tuple(
+            records.HeldTable(each.table, each.reason, each.dead_letters)
+            for each in message.held_tables
+        ),
+        dead_letters_open=message.dead_letters_open,
+        conserved=message.conserved,
         slot=slot_status(message.slot) if message.HasField("slot") else None,
         copy=copy_progress(message.copy) if message.HasField("copy") else None,
         instance=message.instance,

@@ -443,6 +443,15 @@ class CacheStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class HeldTable:
+    """A table that does not fit the warehouse's any more: its changes are kept as dead letters."""
+
+    table: str
+    reason: str
+    dead_letters: int
+
+
+@dataclass(frozen=True, slots=True)
 class SlotStatus:
     """The replication slot that feeds the warehouse."""
 
@@ -491,6 +500,10 @@ class PipelineStatus:
     slot_retained_bytes: int
     as_of: datetime | None
     reason: str
+    held_tables: tuple[HeldTable, ...] = ()
+    dead_letters_open: int = 0
+    conserved: bool = True
+    """Whether the books balance, and are what the tables say."""
     slot: SlotStatus | None = None
     copy: CopyProgress | None = None
     instance: str = ""

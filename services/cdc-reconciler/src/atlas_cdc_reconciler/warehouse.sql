@@ -81,6 +81,12 @@ FULL JOIN (
 ON c.tenant_id = h.tenant_id
 WHERE coalesce(c.stored_rows, 0) <> coalesce(h.row_count, 0);
 
+-- name: recount_rows
+-- After a copy that was compared with the source: whatever the books said, these are the rows.
+UPDATE cdc_counters SET stored_rows = coalesce((
+    SELECT count(*) FROM entity_values_ts AS h WHERE h.tenant_id = cdc_counters.tenant_id), 0)
+WHERE table_name = 'entity_values_ts' AND tenant_id IS NOT NULL;
+
 -- name: letter_number
 SELECT next_id FROM cdc_letter_number;
 
@@ -200,10 +206,10 @@ WHERE contains(action, 'dead letters') AND ($before = 0 OR rowid + 1 < $before)
 ORDER BY rowid DESC LIMIT $limit;
 
 -- name: superseded_letters
--- Letters that a copy of what they change has made void; not those of copies.
+-- Letters that a copy of what they change has made void.
 CREATE OR REPLACE TEMP TABLE cdc_matching AS
 SELECT letter_id FROM cdc_dead_letters
-WHERE letter_class <> 'COPY'
+WHERE ($with_copies OR letter_class <> 'COPY')
     AND ($table_name = '' OR table_name = $table_name)
     AND ($tenant_ids::INTEGER[] IS NULL OR list_contains($tenant_ids, tenant_id))
     AND ($start::BIGINT IS NULL OR (len(row_keys) > 0

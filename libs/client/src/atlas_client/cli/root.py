@@ -7,6 +7,7 @@ import stamina.instrumentation
 import typer
 
 from atlas_client.cli import (
+    deadletters,
     exits,
     freshness,
     pipeline,
@@ -49,6 +50,7 @@ def build() -> typer.Typer:
         watching.app,
         freshness.app,
         projecting.app,
+        deadletters.app,
         pipeline.app,
         state.app,
     ):

@@ -179,7 +179,12 @@ class DuckDbWarehouse:
             return await asyncio.shield(future)
         except duckdb.FatalException as error:  # The database object is unusable from now on.
             raise FatalError(f"the warehouse failed: {error}") from error
-        except (duckdb.IOException, duckdb.OutOfMemoryException) as error:
+        # The last: so a disk without space shows at COMMIT.
+        except (
+            duckdb.IOException,
+            duckdb.OutOfMemoryException,
+            duckdb.TransactionException,
+        ) as error:
             raise WarehouseError(str(error)) from error
 
     def _open(self, claim: Claim | None) -> None:
