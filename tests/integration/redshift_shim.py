@@ -90,11 +90,15 @@ class Shim:
             for work in (self._to_server, self._to_client):
                 threading.Thread(target=_until_closed, args=(work, client, server)).start()
 
-    def close(self) -> None:
-        """Take no more connections, and break those that are."""
+    def break_all(self) -> None:
+        """Break the connections that are."""
         for end in self._ends:
             with suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        """Take no more connections, and break those that are."""
+        self.break_all()
         with suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()

@@ -118,9 +118,24 @@ class RedshiftSite:
             yield sink
 
     async def history(self, sink: Sink) -> list[str]:
+        return self.history_now()
+
+    def history_now(self) -> list[str]:
+        """As `history`; nothing, while there are no tables yet."""
+        if self.query("SELECT to_regclass('entity_values_ts')") == [(None,)]:
+            return []
         # The columns have Postgres' names and types: its own digest reads them.
         statement = f"SELECT {canonical_sql(Engine.POSTGRES)} FROM entity_values_ts"
         return sorted(row[0] for row in self.query(statement))
+
+    def environment(self) -> dict[str, str]:
+        """What a process is told to use it."""
+        told = self.config.model_dump(exclude_unset=True, exclude={"password"})
+        told["password"] = self.config.password.get_secret_value()
+        return {
+            "ATLAS_SINK__KIND": "redshift",
+            **{f"ATLAS_SINK__REDSHIFT__{name.upper()}": str(told[name]) for name in told},
+        }
 
     async def rows(self, sink: Sink, table: str) -> list[tuple[Any, ...]]:
         columns = TABLES[table].columns

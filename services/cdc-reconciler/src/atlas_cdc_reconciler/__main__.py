@@ -7,7 +7,7 @@ from atlas_cdc_reconciler import metrics
 from atlas_cdc_reconciler.aggregate import Aggregator, Bounds
 from atlas_cdc_reconciler.audit import Auditor
 from atlas_cdc_reconciler.compaction import Compacting, Compactor
-from atlas_cdc_reconciler.config import Config
+from atlas_cdc_reconciler.config import Config, RedshiftConfig
 from atlas_cdc_reconciler.export import Exporter
 from atlas_cdc_reconciler.letters import servicer as letter_servicer
 from atlas_cdc_reconciler.letters.desk import LetterDesk
@@ -18,8 +18,7 @@ from atlas_cdc_reconciler.reconcile import Reconciler
 from atlas_cdc_reconciler.seal import Sealer
 from atlas_cdc_reconciler.servicer import SERVICE, TENANTLESS, ReconcilerServicer
 from atlas_cdc_reconciler.sink.duckdb import DuckDbWarehouse
-from atlas_cdc_reconciler.source import Source
-from atlas_cdc_reconciler.source.kafka import KafkaSource
+from atlas_cdc_reconciler.source.configured import configured_source
 from atlas_cdc_reconciler.source.slot import SlotSource
 from atlas_cdc_reconciler.source_digests import SourceDigests
 from atlas_cdc_reconciler.status import StatusReporter
@@ -35,6 +34,7 @@ from atlas_common.db import (
     PrimaryClockPoller,
     rights,
 )
+from atlas_common.errors import FatalError
 from atlas_common.rpc import authenticator, interceptors, new_server, run, serve
 from atlas_common.token import TokenSigner
 
@@ -42,6 +42,9 @@ from atlas_common.token import TokenSigner
 async def main() -> None:
     """Serve until told to stop."""
     config = load(Config)  # The environment is read here and nowhere else.
+    if config.sink.redshift is not None and config.sink.kind == "redshift":
+        await _with_redshift(config, config.sink.redshift)
+        return
     async with AsyncExitStack() as stack:
         stack.enter_context(
             telemetry.setup("cdc-reconciler", config.telemetry, instance=config.instance)
@@ -49,7 +52,7 @@ async def main() -> None:
         primary = await stack.enter_async_context(Database.open(config.primary, name="primary"))
         warehouse = await stack.enter_async_context(DuckDbWarehouse.open(config.warehouse))
         clock, progress = PrimaryClock(), Progress()
-        source = _source(config, primary)
+        source = configured_source(config, primary)
         upkeep = None
         if isinstance(source, SlotSource):
             cutting = Cutting(
@@ -142,11 +145,15 @@ async def main() -> None:
         )
 
 
-def _source(config: Config, primary: Database) -> Source:
-    if config.source.kind == "kafka":
-        assert config.kafka is not None  # Config sees to that.
-        return KafkaSource(config.kafka, primary)
-    return SlotSource(config.slot, config.direct, primary)
+async def _with_redshift(config: Config, redshift: RedshiftConfig) -> None:
+    try:
+        # Its driver is an extra of the package: only here it has to be there.
+        from atlas_cdc_reconciler.redshift_service import serve_redshift  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        raise FatalError(
+            f"ATLAS_SINK__KIND: redshift needs the package's extra of that name: {error}"
+        ) from error
+    await serve_redshift(config, redshift)
 
 
 if __name__ == "__main__":

@@ -268,6 +268,27 @@ class RedshiftConfig(Section):
         return int(self.statement_timeout_seconds) + 30
 
 
+class SinkConfig(Section):
+    """Where the warehouse is."""
+
+    kind: Literal["duckdb", "redshift"] = Field(
+        default="duckdb",
+        description="duckdb: in the file of ATLAS_WAREHOUSE__PATH, and read from there. redshift:"
+        " in a cluster, which is only fed: it is to be read itself.",
+    )
+    redshift: RedshiftConfig | None = Field(
+        default=None, description="The cluster, where kind is redshift."
+    )
+
+    @model_validator(mode="after")
+    def _is_whole(self) -> Self:
+        if self.kind == "redshift" and self.redshift is None:
+            raise ValueError(
+                "kind is redshift, and ATLAS_SINK__REDSHIFT__HOST and so on are not set"
+            )
+        return self
+
+
 class ReconcileConfig(Section):
     """The proof that source and warehouse are equal."""
 
@@ -302,6 +323,7 @@ class Config(ServiceConfig):
     )
     token: TokenConfig = Field(description="Keys of freshness tokens.")
     warehouse: WarehouseConfig = Field(description="The warehouse in its file.")
+    sink: SinkConfig = Field(default_factory=SinkConfig, description="Where the warehouse is.")
     source: SourceConfig = Field(
         default_factory=SourceConfig, description="What the changes are read from."
     )

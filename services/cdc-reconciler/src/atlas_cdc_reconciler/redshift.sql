@@ -54,5 +54,8 @@ WHERE table_name = %(table_name)s;
 SELECT table_name, read_count, applied_count, dead_lettered_count, skipped_count
 FROM cdc_counters ORDER BY table_name;
 
+-- name: row_count
+SELECT COUNT(*) FROM entity_values_ts;
+
 -- name: newest_letter
 SELECT COALESCE(MAX(letter_id), 0) FROM cdc_dead_letters;

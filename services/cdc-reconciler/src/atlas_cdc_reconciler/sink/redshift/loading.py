@@ -8,6 +8,7 @@ from typing import Any, Protocol, TypeVar
 
 import pyarrow as pa
 
+from atlas_cdc_reconciler.changes import Relation
 from atlas_cdc_reconciler.letters import Fault, LetterClass
 from atlas_cdc_reconciler.lsn import LogPosition
 from atlas_cdc_reconciler.sink.redshift import letters
@@ -52,7 +53,8 @@ class RedshiftLoad:
 
     def _append(self, copied: CopiedRows) -> None:
         table, rows = copied.table, copied.rows
-        dead = [(copy.CODEC.name, raw, reason) for raw, reason in copied.rejected]
+        relation = copied.relation or copy.relation(table)
+        dead = [(relation.codec.name, raw, reason) for raw, reason in copied.rejected]
         reasons = unfit(table.columns, rows)
         if reasons:
             dead += [
@@ -65,10 +67,9 @@ class RedshiftLoad:
             self.attempt.put_rows(so_far.files, staged_table(table.columns, rows, numbers))
         if dead:
             so_far.dead_count += len(dead)
-            self._bury(copied, dead)
+            self._bury(relation, dead)
 
-    def _bury(self, copied: CopiedRows, dead: list[tuple[str, bytes, str]]) -> None:
-        relation = copy.relation(copied.table)
+    def _bury(self, relation: Relation, dead: list[tuple[str, bytes, str]]) -> None:
         buried = [
             Buried(
                 number,

@@ -41,7 +41,7 @@ _log = logger(__name__)
 
 
 class RedshiftWarehouse:
-    """As sink.Sink. One thread works, through one session.
+    """As sink.Sink. One thread works through one session, one reads through another.
 
     Nothing is stored before `claim`. Each claim ends the one before, wherever it was made.
     """
@@ -50,25 +50,29 @@ class RedshiftWarehouse:
         self._config = config
         self._writer = ThreadPoolExecutor(1, "redshift-writer")
         self._session = Session(config)
+        self._reader = ThreadPoolExecutor(1, "redshift-reader")
+        self._reading = Session(config)
         self._bucket = Bucket(config)
         self._epoch = 0
 
     @classmethod
     @asynccontextmanager
     async def open(cls, config: RedshiftConfig) -> AsyncIterator["RedshiftWarehouse"]:
-        """Make missing tables; hold a session until the block ends. Raises WarehouseError."""
+        """A sink until the block ends. Nothing is sent yet: the cluster may start later."""
         warehouse = cls(config)
         try:
-            await warehouse._run(warehouse._open)
             yield warehouse
         finally:
             await warehouse._run(warehouse._session.close)
+            await warehouse._read(warehouse._reading.close)
             warehouse._writer.shutdown()
+            warehouse._reader.shutdown()
 
     async def claim(self, owner: str) -> int:
         """Become the one instance that may store anything; answers the epoch that begins.
 
-        Waits for a transaction of the instance before, and deletes the files it left behind.
+        Makes what tables are missing, waits for a transaction of the instance before, and deletes
+        the files that it left behind. Raises WarehouseError.
         """
         return await self._run(lambda: self._repeated(lambda: self._claim(owner)))
 
@@ -87,13 +91,26 @@ class RedshiftWarehouse:
             await self._run(load.attempt.remove)
 
     async def apply(self, batch: Batch) -> SinkState:
-        """As Sink.apply. Raises FencedError when another instance has claimed the warehouse."""
+        """As Sink.apply, but that a letter holds back no later change of its row.
+
+        There is no replay of letters here, and a row's last state is better than an old one.
+        """
         return await self._run(lambda: self._repeated(lambda: self._apply(batch)))
 
     async def counts(self) -> Mapping[str, Counts]:
         """As Sink.counts."""
-        rows = await self._run(lambda: self._session.run(Q["counts"]))
+        rows = await self._read(lambda: self._reading.run(Q["counts"]))
         return {row[0]: Counts(*row[1:]) for row in rows}
+
+    async def row_count(self) -> int:
+        """Rows of the history. Raises WarehouseError."""
+        ((count,),) = await self._read(lambda: self._reading.run(Q["row_count"]))
+        return int(count)
+
+    async def _read(self, work: Callable[[], T]) -> T:
+        """Read in the reader's thread: not behind a batch that is being stored."""
+        future = asyncio.get_running_loop().run_in_executor(self._reader, work)
+        return await asyncio.shield(future)
 
     # From here on: in the writer's thread ---------------------------------------------------------
 
@@ -110,12 +127,10 @@ class RedshiftWarehouse:
                 _log.warning("a transaction met another one", error=str(error))
         return work()
 
-    def _open(self) -> None:
+    def _claim(self, owner: str) -> int:
         self._session.run(f"CREATE SCHEMA IF NOT EXISTS {quoted(self._config.schema_name)}")
         for statement in ddl.schema_statements():
             self._session.run(statement)
-
-    def _claim(self, owner: str) -> int:
         with self._session.transaction():
             self._session.run(Q["lock_owner"])  # Waits for a transaction of the owner before us.
             self._session.run(Q["first_owner"])
@@ -181,11 +196,11 @@ class RedshiftWarehouse:
 
     def _check_owner(self) -> None:
         """Within the transaction, before anything else. A zombie learns of it here."""
+        if not self._epoch:
+            raise FencedError("this instance has not claimed the warehouse")
         self._session.run(Q["lock_owner"])
         self._session.run(Q["stay_owner"], {"epoch": self._epoch})
         owners = self._session.run(Q["owner"])
-        if not self._epoch:
-            raise FencedError("this instance has not claimed the warehouse")
         for epoch, owner in owners:
             if epoch != self._epoch:
                 raise FencedError(
