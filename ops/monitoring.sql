@@ -169,11 +169,18 @@ ORDER BY a.xact_start
 
 -- name: replication_slots
 -- Slots keep WAL for their reader. wal_status 'unreserved' or 'lost', or an inactive slot whose kept_bytes grows:
--- start its reader, or drop it before max_slot_wal_keep_size does.
+-- start its reader, or drop it before max_slot_wal_keep_size does. used_share 1: lost with the next byte; NULL: no bound.
+-- failover and why it was invalidated: PostgreSQL 17 and later.
 SELECT
     s.slot_name, s.slot_type, s.active, s.wal_status,
     CASE WHEN NOT pg_is_in_recovery() THEN pg_wal_lsn_diff(pg_current_wal_lsn(), s.restart_lsn) END AS kept_bytes,
-    s.safe_wal_size
+    s.safe_wal_size,
+    CASE
+        WHEN NOT pg_is_in_recovery() AND s.safe_wal_size IS NOT NULL THEN round(
+            pg_wal_lsn_diff(pg_current_wal_lsn(), s.restart_lsn)
+            / greatest(pg_wal_lsn_diff(pg_current_wal_lsn(), s.restart_lsn) + greatest(s.safe_wal_size, 0), 1), 3)
+    END AS used_share,
+    to_jsonb(s) ->> 'failover' AS failover, to_jsonb(s) ->> 'invalidation_reason' AS invalidation_reason
 FROM pg_replication_slots AS s
 ORDER BY kept_bytes DESC NULLS LAST
 

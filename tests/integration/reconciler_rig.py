@@ -168,6 +168,7 @@ class Running:
         upkeep: Upkeep,
         source: SlotSource,
     ) -> None:
+        self.primary = primary
         self.warehouse = warehouse
         self.auditor = Auditor(warehouse)
         self.desk = LetterDesk(warehouse)

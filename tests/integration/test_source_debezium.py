@@ -318,7 +318,7 @@ def test_the_service_reads_a_topic_and_comes_through_kills(rig: Rig, origin: Ori
 
                 def has_all(stub: Any = stub, rows: int = 20 * round_number) -> bool:
                     status = stub.GetPipelineStatus(pb.GetPipelineStatusRequest(), timeout=10)
-                    assert status.phase in {"snapshot", "streaming"}, status.reason
+                    assert status.phase in {"starting", "snapshot", "streaming"}, status.reason
                     return bool(status.phase == "streaming" and status.warehouse_rows == rows)
 
                 wait_until(has_all, "the warehouse has all", patience=Patience(60))

@@ -18,6 +18,7 @@ from atlas_client.consistency import (
 )
 from atlas_client.endpoints import Endpoints
 from atlas_client.errors import AtlasError
+from atlas_client.pipeline import PipelineAdmin
 from atlas_client.producer import (
     BufferFullError,
     Producer,
@@ -52,6 +53,7 @@ from atlas_client.records import (
     Bucket,
     BucketFunction,
     CacheStatus,
+    CopyProgress,
     Digest,
     EntitiesResult,
     Entity,
@@ -68,6 +70,7 @@ from atlas_client.records import (
     RouteAction,
     RouteCandidate,
     RouteExplanation,
+    SlotStatus,
     Source,
     StagingStatus,
     Tenant,
@@ -101,6 +104,7 @@ __all__ = [
     "BufferFullError",
     "CacheStatus",
     "Consistency",
+    "CopyProgress",
     "DataType",
     "Difference",
     "Digest",
@@ -115,6 +119,7 @@ __all__ = [
     "OnUnmet",
     "Pin",
     "Pinned",
+    "PipelineAdmin",
     "PipelineStatus",
     "Point",
     "PointError",
@@ -141,6 +146,7 @@ __all__ = [
     "RouteCandidate",
     "RouteExplanation",
     "Session",
+    "SlotStatus",
     "Source",
     "SpoolFullError",
     "SpoolInUseError",

@@ -17,6 +17,7 @@ from atlas.ingest.v1 import ingest_service_pb2 as ingest_pb2
 from atlas.ingest.v1 import ingest_service_pb2_grpc as ingest_grpc
 from atlas.query.v1 import query_service_pb2 as query_pb2
 from atlas.query.v1 import query_service_pb2_grpc as query_grpc
+from atlas.reconciler.v1 import pipeline_service_pb2_grpc as pipeline_grpc
 from atlas.reconciler.v1 import reconciler_service_pb2 as reconciler_pb2
 from atlas.reconciler.v1 import reconciler_service_pb2_grpc as reconciler_grpc
 from atlas.type.v1 import value_pb2
@@ -25,6 +26,7 @@ from atlas_client.call import Caller, open_channel
 from atlas_client.consistency import Consistency
 from atlas_client.endpoints import Endpoints
 from atlas_client.errors import AtlasError
+from atlas_client.pipeline import PipelineAdmin
 from atlas_client.projection import ProjectionAdmin
 from atlas_client.records import (
     AckLevel,
@@ -128,6 +130,12 @@ class AtlasClient:
         """Which attributes are hot, and whether the projection says what the points say."""
         stub = projection_grpc.ProjectionServiceStub(self._channel("hotcache"))
         return ProjectionAdmin(stub, self._caller)
+
+    @property
+    def pipeline(self) -> PipelineAdmin:
+        """The pipeline that feeds the warehouse: pause, recover, copy again."""
+        stub = pipeline_grpc.PipelineServiceStub(self._channel("reconciler"))
+        return PipelineAdmin(stub, self._caller)
 
     # Catalog -----------------------------------------------------------------------------------
 

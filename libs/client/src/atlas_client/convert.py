@@ -290,6 +290,37 @@ def pipeline_status(message: reconciler_pb2.GetPipelineStatusResponse) -> record
         slot_retained_bytes=message.slot_retained_bytes,
         as_of=moment(message, "as_of"),
         reason=message.reason,
+        slot=slot_status(message.slot) if message.HasField("slot") else None,
+        copy=copy_progress(message.copy) if message.HasField("copy") else None,
+        instance=message.instance,
+        leader=message.leader,
+    )
+
+
+def slot_status(message: reconciler_pb2.SlotStatus) -> records.SlotStatus:
+    return records.SlotStatus(
+        name=message.name,
+        wal_status=message.wal_status,
+        active=message.active,
+        safe_bytes=message.safe_bytes if message.HasField("safe_bytes") else None,
+        used_share=message.used_share,
+        failover=message.failover,
+        invalidation_reason=message.invalidation_reason,
+    )
+
+
+def copy_progress(message: reconciler_pb2.CopyProgress) -> records.CopyProgress:
+    return records.CopyProgress(
+        tables_done=message.tables_done,
+        tables_total=message.tables_total,
+        tenants_done=message.tenants_done,
+        tenants_total=message.tenants_total,
+        percent=message.percent,
+        rows_compared=message.rows_compared,
+        rows_differing=message.rows_differing,
+        rows_copied=message.rows_copied,
+        rows_rejected=message.rows_rejected,
+        spans_copied=message.spans_copied,
     )
 
 

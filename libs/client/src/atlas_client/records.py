@@ -443,6 +443,40 @@ class CacheStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class SlotStatus:
+    """The replication slot that feeds the warehouse."""
+
+    name: str
+    wal_status: str
+    """As Postgres says: reserved, extended, unreserved, lost; or missing."""
+    active: bool
+    safe_bytes: int | None
+    """Log until it is lost; None: the server keeps any amount."""
+    used_share: float
+    """Of the log that the server keeps at most, 0 to 1; at 1 the slot is lost."""
+    failover: bool
+    """Whether standbys keep a copy of it."""
+    invalidation_reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class CopyProgress:
+    """How far comparing and copying is, or was when it ended."""
+
+    tables_done: int
+    tables_total: int
+    tenants_done: int
+    tenants_total: int
+    percent: float
+    rows_compared: int
+    rows_differing: int
+    rows_copied: int
+    rows_rejected: int
+    """Rows that the warehouse cannot hold."""
+    spans_copied: int
+
+
+@dataclass(frozen=True, slots=True)
 class PipelineStatus:
     """The way into the warehouse. read = applied + dead-lettered + skipped."""
 
@@ -457,3 +491,8 @@ class PipelineStatus:
     slot_retained_bytes: int
     as_of: datetime | None
     reason: str
+    slot: SlotStatus | None = None
+    copy: CopyProgress | None = None
+    instance: str = ""
+    leader: str = ""
+    """Which instance leads; empty: not known."""

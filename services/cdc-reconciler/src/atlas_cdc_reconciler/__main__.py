@@ -2,29 +2,38 @@
 
 from contextlib import AsyncExitStack
 
-from atlas.reconciler.v1 import dead_letter_service_pb2_grpc, reconciler_service_pb2_grpc
-from atlas_cdc_reconciler import metrics
+from atlas.reconciler.v1 import (
+    dead_letter_service_pb2_grpc,
+    pipeline_service_pb2_grpc,
+    reconciler_service_pb2_grpc,
+)
+from atlas_cdc_reconciler import metrics, pipeline_servicer
 from atlas_cdc_reconciler.aggregate import Aggregator, Bounds
 from atlas_cdc_reconciler.audit import Auditor
 from atlas_cdc_reconciler.compaction import Compacting, Compactor
 from atlas_cdc_reconciler.config import Config, RedshiftConfig
 from atlas_cdc_reconciler.export import Exporter
+from atlas_cdc_reconciler.leader import Leadership
 from atlas_cdc_reconciler.letters import servicer as letter_servicer
 from atlas_cdc_reconciler.letters.desk import LetterDesk
 from atlas_cdc_reconciler.levelling import Cutting
 from atlas_cdc_reconciler.pipeline import Pipeline
+from atlas_cdc_reconciler.pipeline_servicer import PipelineServicer
 from atlas_cdc_reconciler.progress import Progress
 from atlas_cdc_reconciler.reconcile import Reconciler
 from atlas_cdc_reconciler.seal import Sealer
 from atlas_cdc_reconciler.servicer import SERVICE, TENANTLESS, ReconcilerServicer
 from atlas_cdc_reconciler.sink.duckdb import DuckDbWarehouse
+from atlas_cdc_reconciler.slot_watch import SlotWatch
+from atlas_cdc_reconciler.source import Source
 from atlas_cdc_reconciler.source.configured import configured_source
 from atlas_cdc_reconciler.source.slot import SlotSource
 from atlas_cdc_reconciler.source_digests import SourceDigests
-from atlas_cdc_reconciler.status import StatusReporter
+from atlas_cdc_reconciler.status import Instance, StatusReporter
 from atlas_cdc_reconciler.upkeep import Upkeep
 from atlas_cdc_reconciler.verification_store import VerificationStore
 from atlas_common import telemetry
+from atlas_common.background import Supervisor, Work
 from atlas_common.config import load
 from atlas_common.db import (
     Database,
@@ -50,22 +59,13 @@ async def main() -> None:
             telemetry.setup("cdc-reconciler", config.telemetry, instance=config.instance)
         )
         primary = await stack.enter_async_context(Database.open(config.primary, name="primary"))
-        warehouse = await stack.enter_async_context(DuckDbWarehouse.open(config.warehouse))
+        warehouse = await stack.enter_async_context(DuckDbWarehouse.unopened(config.warehouse))
         clock, progress = PrimaryClock(), Progress()
         source = configured_source(config, primary)
-        upkeep = None
-        if isinstance(source, SlotSource):
-            cutting = Cutting(
-                window_us=config.reconcile.window_us,
-                windows_per_statement=config.reconcile.windows_per_statement,
-                rows_max=config.slot.snapshot_rows_max,
-                connections=config.slot.copy_connections,
-            )
-            upkeep = Upkeep(config.slot, source, warehouse, progress, cutting)
+        upkeep = _upkeep(config, source, warehouse, progress)
         backoff_seconds_max = config.gathering.backoff_seconds_max
         pipeline = Pipeline(source, warehouse, progress, backoff_seconds_max, upkeep)
         verifications = VerificationStore(warehouse)
-        await verifications.use_width(config.reconcile.window_us)
         reconciler = Reconciler(
             SourceDigests(primary, config.reconcile.statement_timeout_seconds),
             verifications,
@@ -75,7 +75,10 @@ async def main() -> None:
             windows_per_statement=config.reconcile.windows_per_statement,
         )
         auditor = Auditor(warehouse)
-        reporter = StatusReporter(warehouse, source, progress, clock, auditor=auditor)
+        leadership = Leadership(config.leader, config.direct, config.source_name, config.instance)
+        watch = SlotWatch(config.slot, config.slot_name, primary, progress)
+        instance = Instance(config.instance, lambda: leadership.leader)
+        reporter = StatusReporter(warehouse, progress, clock, watch, instance, auditor=auditor)
         metrics.show_lag(lambda: reporter.lag_seconds(progress.now.sink.beat))
         metrics.show_audit(
             lambda: len(auditor.last.discrepancies),
@@ -97,19 +100,36 @@ async def main() -> None:
             reporter,
             TokenSigner.from_config(config.token),
         )
+        tenants = PostgresTenants(primary)
         chain = interceptors(
             config.rpc,
             authenticator=authenticator(config.environment),
-            tenants=PostgresTenants(primary),
-            tenantless=TENANTLESS | letter_servicer.TENANTLESS,
+            tenants=tenants,
+            tenantless=TENANTLESS | pipeline_servicer.TENANTLESS | letter_servicer.TENANTLESS,
         )
         server = new_server(config.rpc, chain)
         reconciler_service_pb2_grpc.add_ReconcilerServiceServicer_to_server(servicer, server)
+        pipeline_service_pb2_grpc.add_PipelineServiceServicer_to_server(
+            PipelineServicer(upkeep.lifecycle if upkeep else None, progress, tenants), server
+        )
         dead_letter_service_pb2_grpc.add_DeadLetterServiceServicer_to_server(
             letter_servicer.DeadLetterServicer(LetterDesk(warehouse), auditor), server
         )
+
+        housekeeping: dict[str, Work] = {}
+
+        async def work() -> None:
+            """What only the instance does that leads: it alone has the file."""
+            await warehouse.own(await leadership.claim())
+            await verifications.use_width(config.reconcile.window_us)
+            async with Supervisor() as supervisor:
+                for name, task in housekeeping.items():
+                    supervisor.start(name, task)
+                await pipeline.run()
+
         background = {
-            "pipeline": pipeline.run,
+            "pipeline": lambda: leadership.lead(progress, work),
+            "slot watch": watch.run,
             "heartbeat": Heartbeat(primary).run,
             "primary clock": PrimaryClockPoller(primary, clock).run,
         }
@@ -124,18 +144,18 @@ async def main() -> None:
                     config.warehouse.compaction_age_seconds,
                 ),
             )
-            background["compaction"] = lambda: compactor.run(compacting)
+            housekeeping["compaction"] = lambda: compactor.run(compacting)
         if config.warehouse.export_directory is not None:
             exporter = Exporter(warehouse, config.warehouse.export_directory)
-            background["export"] = lambda: exporter.run(config.warehouse.export_interval_seconds)
+            housekeeping["export"] = lambda: exporter.run(config.warehouse.export_interval_seconds)
         if config.reconcile.interval_seconds:
-            background["reconcile"] = lambda: reconciler.run(config.reconcile.interval_seconds)
+            housekeeping["reconcile"] = lambda: reconciler.run(config.reconcile.interval_seconds)
         if config.warehouse.audit_interval_seconds:
-            background["audit"] = lambda: auditor.run(config.warehouse.audit_interval_seconds)
+            housekeeping["audit"] = lambda: auditor.run(config.warehouse.audit_interval_seconds)
         await serve(
             server,
             config.rpc,
-            services=[SERVICE, letter_servicer.SERVICE],
+            services=[SERVICE, pipeline_servicer.SERVICE, letter_servicer.SERVICE],
             readiness={
                 "primary": primary.check,
                 "rights": rights.guard(primary, replication=True),
@@ -154,6 +174,21 @@ async def _with_redshift(config: Config, redshift: RedshiftConfig) -> None:
             f"ATLAS_SINK__KIND: redshift needs the package's extra of that name: {error}"
         ) from error
     await serve_redshift(config, redshift)
+
+
+def _upkeep(
+    config: Config, source: Source, warehouse: DuckDbWarehouse, progress: Progress
+) -> Upkeep | None:
+    """For a source that can be compared: a topic cannot."""
+    if not isinstance(source, SlotSource):
+        return None
+    cutting = Cutting(
+        window_us=config.reconcile.window_us,
+        windows_per_statement=config.reconcile.windows_per_statement,
+        rows_max=config.slot.snapshot_rows_max,
+        connections=config.slot.copy_connections,
+    )
+    return Upkeep(config.slot, source, warehouse, progress, cutting)
 
 
 if __name__ == "__main__":

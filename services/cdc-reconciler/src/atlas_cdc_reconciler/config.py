@@ -141,6 +141,28 @@ class SourceConfig(Section):
     )
 
 
+class LeaderConfig(Section):
+    """How one instance is chosen to work."""
+
+    lease_seconds: float = Field(
+        default=6.0,
+        ge=1,
+        description="A leader that says nothing for so long has lost the lock.",
+    )
+    poll_seconds: float = Field(
+        default=0.5, gt=0, description="How often a standby tries to get the lock."
+    )
+    hung_owner_seconds: float = Field(
+        default=5.0,
+        ge=0,
+        description="A former leader that still holds the warehouse's file then is killed.",
+    )
+    kill_hung_owner: bool = Field(
+        default=True,
+        description="Whether it is; otherwise a new leader waits until somebody does it.",
+    )
+
+
 class WarehouseConfig(Section):
     """The warehouse in its file."""
 
@@ -323,6 +345,9 @@ class Config(ServiceConfig):
     )
     token: TokenConfig = Field(description="Keys of freshness tokens.")
     warehouse: WarehouseConfig = Field(description="The warehouse in its file.")
+    leader: LeaderConfig = Field(
+        default_factory=LeaderConfig, description="How one instance is chosen to work."
+    )
     sink: SinkConfig = Field(default_factory=SinkConfig, description="Where the warehouse is.")
     source: SourceConfig = Field(
         default_factory=SourceConfig, description="What the changes are read from."
@@ -339,6 +364,18 @@ class Config(ServiceConfig):
         chosen = self.kafka if self.source.kind == "kafka" else self.slot
         assert chosen is not None
         return chosen
+
+    @property
+    def slot_name(self) -> str:
+        """The slot that holds the log we depend on; empty: it is not known."""
+        chosen = self.gathering
+        return chosen.debezium_slot if isinstance(chosen, KafkaConfig) else self.slot.name
+
+    @property
+    def source_name(self) -> str:
+        """What instances that must not work at the same time have in common."""
+        chosen = self.gathering
+        return f"topic {chosen.topic}" if isinstance(chosen, KafkaConfig) else self.slot.name
 
     @model_validator(mode="after")
     def _has_its_source(self) -> Self:

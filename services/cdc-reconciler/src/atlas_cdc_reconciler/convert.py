@@ -11,6 +11,7 @@ from atlas.type.v1 import consistency_pb2
 from atlas_cdc_reconciler.aggregate import AggregateRow, Demand, Served
 from atlas_cdc_reconciler.aggregate_sql import AggregateQuery, Function
 from atlas_cdc_reconciler.digest import Digest
+from atlas_cdc_reconciler.progress import CopyProgress
 from atlas_cdc_reconciler.reconcile import Outcome
 from atlas_cdc_reconciler.status import PipelineStatus
 from atlas_cdc_reconciler.verification_store import Verification
@@ -183,8 +184,11 @@ def pipeline_status_response(status: PipelineStatus) -> pb.GetPipelineStatusResp
         dead_lettered_total=counts.dead_lettered,
         skipped_total=counts.skipped,
         warehouse_rows=status.warehouse_rows,
-        slot_retained_bytes=status.retained_bytes,
+        slot_retained_bytes=0 if status.slot is None else status.slot.retained_bytes,
         reason=standing.reason,
+        slot=_slot(status),
+        instance=status.instance,
+        leader=status.leader,
         held_tables=[
             pb.HeldTable(
                 table=held.table,
@@ -197,11 +201,44 @@ def pipeline_status_response(status: PipelineStatus) -> pb.GetPipelineStatusResp
         dead_letters_open=status.open_letters,
         conserved=status.is_conserved,
     )
+    if standing.copy is not None:
+        response.copy.CopyFrom(copy_progress(standing.copy))
     if standing.sink.position is not None:
         response.applied_lsn = str(standing.sink.position.lsn)
     if standing.sink.beat.beat_id:
         response.as_of.FromDatetime(standing.sink.beat.beaten_at)
     return response
+
+
+def copy_progress(copy: CopyProgress) -> pb.CopyProgress:
+    """How far copying is."""
+    return pb.CopyProgress(
+        tables_done=copy.tables_done,
+        tables_total=copy.tables_total,
+        tenants_done=copy.tenants_done,
+        tenants_total=copy.tenants_total,
+        percent=100 * copy.share,
+        rows_compared=copy.rows_compared,
+        rows_differing=copy.rows_differing,
+        rows_copied=copy.rows_copied,
+        rows_rejected=copy.rows_rejected,
+        spans_copied=copy.spans_copied,
+    )
+
+
+def _slot(status: PipelineStatus) -> pb.SlotStatus:
+    slot = status.slot
+    if slot is None:
+        return pb.SlotStatus(name=status.slot_name, wal_status="missing")
+    return pb.SlotStatus(
+        name=status.slot_name,
+        wal_status=slot.wal_status,
+        active=slot.active,
+        safe_bytes=slot.safe_bytes,
+        used_share=status.slot_used_share,
+        failover=slot.failover,
+        invalidation_reason=slot.invalidation_reason,
+    )
 
 
 def duration(seconds: float) -> Duration | None:

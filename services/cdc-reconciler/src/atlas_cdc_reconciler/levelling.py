@@ -42,6 +42,10 @@ class ComparableSnapshot(Protocol):
         """All tenants."""
         ...
 
+    async def retention_floor_us(self) -> int:
+        """What was ingested before it was dropped by retention, as it is now."""
+        ...
+
     async def row_counts(self, tenant_id: int, span: Span, width_us: int) -> Mapping[int, int]:
         """Rows of the history by window of this width, by its number since 1970."""
         ...
@@ -191,8 +195,16 @@ class _Levelling:
                 self._store.digests(tenant_id, piece, width_us),
             )
             source = dict(source_digests)
+        # Read after the rows: a partition may be dropped at any time, and then they are not there.
+        floor_us = await self._snapshot.retention_floor_us()
         return [
-            WindowState(window.span, window.source.rows, not window.is_matched)
+            WindowState(
+                window.span,
+                window.source.rows,
+                # The warehouse keeps what retention dropped: it was no deletion.
+                differs=not window.is_matched
+                and (window.source.rows > 0 or window.span.stop_us > floor_us),
+            )
             for window in paired(source, here, piece, width_us)
         ]
 

@@ -67,8 +67,8 @@ class Lifecycle:
     ) -> CopyProgress | None:
         """Have something done; returns when it is, for RECOVER when it has begun.
 
-        Raises ServiceError: FAILED_PRECONDITION / PIPELINE_BUSY while another order is carried out,
-        PIPELINE_PHASE in a phase that does not allow it.
+        Raises ServiceError: FAILED_PRECONDITION / JOB_CONFLICT while another order is carried out,
+        and in a phase that does not allow it.
         """
         self._check(kind)
         order = Order(kind, actor, scope or Scope(), dry_run)
@@ -84,17 +84,17 @@ class Lifecycle:
     def _check(self, kind: OrderKind) -> None:
         if self._order is not None:
             raise errors.failed_precondition(
-                "PIPELINE_BUSY", f"a {self._order.kind.value} is being carried out: try again later"
+                "JOB_CONFLICT", f"a {self._order.kind.value} is being carried out: try again later"
             )
         phase = self._progress.now.phase
         if phase is Phase.STANDBY:
             raise errors.failed_precondition(
-                "PIPELINE_PHASE", "this instance is a standby: ask the one that leads"
+                "JOB_CONFLICT", "this instance is a standby: ask the one that leads"
             )
         allowed = _ALLOWED.get(kind)
         if allowed is not None and phase not in allowed:
             raise errors.failed_precondition(
-                "PIPELINE_PHASE",
+                "JOB_CONFLICT",
                 f"the pipeline is {phase.value}: a {kind.value} needs it"
                 f" {' or '.join(sorted(each.value for each in allowed))}",
             )

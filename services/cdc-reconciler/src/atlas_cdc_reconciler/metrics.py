@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Mapping
 
+from atlas_cdc_reconciler.source.slot_state import SlotState
 from atlas_common.telemetry import metrics
 
 changes = metrics.counter(
@@ -35,6 +36,37 @@ def show_lag(read: Callable[[], float]) -> None:
         return lag_seconds if math.isfinite(lag_seconds) else -1.0
 
     metrics.gauge("atlas.reconciler.lag", "s", "How far the warehouse is behind.", finite)
+
+
+def show_slot(read: Callable[[], SlotState | None], used_share: Callable[[], float]) -> None:
+    """Export how the slot stands; -1 where there is none, or no bound."""
+
+    def retained() -> float:
+        state = read()
+        return -1.0 if state is None else float(state.retained_bytes)
+
+    def safe() -> float:
+        state = read()
+        return -1.0 if state is None or state.safe_bytes is None else float(state.safe_bytes)
+
+    def status() -> dict[str, float]:
+        state = read()
+        now = "missing" if state is None else state.wal_status
+        names = ("reserved", "extended", "unreserved", "lost", "missing")
+        return {name: float(name == now) for name in names}
+
+    metrics.gauge(
+        "atlas.reconciler.slot_retained", "By", "Log that the primary keeps for us.", retained
+    )
+    metrics.gauge(
+        "atlas.reconciler.slot_safe", "By", "Log until the slot is lost; -1: no bound.", safe
+    )
+    metrics.gauge(
+        "atlas.reconciler.slot_used_share", "1", "Of the log kept at most; 1: lost.", used_share
+    )
+    metrics.gauge(
+        "atlas.reconciler.slot_wal_status", "1", "1 for the status it has, else 0.", status
+    )
 
 
 def show_audit(

@@ -182,18 +182,25 @@ class Pipeline:
             if order is not None:
                 try:
                     await self._upkeep.carry_out(order)
+                    await self._tell_pause()
                 except BaseException as error:
                     lifecycle.fail(order, error)
                     raise
                 lifecycle.end(order)
-            pause = lifecycle.pause
-            if pause is None:
+            if lifecycle.pause is None:
                 return
-            why = f": {pause.reason}" if pause.reason else ""
-            await self._progress.move(
-                phase=Phase.PAUSED, sink=await self._sink.state(), reason=f"by {pause.actor}{why}"
-            )
+            await self._tell_pause()
             await lifecycle.arrival()
+
+    async def _tell_pause(self) -> None:
+        assert self._upkeep is not None
+        state = await self._sink.state()
+        pause = self._upkeep.lifecycle.pause
+        if pause is None:
+            await self._progress.move(phase=Phase.STARTING, sink=state, reason="")
+            return
+        why = f": {pause.reason}" if pause.reason else ""
+        await self._progress.move(phase=Phase.PAUSED, sink=state, reason=f"by {pause.actor}{why}")
 
     async def _backfilled(self, stream: ChangeStream) -> bool:
         """Carry out an order within the stream; False if it is one that ends it."""

@@ -11,6 +11,8 @@ from atlas_common.db import NO_BEAT
 class Phase(StrEnum):
     """What the pipeline is doing."""
 
+    STARTING = "starting"
+    """Nothing is known yet."""
     SNAPSHOT = "snapshot"
     """There is no first copy yet, or it is being made."""
     RECOVERING = "recovering"
@@ -80,7 +82,7 @@ class Progress:
     """The newest Standing, and waiting for a newer one. Used in one event loop."""
 
     def __init__(self) -> None:
-        self._standing = Standing(Phase.SNAPSHOT, SinkState(None, NO_BEAT), "starting", 0)
+        self._standing = Standing(Phase.STARTING, SinkState(None, NO_BEAT), "", 0)
         self._moved = asyncio.Condition()
 
     @property

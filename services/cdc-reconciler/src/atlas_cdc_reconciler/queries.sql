@@ -46,3 +46,24 @@ SELECT (extract(EPOCH FROM ingested_at) * 1000000)::bigint / %(width_us)s::bigin
 FROM entity_values_ts
 WHERE tenant_id = %(tenant_id)s AND ingested_at >= %(start)s AND ingested_at < %(stop)s
 GROUP BY number;
+
+-- name: try_to_lead
+-- Whether this session has the lock now, and whose it is otherwise: the name of the session that holds it.
+SELECT
+    pg_try_advisory_lock(%(key)s) AS is_ours,
+    (
+        SELECT substring(a.application_name FROM 'cdc-leader (.*)')
+        FROM pg_locks AS l
+        INNER JOIN pg_stat_activity AS a ON a.pid = l.pid
+        WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
+            AND l.database = (SELECT d.oid FROM pg_database AS d WHERE d.datname = current_database())
+            AND (l.classid::bigint << 32 | l.objid::bigint) = %(key)s
+        LIMIT 1
+    ) AS leader;
+
+-- name: retention_floor
+-- The lower bound of the oldest partition: what is older was dropped by retention, or lies in DEFAULT.
+SELECT min(substring(pg_get_expr(c.relpartbound, c.oid) FROM 'FROM \(''([^'']+)''\)')::timestamptz)
+FROM pg_inherits AS i
+INNER JOIN pg_class AS c ON c.oid = i.inhrelid
+WHERE i.inhparent = 'entity_values_ts'::regclass;

@@ -17,14 +17,15 @@ from atlas.reconciler.v1 import reconciler_service_pb2 as pb
 from atlas.reconciler.v1 import reconciler_service_pb2_grpc as pb_grpc
 from atlas_cdc_reconciler import convert, metrics
 from atlas_cdc_reconciler.config import Config, RedshiftConfig
+from atlas_cdc_reconciler.leader import Leadership
 from atlas_cdc_reconciler.pipeline import Pipeline
 from atlas_cdc_reconciler.progress import Progress
 from atlas_cdc_reconciler.servicer import SERVICE, TENANTLESS
 from atlas_cdc_reconciler.sink import Counts, WarehouseError
 from atlas_cdc_reconciler.sink.redshift.warehouse import RedshiftWarehouse
-from atlas_cdc_reconciler.source import Source
+from atlas_cdc_reconciler.slot_watch import SlotWatch
 from atlas_cdc_reconciler.source.configured import configured_source
-from atlas_cdc_reconciler.status import PipelineStatus
+from atlas_cdc_reconciler.status import Instance, PipelineStatus
 from atlas_common import errors, telemetry
 from atlas_common.db import (
     Beat,
@@ -54,7 +55,10 @@ async def serve_redshift(config: Config, redshift: RedshiftConfig) -> None:
         source = configured_source(config, primary)
         backoff_seconds_max = config.gathering.backoff_seconds_max
         pipeline = Pipeline(source, warehouse, progress, backoff_seconds_max)
-        reporter = FeedReporter(warehouse, source, progress, clock)
+        leadership = Leadership(config.leader, config.direct, config.source_name, config.instance)
+        watch = SlotWatch(config.slot, config.slot_name, primary, progress)
+        instance = Instance(config.instance, lambda: leadership.leader)
+        reporter = FeedReporter(warehouse, progress, clock, watch, instance)
         metrics.show_lag(lambda: reporter.lag_seconds(progress.now.sink.beat))
         chain = interceptors(
             config.rpc,
@@ -74,7 +78,8 @@ async def serve_redshift(config: Config, redshift: RedshiftConfig) -> None:
                 "pipeline": pipeline.check,
             },
             background={
-                "pipeline": pipeline.run,
+                "pipeline": lambda: leadership.lead(progress, pipeline.run),
+                "slot watch": watch.run,
                 "heartbeat": Heartbeat(primary).run,
                 "primary clock": PrimaryClockPoller(primary, clock).run,
             },
@@ -85,13 +90,18 @@ class FeedReporter:
     """Tells how far the cluster is."""
 
     def __init__(
-        self, warehouse: RedshiftWarehouse, source: Source, progress: Progress, clock: PrimaryClock
+        self,
+        warehouse: RedshiftWarehouse,
+        progress: Progress,
+        clock: PrimaryClock,
+        watch: SlotWatch,
+        instance: Instance,
     ) -> None:
         self._warehouse = warehouse
-        self._source = source
         self._progress = progress
         self._clock = clock
-        self._retained_bytes = 0
+        self._watch = watch
+        self._instance = instance
 
     def lag_seconds(self, beat: Beat) -> float:
         """How far a state of the warehouse with this heartbeat is behind; infinite if unknown."""
@@ -101,7 +111,7 @@ class FeedReporter:
         """The pipeline now. Raises ServiceError UNAVAILABLE while the cluster is away."""
         standing = self._progress.now
         with suppress(errors.ServiceError, psycopg.Error):
-            self._retained_bytes = await self._source.retained_bytes()
+            await self._watch.look()
         try:
             by_table = (await self._warehouse.counts()).values()
             rows = await self._warehouse.row_count()
@@ -120,7 +130,11 @@ class FeedReporter:
             self.lag_seconds(standing.sink.beat),
             counts,
             rows,
-            self._retained_bytes,
+            self._watch.slot_name,
+            self._watch.state,
+            self._watch.used_share(),
+            self._instance.name,
+            self._instance.leader(),
             held_tables=(),
             open_letters=counts.dead_lettered,
             is_conserved=all(count.are_conserved for count in by_table),

@@ -95,7 +95,7 @@ class Upkeep:
                 await self.lifecycle.begin_recovery(order.actor)
             case OrderKind.BACKFILL:
                 raise errors.failed_precondition(
-                    "PIPELINE_PHASE", "the pipeline does not stream any more: try again later"
+                    "JOB_CONFLICT", "the pipeline does not stream any more: try again later"
                 )
         _log.warning("order", order=order.kind.value, actor=order.actor.name)
 
@@ -134,7 +134,7 @@ class Upkeep:
             copied = await work
         except asyncio.CancelledError:
             if order.done.cancelled():
-                raise errors.unavailable("CANCELLED", "the caller went away") from None
+                raise errors.unavailable("DEPENDENCY_UNAVAILABLE", "the caller went away") from None
             work.cancel()
             raise
         if not order.dry_run:

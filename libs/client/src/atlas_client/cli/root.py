@@ -9,6 +9,7 @@ import typer
 from atlas_client.cli import (
     exits,
     freshness,
+    pipeline,
     producing,
     projecting,
     reading,
@@ -48,6 +49,7 @@ def build() -> typer.Typer:
         watching.app,
         freshness.app,
         projecting.app,
+        pipeline.app,
         state.app,
     ):
         _adopt(app, own)

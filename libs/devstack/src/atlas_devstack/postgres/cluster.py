@@ -239,6 +239,7 @@ class PostgresCluster:
             password=self._site.replication_password,
             application_name=node.node_name,
             connect_timeout="5",
+            dbname="postgres",  # Streaming needs none; keeping copies of slots does.
         )
 
 

@@ -21,6 +21,8 @@ from atlas_devstack.postgres.settings import HBA, SUPERUSER, render
 from atlas_devstack.process import Launch, run_to_end
 from atlas_devstack.waiting import Patience, wait_until
 
+_SYNCS_SLOTS_SINCE = 17
+
 
 @dataclass(frozen=True)
 class NodeConfig:
@@ -191,6 +193,7 @@ class PostgresNode(Component):
             fsync=config.fsync,
             shared_buffers_mb=config.shared_buffers_mb,
             follows=self._follows,
+            syncs_slots=config.binaries.major_version >= _SYNCS_SLOTS_SINCE,
             extra=config.settings,
         )
         # primary_conninfo holds a password.

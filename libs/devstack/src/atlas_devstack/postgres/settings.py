@@ -60,9 +60,13 @@ def render(
     fsync: bool,
     shared_buffers_mb: int,
     follows: str | None,
+    syncs_slots: bool,
     extra: Mapping[str, str],
 ) -> str:
-    """Return postgresql.conf for a node; `follows` is a replica's way to the primary (conninfo)."""
+    """Return postgresql.conf for a node; `follows` is a replica's way to the primary (conninfo).
+
+    `syncs_slots`: it knows how to keep copies of the primary's failover slots (PostgreSQL 17).
+    """
     settings = {
         **_COMMON,
         "cluster_name": name,
@@ -73,6 +77,11 @@ def render(
     if follows is not None:
         settings["primary_conninfo"] = follows
         settings["primary_slot_name"] = slot_name(name)
+        if syncs_slots:
+            # Without synchronized_standby_slots on the primary: a replica that is down would hold
+            # up the warehouse. One that lags and is promoted lacks what the warehouse has; the
+            # reconciler finds that out and copies what differs.
+            settings["sync_replication_slots"] = "on"
     settings.update(extra)
     lines = [f"{key} = '{_escape(value)}'" for key, value in settings.items()]
     return "# Written anew at every start.\n" + "\n".join(lines) + "\n"

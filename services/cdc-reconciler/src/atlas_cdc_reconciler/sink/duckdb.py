@@ -16,10 +16,12 @@ from atlas_cdc_reconciler.letters import Replayed, Request
 from atlas_cdc_reconciler.lsn import LogPosition, Lsn
 from atlas_cdc_reconciler.sink import Counts, SinkState, WarehouseError, replaying
 from atlas_cdc_reconciler.sink.applier import Applier, stored
+from atlas_cdc_reconciler.sink.ownership import Claim
 from atlas_cdc_reconciler.sink.queries import Q
 from atlas_cdc_reconciler.sink.reading import Reader, ReadGate
 from atlas_cdc_reconciler.sink.warehouse_file import opened
 from atlas_cdc_reconciler.source import CopiedRows, SourcePosition
+from atlas_common import errors
 from atlas_common.db import NO_BEAT, Beat
 from atlas_common.errors import FatalError
 
@@ -40,6 +42,8 @@ class DuckDbWarehouse:
         self._resources = ExitStack()  # Entered and closed in the writer's thread.
         self._connection: duckdb.DuckDBPyConnection
         self._applier: Applier
+        self.is_open = False
+        """Whether the file is ours, so that it can be read."""
         # A transaction of several steps must not be joined by others' statements.
         self._turn = asyncio.Lock()
         self._reads = ReadGate(config.concurrent_reads_max, config.waiting_reads_max)
@@ -48,14 +52,31 @@ class DuckDbWarehouse:
     @asynccontextmanager
     async def open(cls, config: WarehouseConfig) -> AsyncIterator["DuckDbWarehouse"]:
         """Own the file until the block ends. Raises FatalError when it cannot be owned."""
+        async with cls.unopened(config) as warehouse:
+            await warehouse.own()
+            yield warehouse
+
+    @classmethod
+    @asynccontextmanager
+    async def unopened(cls, config: WarehouseConfig) -> AsyncIterator["DuckDbWarehouse"]:
+        """A standby's: until `own`, whatever is asked of it is refused as UNAVAILABLE."""
         warehouse = cls(config)
         try:
-            await warehouse._run(warehouse._open)
             yield warehouse
         finally:
             await warehouse._reads.close()
-            await warehouse._run(warehouse._resources.close)
+            await warehouse._in_thread(warehouse._resources.close)
             warehouse._writer.shutdown()
+
+    async def own(self, claim: Claim | None = None) -> None:
+        """Own the file from now on; `claim` is what to do with a former leader that holds it.
+
+        Raises FatalError when it cannot be owned.
+        """
+        if self.is_open:
+            return
+        await self._in_thread(lambda: self._open(claim))
+        self.is_open = True
 
     async def claim(self, owner: str) -> int:
         """As Sink.claim."""
@@ -100,7 +121,11 @@ class DuckDbWarehouse:
             return {row[0]: Counts(*row[1:]) for row in await reader.all(Q["counts"])}
 
     def reader(self) -> AbstractAsyncContextManager[Reader]:
-        """A consistent view of the warehouse; see ReadGate.snapshot."""
+        """A consistent view of the warehouse; see ReadGate.snapshot.
+
+        Raises ServiceError UNAVAILABLE / DEPENDENCY_UNAVAILABLE on a standby.
+        """
+        self._check_open()
         return self._reads.snapshot(self._connection)
 
     async def replay(self, request: Request, *, adopt_schema: bool = False) -> Replayed:
@@ -137,7 +162,17 @@ class DuckDbWarehouse:
 
     # From here on: in the writer's thread ---------------------------------------------------------
 
+    def _check_open(self) -> None:
+        if not self.is_open:
+            raise errors.unavailable(
+                "DEPENDENCY_UNAVAILABLE", "this instance is a standby: the warehouse is another's"
+            )
+
     async def _run(self, work: Callable[[], T]) -> T:
+        self._check_open()
+        return await self._in_thread(work)
+
+    async def _in_thread(self, work: Callable[[], T]) -> T:
         """Work in the writer's thread; it is not interrupted when the caller is cancelled."""
         future = asyncio.get_running_loop().run_in_executor(self._writer, work)
         try:
@@ -147,8 +182,8 @@ class DuckDbWarehouse:
         except (duckdb.IOException, duckdb.OutOfMemoryException) as error:
             raise WarehouseError(str(error)) from error
 
-    def _open(self) -> None:
-        self._connection = self._resources.enter_context(opened(self._config))
+    def _open(self, claim: Claim | None) -> None:
+        self._connection = self._resources.enter_context(opened(self._config, claim))
         self._applier = Applier(self._connection, self._config)
 
     def _begin(self) -> None:

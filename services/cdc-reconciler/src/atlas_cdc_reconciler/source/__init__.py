@@ -101,7 +101,3 @@ class Source(Protocol):
         `ChangeStream.next_batch`.
         """
         ...
-
-    async def retained_bytes(self) -> int:
-        """How much log the source keeps for us. Raises ServiceError or psycopg.Error."""
-        ...

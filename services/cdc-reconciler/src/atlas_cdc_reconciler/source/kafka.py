@@ -61,17 +61,6 @@ class KafkaSource:
             await topic.seek(position.at.offset)
             yield KafkaStream(topic, self._config, position.at)
 
-    async def retained_bytes(self) -> int:
-        """As Source.retained_bytes: of Debezium's slot, if it is named."""
-        if not self._config.debezium_slot:
-            return 0
-        async with self._database.transaction(read_only=True) as connection:
-            cursor = await connection.execute(
-                Q["slot_retained_bytes"], {"slot": self._config.debezium_slot}
-            )
-            row = await cursor.fetchone()
-        return int(row[0]) if row else 0
-
     async def _find(self, topic: KafkaTopic, end: int) -> SnapshotRange:
         finder, reached = SnapshotFinder(), 0
         # What was there at first is looked at whole: a later snapshot outdates an earlier one.

@@ -5,7 +5,6 @@ import secrets
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from typing import Any
 
 import psycopg
 from psycopg import sql
@@ -17,10 +16,11 @@ from atlas_cdc_reconciler.source import SlotLostError, SourceLostError, SourcePo
 from atlas_cdc_reconciler.source.collector import Collector
 from atlas_cdc_reconciler.source.slot_snapshot import SlotSnapshot
 from atlas_cdc_reconciler.source.slot_state import SlotState
+from atlas_cdc_reconciler.source.slot_store import read_slot
 from atlas_cdc_reconciler.source.timelines import check_reached
 from atlas_cdc_reconciler.source.walsender import Walsender, open_walsender
 from atlas_common.config import DatabaseConfig
-from atlas_common.db import Connection, Database, ReadConnection, load_queries
+from atlas_common.db import Database, load_queries
 from atlas_common.telemetry import logger
 
 Q = load_queries("atlas_cdc_reconciler")
@@ -100,16 +100,9 @@ class SlotSource:
             stack.callback(life.cancel)
             yield stream
 
-    async def retained_bytes(self) -> int:
-        """As Source.retained_bytes."""
-        state = await self.slot_state()
-        return 0 if state is None else state.retained_bytes
-
     async def slot_state(self) -> SlotState | None:
-        """What the server knows of the slot; None: there is none. Raises as `retained_bytes`."""
-        async with self._database.transaction(read_only=True) as connection:
-            row = await _one(connection, "slot", slot=self._config.name)
-        return None if row is None else SlotState(*row)
+        """What the server knows of the slot; None: there is none. Raises as `read_slot`."""
+        return await read_slot(self._database, self._config.name)
 
     async def _made(self, walsender: Walsender, create: sql.Composable) -> SlotSnapshot:
         identity = await walsender.command(sql.SQL("IDENTIFY_SYSTEM"))
@@ -248,10 +241,3 @@ class SlotStream:
                 f"a transaction has over {self._config.transaction_bytes_max} bytes of changes:"
                 " raise ATLAS_SLOT__TRANSACTION_BYTES_MAX to have memory spent on it"
             )
-
-
-async def _one(
-    connection: Connection | ReadConnection, query: str, **parameters: object
-) -> tuple[Any, ...] | None:
-    cursor = await connection.execute(Q[query], parameters)
-    return await cursor.fetchone()

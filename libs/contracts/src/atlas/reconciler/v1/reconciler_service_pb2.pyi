@@ -429,11 +429,15 @@ class GetPipelineStatusResponse(_message.Message):
     SLOT_RETAINED_BYTES_FIELD_NUMBER: _builtins.int
     AS_OF_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    COPY_FIELD_NUMBER: _builtins.int
+    SLOT_FIELD_NUMBER: _builtins.int
+    INSTANCE_FIELD_NUMBER: _builtins.int
+    LEADER_FIELD_NUMBER: _builtins.int
     HELD_TABLES_FIELD_NUMBER: _builtins.int
     DEAD_LETTERS_OPEN_FIELD_NUMBER: _builtins.int
     CONSERVED_FIELD_NUMBER: _builtins.int
     phase: _builtins.str
-    """"snapshot", "streaming" or "stopped"."""
+    """"starting", "snapshot", "recovering", "streaming", "backfilling", "paused", "stopped" or "standby"."""
     applied_lsn: _builtins.str
     """The commit the warehouse stands at, as Postgres writes it: "0/16B3748"."""
     read_total: _builtins.int
@@ -444,7 +448,10 @@ class GetPipelineStatusResponse(_message.Message):
     warehouse_rows: _builtins.int
     slot_retained_bytes: _builtins.int
     reason: _builtins.str
-    """Why it stands still; empty when it does not."""
+    """Why it stands still, or what it does; empty when it streams."""
+    instance: _builtins.str
+    """Which process answers, and which one leads; leader is empty if it is not known."""
+    leader: _builtins.str
     dead_letters_open: _builtins.int
     """Dead letters that wait for a person: DeadLetterService lists them."""
     conserved: _builtins.bool
@@ -455,6 +462,14 @@ class GetPipelineStatusResponse(_message.Message):
 
     @_builtins.property
     def as_of(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def copy(self) -> Global___CopyProgress:
+        """Of the copy that runs, or else of the last one since the start."""
+
+    @_builtins.property
+    def slot(self) -> Global___SlotStatus:
+        """The slot, as last told by the primary."""
+
     @_builtins.property
     def held_tables(self) -> _containers.RepeatedCompositeFieldContainer[Global___HeldTable]:
         """Tables whose changes are kept as dead letters, since they do not fit the warehouse's any more; the others go on."""
@@ -473,17 +488,115 @@ class GetPipelineStatusResponse(_message.Message):
         slot_retained_bytes: _builtins.int = ...,
         as_of: _timestamp_pb2.Timestamp | None = ...,
         reason: _builtins.str = ...,
+        copy: Global___CopyProgress | None = ...,
+        slot: Global___SlotStatus | None = ...,
+        instance: _builtins.str = ...,
+        leader: _builtins.str = ...,
         held_tables: _abc.Iterable[Global___HeldTable] | None = ...,
         dead_letters_open: _builtins.int = ...,
         conserved: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["as_of", b"as_of", "lag", b"lag"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["as_of", b"as_of", "copy", b"copy", "lag", b"lag", "slot", b"slot"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied_lsn", b"applied_lsn", "applied_total", b"applied_total", "as_of", b"as_of", "conserved", b"conserved", "dead_lettered_total", b"dead_lettered_total", "dead_letters_open", b"dead_letters_open", "held_tables", b"held_tables", "lag", b"lag", "phase", b"phase", "read_total", b"read_total", "reason", b"reason", "skipped_total", b"skipped_total", "slot_retained_bytes", b"slot_retained_bytes", "warehouse_rows", b"warehouse_rows"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied_lsn", b"applied_lsn", "applied_total", b"applied_total", "as_of", b"as_of", "conserved", b"conserved", "copy", b"copy", "dead_lettered_total", b"dead_lettered_total", "dead_letters_open", b"dead_letters_open", "held_tables", b"held_tables", "instance", b"instance", "lag", b"lag", "leader", b"leader", "phase", b"phase", "read_total", b"read_total", "reason", b"reason", "skipped_total", b"skipped_total", "slot", b"slot", "slot_retained_bytes", b"slot_retained_bytes", "warehouse_rows", b"warehouse_rows"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetPipelineStatusResponse: _TypeAlias = GetPipelineStatusResponse  # noqa: Y015
+
+@_typing.final
+class CopyProgress(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TABLES_DONE_FIELD_NUMBER: _builtins.int
+    TABLES_TOTAL_FIELD_NUMBER: _builtins.int
+    TENANTS_DONE_FIELD_NUMBER: _builtins.int
+    TENANTS_TOTAL_FIELD_NUMBER: _builtins.int
+    PERCENT_FIELD_NUMBER: _builtins.int
+    ROWS_COMPARED_FIELD_NUMBER: _builtins.int
+    ROWS_DIFFERING_FIELD_NUMBER: _builtins.int
+    ROWS_COPIED_FIELD_NUMBER: _builtins.int
+    ROWS_REJECTED_FIELD_NUMBER: _builtins.int
+    SPANS_COPIED_FIELD_NUMBER: _builtins.int
+    tables_done: _builtins.int
+    tables_total: _builtins.int
+    tenants_done: _builtins.int
+    tenants_total: _builtins.int
+    percent: _builtins.float
+    """About how much is done, 0 to 100."""
+    rows_compared: _builtins.int
+    """Rows of the history that were compared, and those of the spans that differed."""
+    rows_differing: _builtins.int
+    rows_copied: _builtins.int
+    """Of all tables."""
+    rows_rejected: _builtins.int
+    """Rows that the warehouse cannot hold: they are dead letters."""
+    spans_copied: _builtins.int
+    """Spans of time that were copied, or would be."""
+    def __init__(
+        self,
+        *,
+        tables_done: _builtins.int = ...,
+        tables_total: _builtins.int = ...,
+        tenants_done: _builtins.int = ...,
+        tenants_total: _builtins.int = ...,
+        percent: _builtins.float = ...,
+        rows_compared: _builtins.int = ...,
+        rows_differing: _builtins.int = ...,
+        rows_copied: _builtins.int = ...,
+        rows_rejected: _builtins.int = ...,
+        spans_copied: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["percent", b"percent", "rows_compared", b"rows_compared", "rows_copied", b"rows_copied", "rows_differing", b"rows_differing", "rows_rejected", b"rows_rejected", "spans_copied", b"spans_copied", "tables_done", b"tables_done", "tables_total", b"tables_total", "tenants_done", b"tenants_done", "tenants_total", b"tenants_total"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CopyProgress: _TypeAlias = CopyProgress  # noqa: Y015
+
+@_typing.final
+class SlotStatus(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    WAL_STATUS_FIELD_NUMBER: _builtins.int
+    ACTIVE_FIELD_NUMBER: _builtins.int
+    SAFE_BYTES_FIELD_NUMBER: _builtins.int
+    USED_SHARE_FIELD_NUMBER: _builtins.int
+    FAILOVER_FIELD_NUMBER: _builtins.int
+    INVALIDATION_REASON_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    wal_status: _builtins.str
+    """Postgres' word: reserved, extended, unreserved, lost; "missing": there is none."""
+    active: _builtins.bool
+    safe_bytes: _builtins.int
+    """Log that may still be written before the slot is lost; unset: the server keeps any amount."""
+    used_share: _builtins.float
+    """How much of what the server keeps at most is used, 0 to 1: at 1 the slot is lost."""
+    failover: _builtins.bool
+    """Whether standbys keep a copy of it (PostgreSQL 17)."""
+    invalidation_reason: _builtins.str
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        wal_status: _builtins.str = ...,
+        active: _builtins.bool = ...,
+        safe_bytes: _builtins.int | None = ...,
+        used_share: _builtins.float = ...,
+        failover: _builtins.bool = ...,
+        invalidation_reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_safe_bytes", b"_safe_bytes", "safe_bytes", b"safe_bytes"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_safe_bytes", b"_safe_bytes", "active", b"active", "failover", b"failover", "invalidation_reason", b"invalidation_reason", "name", b"name", "safe_bytes", b"safe_bytes", "used_share", b"used_share", "wal_status", b"wal_status"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__safe_bytes: _TypeAlias = _typing.Literal["safe_bytes"]  # noqa: Y015
+    _WhichOneofArgType__safe_bytes: _TypeAlias = _typing.Literal["_safe_bytes", b"_safe_bytes"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__safe_bytes) -> _WhichOneofReturnType__safe_bytes | None: ...
+
+Global___SlotStatus: _TypeAlias = SlotStatus  # noqa: Y015
 
 @_typing.final
 class HeldTable(_message.Message):
