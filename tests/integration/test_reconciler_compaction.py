@@ -114,7 +114,7 @@ async def mixed_groups(warehouse: DuckDbWarehouse) -> int:
 
 
 def compactor(warehouse: DuckDbWarehouse, rows_max: int = 2 * ROWS_MIN) -> Compactor:
-    return Compactor(warehouse, lambda: 0.0, Compacting(rows_max, 60.0, AGE_SECONDS))
+    return Compactor(warehouse, lambda: 0.0, Compacting(rows_max, 60.0, AGE_SECONDS, rows_max))
 
 
 @contextmanager
