@@ -11,6 +11,7 @@ import pytest
 
 from atlas_cdc_reconciler.config import WarehouseConfig
 from atlas_cdc_reconciler.letters import LetterClass, LetterFilter
+from atlas_cdc_reconciler.lifecycle import Actor, OrderKind
 from atlas_cdc_reconciler.sink import FencedError
 from atlas_cdc_reconciler.sink.duckdb import DuckDbWarehouse
 from atlas_common.errors import ServiceError
@@ -354,6 +355,37 @@ async def test_filters_and_pages(rig: Rig) -> None:
         last = await running.desk.page(LetterFilter(), 5, 3, with_raw=True)
         assert [letter.letter_id for letter in last.letters] == [6, 7]
         assert not last.has_more
+
+
+async def test_a_copy_of_the_source_makes_earlier_letters_void(rig: Rig) -> None:
+    with rig.writer() as writer:
+        async with rig.running() as running:
+            await running.caught_up()
+            for tenant in TENANTS:
+                writer.write(points(tenant.id))
+                insert_poison(rig, tenant.id, [1.0, 2.0])
+            rig.admin.execute(HEAL + " AND entity_id = 1")
+            await running.caught_up()
+            assert len(await letters(running)) == 6
+        rig.close()  # The slot is lost: what differs is copied.
+        async with rig.running() as running:
+            await running.until(lambda standing: standing.phase == "streaming")
+            found = await letters(running)
+            # What still cannot be held is a letter of the copy now, the rest came with it.
+            assert [(each.letter_class, each.tenant) for each in found] == [
+                ("COPY", "acme"),
+                ("COPY", "globex"),
+            ]
+            await assert_balanced(running)
+            rig.admin.execute(HEAL)
+            await running.caught_up()
+            assert len(await letters(running)) == 4  # Corrections wait behind the copies.
+            await running.warehouse.write([("DELETE FROM entity_values_ts WHERE quality = 0", {})])
+            assert (await running.auditor.audit()).discrepancies
+            await running.upkeep.lifecycle.order(OrderKind.BACKFILL, Actor("test", ""))
+            assert await letters(running) == ()
+            await running.assert_equal(rig)
+            await assert_balanced(running)
 
 
 async def test_whoever_lost_the_warehouse_stores_nothing(rig: Rig) -> None:

@@ -78,6 +78,10 @@ class LevelStore:
             rows = await reader.all(_WINDOW_DIGESTS, _within(tenant_id, span, width_us))
         return {number: Digest(count, int(high), int(low)) for number, count, high, low in rows}
 
+    async def recount(self) -> None:
+        """Let the books say what rows there are: what they said before may have been healed."""
+        await self._warehouse.write([(Q["recount_rows"], {})])
+
     @asynccontextmanager
     async def replacing(
         self, position: SourcePosition, tenant_id: int, span: Span
@@ -113,6 +117,7 @@ class TableTaking(Taking):
     async def finish(self, tenant_ids: list[int]) -> None:
         """The warehouse stands at the snapshot's position; tenants that are gone are gone here."""
         await self._exclusive.do(lambda connection: _keep_tenants(connection, tenant_ids))
+        await self._exclusive.execute("recount_rows")
         await self._exclusive.begin_at(self._position)
         await self._exclusive.execute("end_levelling")
 
@@ -123,13 +128,13 @@ def _drop_span(connection: duckdb.DuckDBPyConnection, parameters: dict[str, int]
     tenant_id, span = parameters["tenant_id"], (parameters["start"], parameters["stop"])
     deleted = connection.execute(Q["drop_span"], parameters).fetchone()
     forget_rows(connection, {tenant_id: deleted[0] if deleted else 0})
-    supersede(connection, HISTORY.name, [tenant_id], span)
+    supersede(connection, HISTORY.name, [tenant_id], span, with_copies=True)
 
 
 def _drop_keyed(
     connection: duckdb.DuckDBPyConnection, table: Table, tenant_ids: list[int] | None
 ) -> None:
-    supersede(connection, table.name, tenant_ids)
+    supersede(connection, table.name, tenant_ids, with_copies=True)
     if tenant_ids is None:
         connection.execute(f"DELETE FROM {table.name}")  # noqa: S608 - our own name.
         return
@@ -140,7 +145,7 @@ def _drop_keyed(
 
 
 def _keep_tenants(connection: duckdb.DuckDBPyConnection, tenant_ids: list[int]) -> None:
-    supersede(connection)  # Also of windows that were found to be equal.
+    supersede(connection, with_copies=False)  # Also of windows that were found to be equal.
     gone = connection.execute(
         f"SELECT tenant_id, count(*) FROM {HISTORY.name}"  # noqa: S608
         " WHERE NOT list_contains($tenant_ids, tenant_id) GROUP BY tenant_id",

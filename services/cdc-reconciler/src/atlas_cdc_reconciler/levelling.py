@@ -130,6 +130,8 @@ class _Levelling:
 
     async def part(self) -> CopyProgress:
         tenant_ids = await self._history() if self._scope.has_history else await self._tenants()
+        if not self._dry_run and self._scope.has_history:
+            await self._store.recount()
         if self._dry_run or not self._scope.keyed:
             return self._done
         chosen = None if self._scope.tenant_ids is None else tenant_ids

@@ -7,12 +7,14 @@ import stamina.instrumentation
 import typer
 
 from atlas_client.cli import (
+    deadletters,
     exits,
     freshness,
     pipeline,
     producing,
     projecting,
     reading,
+    reconciling,
     state,
     watching,
     writing,
@@ -49,7 +51,9 @@ def build() -> typer.Typer:
         watching.app,
         freshness.app,
         projecting.app,
+        deadletters.app,
         pipeline.app,
+        reconciling.app,
         state.app,
     ):
         _adopt(app, own)

@@ -160,6 +160,20 @@ class DuckDbWarehouse:
         async with self._turn:
             await self._run(lambda: self._connection.execute("CHECKPOINT"))
 
+    async def transact(self, work: Callable[[duckdb.DuckDBPyConnection], T]) -> T:
+        """Do work in one transaction in the writer's thread, between batches.
+
+        What it raises rolls everything back. Raises WarehouseError.
+        """
+
+        def run() -> T:
+            self._connection.execute("BEGIN")
+            result = work(self._connection)
+            self._connection.execute("COMMIT")
+            return result
+
+        return await self._run(lambda: self._or_rollback(run))
+
     # From here on: in the writer's thread ---------------------------------------------------------
 
     def _check_open(self) -> None:
@@ -179,7 +193,12 @@ class DuckDbWarehouse:
             return await asyncio.shield(future)
         except duckdb.FatalException as error:  # The database object is unusable from now on.
             raise FatalError(f"the warehouse failed: {error}") from error
-        except (duckdb.IOException, duckdb.OutOfMemoryException) as error:
+        # The last: so a disk without space shows at COMMIT.
+        except (
+            duckdb.IOException,
+            duckdb.OutOfMemoryException,
+            duckdb.TransactionException,
+        ) as error:
             raise WarehouseError(str(error)) from error
 
     def _open(self, claim: Claim | None) -> None:

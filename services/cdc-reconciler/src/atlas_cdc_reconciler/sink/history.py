@@ -5,10 +5,10 @@ from collections.abc import Sequence
 import duckdb
 import pyarrow as pa
 
-from atlas_cdc_reconciler.letters import Fault, LetterClass
+from atlas_cdc_reconciler.changes import Row
+from atlas_cdc_reconciler.letters import Fault
 from atlas_cdc_reconciler.sink.doubt import doubt_windows
 from atlas_cdc_reconciler.sink.shapes import Fit
-from atlas_cdc_reconciler.sink.sift import sift
 from atlas_cdc_reconciler.sink.work import (
     BATCH,
     DECODE_ERRORS,
@@ -19,16 +19,14 @@ from atlas_cdc_reconciler.sink.work import (
     TableWork,
     check_not_null,
     fault_of,
-    joined,
     key_texts,
     keys_of,
     rows_table,
     shown,
     tenant_counts,
+    undecodable,
 )
 from atlas_cdc_reconciler.tables import HISTORY, Table
-
-_NOT_HERE = Fault(LetterClass.MISSING_ROW, "the row that it changes is not here")
 
 
 def append_rows(connection: duckdb.DuckDBPyConnection, table: Table, rows: pa.Table) -> None:
@@ -45,39 +43,59 @@ def append_rows(connection: duckdb.DuckDBPyConnection, table: Table, rows: pa.Ta
 
 def insert(work: TableWork, group: Group, fit: Fit) -> None:
     """Store new rows; those that cannot be become letters."""
-    relation, raws = group.relation, group.raws
-    codec = relation.codec
-    # Where single rows have to be told apart; mostly none has, and it is faster without.
-    in_order = bool(work.known) or work.in_order or work.holds.stops_inserts
-
-    def decode(start: int, stop: int) -> pa.Table:
-        # As one list where nothing was at fault, which is nearly always.
-        part = raws if stop - start == len(raws) else raws[start:stop]
-        if in_order:
-            read = [codec.insert(raw, relation) for raw in part]
-            rows = fit.cast(rows_table(codec, fit.columns, read))
-        else:
-            rows = fit.cast(codec.insert_table(part, relation, fit.columns))
-        check_not_null(work.table, rows)
-        return rows
-
-    parts, bad = sift(len(raws), decode, DECODE_ERRORS)
-    faults = {at: fault_of(error) for at, error in bad}
-    kept, rows = joined(parts)
-    if rows is not None:
-        work.tally.read += tenant_counts(work.table, rows)
-        kept, rows = _without_waiting(work, group, kept, rows)
+    kept: Sequence[int] = range(len(group.raws))
+    faults: dict[int, Fault] = {}
+    try:
+        rows = _decoded(work, group, fit)
+    except DECODE_ERRORS:
+        kept, rows, faults = _salvaged(work, group, fit)
+    work.tally.read += tenant_counts(work.table, rows)
+    kept, rows = _without_waiting(work, group, kept, rows)
     for at, fault in sorted(faults.items()):
-        keys = keys_of(group, raws[at], work.table, fit)
+        keys = keys_of(group, group.raws[at], work.table, fit)
         work.bury(group.numbers[at], fault, keys, is_insert=True)
-    if rows is not None and rows.num_rows:
+    if rows.num_rows:
         store(work, rows, [group.numbers[at] for at in kept])
         work.tally.applied += tenant_counts(work.table, rows)
 
 
+def _decoded(work: TableWork, group: Group, fit: Fit) -> pa.Table:
+    relation, codec = group.relation, group.relation.codec
+    # Where single rows have to be told apart; mostly none has, and it is faster without.
+    if work.known or work.in_order or work.holds.stops_inserts:
+        read = [codec.insert(raw, relation) for raw in group.raws]
+        rows = rows_table(codec, fit.columns, read)
+    else:
+        rows = codec.insert_table(group.raws, relation, fit.columns)
+    rows = fit.cast(rows)
+    check_not_null(work.table, rows)
+    return rows
+
+
+def _salvaged(
+    work: TableWork, group: Group, fit: Fit
+) -> tuple[Sequence[int], pa.Table, dict[int, Fault]]:
+    """The rows that can be stored with their places, and what is wrong with the others."""
+    relation, codec = group.relation, group.relation.codec
+    read: list[Row] = []
+    places: list[int] = []
+    faults: dict[int, Fault] = {}
+    for at, raw in enumerate(group.raws):
+        try:
+            read.append(codec.insert(raw, relation))
+            places.append(at)
+        except DECODE_ERRORS as error:
+            faults[at] = fault_of(error)
+    bad = undecodable(codec, work.table, fit.columns, read, fit.cast)
+    faults |= {places[index]: fault for index, fault in bad.items()}
+    good = [index for index in range(len(read)) if index not in bad]
+    rows = fit.cast(rows_table(codec, fit.columns, [read[index] for index in good]))
+    return [places[index] for index in good], rows, faults
+
+
 def _without_waiting(
-    work: TableWork, group: Group, kept: list[int], rows: pa.Table
-) -> tuple[list[int], pa.Table]:
+    work: TableWork, group: Group, kept: Sequence[int], rows: pa.Table
+) -> tuple[Sequence[int], pa.Table]:
     """The rows less those that have to wait, or are known to be at fault: these are buried."""
     if not work.holds.stops_inserts and not work.known:  # In order, if there are any.
         return kept, rows

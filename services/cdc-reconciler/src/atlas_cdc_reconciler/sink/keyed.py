@@ -11,7 +11,6 @@ from atlas_cdc_reconciler.changes import UNCHANGED, ChangeKind, Codec, MessageEr
 from atlas_cdc_reconciler.columns import table_from
 from atlas_cdc_reconciler.letters import Fault, LetterClass
 from atlas_cdc_reconciler.sink.shapes import Fit
-from atlas_cdc_reconciler.sink.sift import sift
 from atlas_cdc_reconciler.sink.work import (
     BATCH,
     DECODE_ERRORS,
@@ -25,6 +24,7 @@ from atlas_cdc_reconciler.sink.work import (
     key_texts,
     keys_of,
     shown,
+    undecodable,
 )
 from atlas_cdc_reconciler.tables import Table
 
@@ -170,11 +170,30 @@ def _undecodable(work: TableWork, codec: Codec, changes: Sequence[_Change]) -> d
             check_not_null(work.table, _row_table(codec, fit, missing, rows))
 
     readable = [at for at, one in enumerate(changes) if one.key]
-    for _, group in groupby(readable, key=alike):
+    for (fit, missing), group in groupby(readable, key=alike):
         ats = list(group)
-        _, bad = sift(len(ats), lambda start, stop, ats=ats: check(ats[start:stop]), DECODE_ERRORS)  # type: ignore[misc]
-        faults |= {ats[index]: fault_of(error) for index, error in bad}
+        try:
+            check(ats)
+        except DECODE_ERRORS:
+            bad = _undecodable_alike(work.table, codec, fit, missing, [changes[at] for at in ats])
+            faults |= {ats[index]: fault for index, fault in bad.items()}
     return faults
+
+
+def _undecodable_alike(
+    table: Table,
+    codec: Codec,
+    fit: Fit | None,
+    missing: Sequence[int],
+    changes: Sequence[_Change],
+) -> dict[int, Fault]:
+    key = [(table.column(name), at) for at, name in enumerate(table.key)]
+    bad = undecodable(codec, table, key, [change.key for change in changes], lambda rows: rows)
+    if fit is None:
+        return bad
+    sent = [(column, at) for at, (column, _) in enumerate(fit.columns) if at not in missing]
+    rows = [change.new or () for change in changes]
+    return undecodable(codec, table, sent, rows, fit.cast) | bad
 
 
 def _key_table(codec: Codec, table: Table, keys: Sequence[Fields]) -> pa.Table:

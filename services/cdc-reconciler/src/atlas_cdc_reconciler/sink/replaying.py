@@ -111,13 +111,22 @@ def supersede(
     table: str = "",
     tenant_ids: Sequence[int] | None = None,
     ingested_us: tuple[int, int] | None = None,
+    *,
+    with_copies: bool,
 ) -> int:
-    """Give up letters of what was just copied from the source: their changes came with the copy.
+    """Give up letters of what is copied from the source: their changes come with the copy.
 
-    In the open transaction; answers how many. Not those of the copy itself.
+    In the open transaction; answers how many. `with_copies`: those of earlier copies as well, since
+    what still cannot be held becomes one again.
     """
     start, stop = ingested_us or (None, None)
-    parameters = {"table_name": table, "tenant_ids": tenant_ids, "start": start, "stop": stop}
+    parameters = {
+        "with_copies": with_copies,
+        "table_name": table,
+        "tenant_ids": tenant_ids,
+        "start": start,
+        "stop": stop,
+    }
     connection.execute(Q["superseded_letters"], parameters)
     return skip_matching(connection, Ledger())
 

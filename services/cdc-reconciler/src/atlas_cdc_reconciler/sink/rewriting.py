@@ -11,7 +11,6 @@ from atlas_cdc_reconciler.letters import Fault, LetterClass
 from atlas_cdc_reconciler.sink.doubt import doubt_windows
 from atlas_cdc_reconciler.sink.history import store
 from atlas_cdc_reconciler.sink.shapes import Fit
-from atlas_cdc_reconciler.sink.sift import sift
 from atlas_cdc_reconciler.sink.work import (
     BATCH,
     DECODE_ERRORS,
@@ -20,15 +19,16 @@ from atlas_cdc_reconciler.sink.work import (
     TableWork,
     check_not_null,
     fault_of,
-    joined,
     key_texts,
     keys_of,
     rows_table,
     shown,
     tenant_counts,
+    undecodable,
 )
 from atlas_cdc_reconciler.tables import HISTORY, Column, ColumnType
 
+Fields = tuple[Hashable, ...]
 _NOT_HERE = Fault(LetterClass.MISSING_ROW, "the row that it changes is not here")
 
 
@@ -48,8 +48,8 @@ class _Change:
     """An update or delete: what it takes away, and what it puts in the place."""
 
     number: int
-    old: tuple[Hashable, ...]
-    new: tuple[Hashable, ...] | None
+    old: Fields
+    new: Fields | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,10 +116,14 @@ class _Rewrite:
             for at, one in enumerate(changes if work.known else ())
             if one.number in work.known
         }
-        parts, bad = sift(len(changes), self._decode, DECODE_ERRORS)
-        self._faults |= {at: fault_of(error) for at, error in bad}
-        good, self._old = joined([(start, stop, old) for start, stop, (old, _) in parts])
-        _, self._new = joined([(start, stop, new) for start, stop, (_, new) in parts])
+        good: Sequence[int] = range(len(changes))
+        try:
+            self._old, self._new = self._decode(good)
+        except DECODE_ERRORS:
+            bad = self._undecodable()
+            self._faults |= bad
+            good = [at for at in good if at not in bad]
+            self._old, self._new = self._decode(good)
         self._row_of = {at: index for index, at in enumerate(good)}
 
     def run(self) -> None:
@@ -138,15 +142,26 @@ class _Rewrite:
         if left:
             self._store(plan, left)
 
-    def _decode(self, start: int, stop: int) -> tuple[pa.Table, pa.Table]:
-        """The rows before and after each change; after a delete the one before."""
-        codec, part = self._groups[0].relation.codec, self._changes[start:stop]
+    def _before_and_after(self, ats: Sequence[int]) -> tuple[list[Fields], list[Fields]]:
+        """The rows of changes; after a delete the one before."""
+        part = [self._changes[at] for at in ats]
+        return [one.old for one in part], [one.new or one.old for one in part]
+
+    def _decode(self, ats: Sequence[int]) -> tuple[pa.Table, pa.Table]:
+        codec = self._groups[0].relation.codec
         both = []
-        for rows in ([one.old for one in part], [one.new or one.old for one in part]):
+        for rows in self._before_and_after(ats):
             decoded = self._fit.cast(rows_table(codec, self._places, rows))
             check_not_null(self._work.table, decoded)
             both.append(decoded)
         return both[0], both[1]
+
+    def _undecodable(self) -> dict[int, Fault]:
+        codec, table, cast = self._groups[0].relation.codec, self._work.table, self._fit.cast
+        faults: dict[int, Fault] = {}
+        for rows in self._before_and_after(range(len(self._changes))):
+            faults = undecodable(codec, table, self._places, rows, cast) | faults
+        return faults
 
     def _waiting(self) -> dict[int, Fault]:
         """Changes that have to wait: behind letters there are, or behind those at fault."""
@@ -166,7 +181,7 @@ class _Rewrite:
     def _keys(self, at: int) -> tuple[str, ...]:
         """Identities of the rows that a change touches."""
         index = self._row_of.get(at)
-        if index is None or self._old is None or self._new is None:
+        if index is None:
             number = self._changes[at].number
             group = next(each for each in self._groups if each.numbers[-1] >= number)
             raw = group.raws[group.numbers.index(number)]
@@ -182,8 +197,8 @@ class _Rewrite:
         # there, whatever the default is at the source.
         own = [at for column, at in self._places if column.name in HISTORY.column_names]
         is_whole = len(own) == len(self._places)
-        gone: dict[tuple[Hashable, ...], list[int]] = {}
-        made: dict[tuple[Hashable, ...], list[int]] = {}
+        gone: dict[Fields, list[int]] = {}
+        made: dict[Fields, list[int]] = {}
         for at in left:
             one = self._changes[at]
             if copies := made.get(one.old):
@@ -200,7 +215,7 @@ class _Rewrite:
 
         Those that are go into cdc_found: to look for them costs far more than to delete them.
         """
-        if not plan.gone or self._old is None:
+        if not plan.gone:
             return []
         work = self._work
         rows = self._old.take([self._row_of[ats[0]] for ats in plan.gone])
@@ -225,8 +240,6 @@ class _Rewrite:
 
     def _store(self, plan: _Plan, left: Sequence[int]) -> None:
         """Delete the rows of cdc_found, and insert those that are made."""
-        if self._old is None or self._new is None:
-            raise RuntimeError("nothing was decoded")
         work = self._work
         tenants = tenant_counts(work.table, self._old.take([self._row_of[at] for at in left]))
         work.tally.read += tenants

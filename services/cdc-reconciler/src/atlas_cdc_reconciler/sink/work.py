@@ -14,6 +14,7 @@ from atlas_cdc_reconciler.columns import FieldError, table_from
 from atlas_cdc_reconciler.letters import Fault, LetterClass
 from atlas_cdc_reconciler.sink.holds import Chain, TableHolds, keyless_reason
 from atlas_cdc_reconciler.sink.shapes import Fit
+from atlas_cdc_reconciler.sink.sift import sift
 from atlas_cdc_reconciler.tables import Column, ColumnType, Table
 
 BATCH = "cdc_batch"
@@ -177,15 +178,38 @@ def check_not_null(table: Table, rows: pa.Table) -> None:
             raise FieldError(f"{column.name}: NULL, where there has to be a value")
 
 
-def joined(parts: Sequence[tuple[int, int, pa.Table]]) -> tuple[list[int], pa.Table | None]:
-    """The parts of sifted work as one table, and which of the things they are."""
-    if not parts:
-        return [], None
-    if len(parts) == 1:
-        start, stop, rows = parts[0]
-        return list(range(start, stop)), rows
-    kept = [at for start, stop, _ in parts for at in range(start, stop)]
-    return kept, pa.concat_tables([rows for _, _, rows in parts]).combine_chunks()
+def undecodable(
+    codec: Codec,
+    table: Table,
+    columns: Sequence[tuple[Column, int]],
+    rows: Sequence[Sequence[Hashable]],
+    cast: Callable[[pa.Table], pa.Table],
+) -> dict[int, Fault]:
+    """Which of the rows have values that the table cannot hold, by place.
+
+    Column by column: of a row that is at fault mostly one value is, and only its column has to be
+    looked through.
+    """
+    faults: dict[int, Fault] = {}
+    for column, at in columns:
+        for index, error in _sifted(codec, table, column, [row[at] for row in rows], cast):
+            faults.setdefault(index, fault_of(error))
+    return faults
+
+
+def _sifted(
+    codec: Codec,
+    table: Table,
+    column: Column,
+    fields: Sequence[Hashable],
+    cast: Callable[[pa.Table], pa.Table],
+) -> list[tuple[int, Exception]]:
+    def decode(start: int, stop: int) -> None:
+        part = {column.name: (column.type, sent(fields[start:stop]))}
+        check_not_null(table, cast(table_from(part, codec.to_arrow)))
+
+    _, bad = sift(len(fields), decode, DECODE_ERRORS)
+    return bad
 
 
 class shown:  # noqa: N801 - used like a function.
