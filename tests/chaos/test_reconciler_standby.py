@@ -204,6 +204,46 @@ def test_the_standby_takes_over(pair: Pair, how: str) -> None:
     assert note["instance"] == "instance-2"
 
 
+@pytest.mark.parametrize(
+    "pair",
+    [{"ATLAS_SLOT__SNAPSHOT_ROWS_MAX": "1000", "ATLAS_RECONCILE__WINDOWS_PER_STATEMENT": "10"}],
+    indirect=True,
+)
+def test_a_recovery_whose_process_is_killed_is_finished_by_the_next(pair: Pair) -> None:
+    first, second = pair.processes
+    rows = 8_000
+    for tenant_id, _ in TENANTS:
+        pair.admin.execute(
+            "INSERT INTO entity_values_ts (tenant_id, attribute_id, entity_id, event_time,"
+            " ingested_at, value_double) SELECT %s, 1, 1, now(),"
+            " now() - interval '1 minute' - n * interval '10 ms', n"
+            " FROM generate_series(1, %s) AS n",
+            [tenant_id, rows],
+        )
+    first.start()
+    pair.assert_equal(first)
+    first.kill()
+    pair.admin.execute("UPDATE entity_values_ts SET quality = 9")
+    pair.admin.execute(
+        "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots"
+        " WHERE database = current_database()"
+    )
+    first.launch()
+
+    def is_in_the_middle() -> bool:
+        status = pair.status(first)
+        return status.phase == "recovering" and status.copy.rows_copied > 0
+
+    wait_until(is_in_the_middle, "it recovers", patience=PATIENCE)
+    first.kill()
+    second.start()
+    pair.assert_equal(second)
+    copied = pair.status(second).copy
+    assert copied.rows_compared == 2 * rows
+    assert copied.rows_differing < 2 * rows, "what was copied before was copied again"
+    assert pair.status(second).dead_lettered_total == 0
+
+
 @pytest.mark.parametrize("pair", [{"ATLAS_LEADER__KILL_HUNG_OWNER": "false"}], indirect=True)
 def test_a_leader_that_was_replaced_steps_down(pair: Pair) -> None:
     first, second = pair.processes

@@ -16,23 +16,30 @@ from pydantic import SecretStr
 
 from atlas_cdc_reconciler.aggregate import Aggregator, Bounds
 from atlas_cdc_reconciler.audit import Auditor
-from atlas_cdc_reconciler.config import KafkaConfig, SlotConfig, WarehouseConfig
+from atlas_cdc_reconciler.config import (
+    KafkaConfig,
+    ReconcileConfig,
+    SlotConfig,
+    WarehouseConfig,
+)
+from atlas_cdc_reconciler.differences import Difference
 from atlas_cdc_reconciler.digest import Digest
 from atlas_cdc_reconciler.letters.desk import LetterDesk
 from atlas_cdc_reconciler.levelling import Cutting
 from atlas_cdc_reconciler.pipeline import Pipeline
 from atlas_cdc_reconciler.progress import Progress, Standing
-from atlas_cdc_reconciler.reconcile import Outcome, Reconciler
-from atlas_cdc_reconciler.seal import Sealer
+from atlas_cdc_reconciler.reconcile import Outcome, WindowDifferences
+from atlas_cdc_reconciler.reconciliation import Reconciliation
+from atlas_cdc_reconciler.repair import RepairOutcome, Request, WindowRepair
 from atlas_cdc_reconciler.sink import Counts, Sink
 from atlas_cdc_reconciler.sink.duckdb import DuckDbWarehouse
 from atlas_cdc_reconciler.source.kafka import KafkaSource
 from atlas_cdc_reconciler.source.slot import SlotSource
-from atlas_cdc_reconciler.source_digests import SourceDigests
 from atlas_cdc_reconciler.tables import HEARTBEAT, TABLES
 from atlas_cdc_reconciler.upkeep import Upkeep
 from atlas_cdc_reconciler.verification_store import VerificationStore
-from atlas_cdc_reconciler.windows import WindowComparison
+from atlas_cdc_reconciler.warehouse_digests import WarehouseDigests
+from atlas_cdc_reconciler.windows import Span, WindowComparison
 from atlas_common import db
 from atlas_common.config import DatabaseConfig
 from atlas_common.tenant import Tenant
@@ -45,6 +52,7 @@ ACME, GLOBEX = Tenant(1, "acme"), Tenant(2, "globex")
 WINDOW_US = 250_000
 T0 = datetime(2026, 3, 1, 12, tzinfo=UTC)
 WAIT_SECONDS = 60.0
+EVER = Span(0, 4_000_000_000_000_000)
 
 # Of every type: what a warehouse is likely to get wrong.
 VALUES: tuple[tuple[str, Any], ...] = (
@@ -142,6 +150,15 @@ class Rig:
                 task.cancel()
                 await asyncio.wait({task})
 
+    @contextmanager
+    def unseen(self) -> Iterator[None]:
+        """What changes at the source meanwhile is told by no log, as if a disk had done it."""
+        self.admin.execute("ALTER PUBLICATION atlas_warehouse DROP TABLE entity_values_ts")
+        try:
+            yield
+        finally:
+            self.admin.execute("ALTER PUBLICATION atlas_warehouse ADD TABLE entity_values_ts")
+
     def close(self) -> None:
         """Drop the slot, or the database cannot be dropped."""
         # The walsender of a connection that was just closed may not have noticed yet.
@@ -175,17 +192,15 @@ class Running:
         self.progress = progress
         self.upkeep = upkeep
         self.source = source
-        self.sealer = Sealer(primary, progress, WAIT_SECONDS)
-        self.verifications = VerificationStore(warehouse)
         self.aggregator = Aggregator(warehouse, progress, Bounds(rows_max=100_000))
-        self.reconciler = Reconciler(
-            SourceDigests(primary, 30.0),
-            self.verifications,
-            self.sealer,
-            progress,
-            window_us=WINDOW_US,
-            windows_per_statement=7,
+        config = ReconcileConfig(
+            windows_per_statement=7, seal_timeout_seconds=WAIT_SECONDS, reports_max=5
         )
+        parts = Reconciliation.of(config, primary, warehouse, progress, window_us=WINDOW_US)
+        self.sealer, self.reconciler = parts.sealer, parts.reconciler
+        self.verifications, self.reports = parts.verifications, parts.reports
+        self.repairer = parts.repairer
+        self.digests = WarehouseDigests(warehouse)
 
     async def caught_up(self) -> None:
         """Wait until the warehouse has all that is committed now."""
@@ -218,8 +233,34 @@ class Running:
         async for event in self.reconciler.reconcile(tenant, through_us, from_start=from_start):
             if isinstance(event, Outcome):
                 return windows, event
-            windows.append(event)
+            if isinstance(event, WindowComparison):
+                windows.append(event)
         raise AssertionError("a reconciliation without an outcome")
+
+    async def findings(
+        self, tenant: Tenant, *, from_start: bool = True
+    ) -> tuple[list[Difference], Outcome]:
+        """The rows that differ, and the outcome."""
+        rows: list[Difference] = []
+        async for event in self.reconciler.reconcile(tenant, None, from_start=from_start):
+            if isinstance(event, WindowDifferences):
+                assert event.found.is_complete
+                rows += event.found.differences
+            if isinstance(event, Outcome):
+                return rows, event
+        raise AssertionError("a reconciliation without an outcome")
+
+    async def repair(
+        self, tenant: Tenant, *, dry_run: bool = False, span: Span = EVER
+    ) -> tuple[list[WindowRepair], RepairOutcome]:
+        """Repair what differs, as the operator "tester"."""
+        windows: list[WindowRepair] = []
+        request = Request(span, "tester", "request-1", dry_run)
+        async for event in self.repairer.repair(tenant, request):
+            if isinstance(event, RepairOutcome):
+                return windows, event
+            windows.append(event)
+        raise AssertionError("a repair without an outcome")
 
     async def assert_equal(self, rig: Rig) -> dict[Tenant, Digest]:
         """All tenants' rows are the same on both sides, by digest; the digests by tenant."""

@@ -22,7 +22,7 @@ from atlas_cdc_reconciler.compaction import (
 from atlas_cdc_reconciler.config import WarehouseConfig
 from atlas_cdc_reconciler.digest import Digest
 from atlas_cdc_reconciler.sink.duckdb import DuckDbWarehouse
-from atlas_cdc_reconciler.verification_store import VerificationStore
+from atlas_cdc_reconciler.warehouse_digests import WarehouseDigests
 from atlas_cdc_reconciler.windows import Span
 from atlas_common.tenant import Tenant
 
@@ -98,7 +98,7 @@ async def query(warehouse: DuckDbWarehouse, sql: str) -> list[tuple[Any, ...]]:
 
 async def digests(warehouse: DuckDbWarehouse) -> dict[str, dict[int, Digest]]:
     """Of every second of both tenants, as a reconciliation computes them."""
-    store, span = VerificationStore(warehouse), Span(T0_US, T0_US + 2 * SECONDS * SECOND_US)
+    store, span = WarehouseDigests(warehouse), Span(T0_US, T0_US + 2 * SECONDS * SECOND_US)
     return {tenant.key: await store.digests(tenant, span, SECOND_US) for tenant in (ACME, GLOBEX)}
 
 

@@ -11,6 +11,7 @@ from atlas_cdc_reconciler.config import WarehouseConfig
 from atlas_cdc_reconciler.export import DAY_US, Exporter
 from atlas_cdc_reconciler.sink.duckdb import DuckDbWarehouse
 from atlas_cdc_reconciler.verification_store import VerificationStore
+from atlas_cdc_reconciler.warehouse_digests import WarehouseDigests
 from atlas_cdc_reconciler.windows import Span, WindowComparison
 from atlas_common.tenant import Tenant
 
@@ -44,7 +45,7 @@ async def warehouse(tmp_path: Path) -> AsyncIterator[DuckDbWarehouse]:
 async def verify(warehouse: DuckDbWarehouse, tenant: Tenant, days: int) -> None:
     """Remember that so many days of the tenant are equal on both sides."""
     store, span = VerificationStore(warehouse), Span(T0_US, T0_US + days * DAY_US)
-    digests = await store.digests(tenant, span, HOUR_US)
+    digests = await WarehouseDigests(warehouse).digests(tenant, span, HOUR_US)
     await store.keep(
         tenant,
         span,

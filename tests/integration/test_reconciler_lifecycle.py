@@ -8,10 +8,15 @@ from pathlib import Path
 
 import pytest
 
+from atlas_cdc_reconciler.aggregate import Demand
+from atlas_cdc_reconciler.aggregate_sql import AggregateQuery, Function
+from atlas_cdc_reconciler.convert import read_metadata
 from atlas_cdc_reconciler.lifecycle import Actor, OrderKind
 from atlas_cdc_reconciler.progress import Phase
 from atlas_cdc_reconciler.scope import Scope
+from atlas_cdc_reconciler.sink.queries import Q
 from atlas_common.errors import ServiceError
+from atlas_common.token import TokenSigner
 from atlas_devstack.database import Database, another
 
 from .reconciler_rig import ACME, GLOBEX, Rig, Running, make_rig, points, points_of_all_types
@@ -139,6 +144,27 @@ async def test_a_recovery_that_is_cut_short_goes_on_and_copies_no_more_than_it_m
         await running.assert_equal(rig)
     assert again is not None
     assert again.rows_differing < 222
+
+
+async def test_who_reads_in_the_middle_of_a_recovery_is_told(rig: Rig) -> None:
+    _write_history(rig)
+    count = AggregateQuery(ACME.id, (1,), (), None, None, 0, (Function.COUNT,), False)
+    async with rig.running() as running:
+        await running.caught_up()
+        await running.upkeep.lifecycle.order(OrderKind.PAUSE, OPERATOR)
+        # As a recovery leaves it that was cut short.
+        await running.warehouse.write([(Q["begin_levelling"], {"reason": "a drill"})])
+        async with running.aggregator.answer(count, Demand()) as answer:
+            assert answer.served.levelling == "a drill"
+            told = read_metadata(ACME, answer.served, 1.0, TokenSigner({1: b"k" * 16}, 1))
+            assert "being recovered (a drill)" in told.warnings[0]
+        await running.upkeep.lifecycle.order(OrderKind.RESUME, OPERATOR)
+        await _streaming(running)
+        async with running.aggregator.answer(count, Demand()) as answer:
+            assert answer.served.levelling == ""
+        copied = running.progress.now.copy
+        assert copied is not None
+        assert (copied.rows_compared, copied.rows_differing) == (444, 0)
 
 
 async def test_a_first_copy_that_is_cut_short_goes_on_and_shows_nothing_before(rig: Rig) -> None:

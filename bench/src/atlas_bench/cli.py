@@ -206,6 +206,48 @@ def cdc(  # noqa: PLR0917 - see ingest().
     _told(run, as_json=as_json)
 
 
+_RECONCILE_EXAMPLES = """Examples:
+
+atlas bench reconcile --quick
+
+atlas bench reconcile --json > reconcile.json
+
+atlas bench reconcile --only full,incremental --rows 3000000 --repeats 3
+"""
+
+
+@bench.command(epilog=_RECONCILE_EXAMPLES)
+def reconcile(
+    as_json: JsonOption = False,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Less than a minute: few rows, no reladiff; rough.")
+    ] = False,
+    only: Annotated[
+        str | None,
+        typer.Option(
+            help="Scenarios, separated by commas: full, incremental, reladiff, ingest."
+            " Default: all."
+        ),
+    ] = None,
+    repeats: RepeatsOption = None,
+    rows: Annotated[
+        int | None,
+        typer.Option(min=10_000, max=1_000_000_000, help="Rows compared. Default: 10 million."),
+    ] = None,
+) -> None:
+    """The proof that the warehouse equals the source: against reladiff, from nothing, and again.
+
+    Starts a platform of its own in a temporary directory, and removes it. Progress goes to stderr.
+    """
+    from atlas_bench.reconcile import chosen_options, measure  # noqa: PLC0415 - see ingest().
+
+    def run() -> dict[str, Any]:
+        given = _given(repeats=repeats, rows=rows)
+        return measure(chosen_options(only=only, quick=quick, **given))
+
+    _told(run, as_json=as_json)
+
+
 def _given(**options: float | None) -> dict[str, float]:
     return {name: value for name, value in options.items() if value is not None}
 

@@ -166,6 +166,21 @@ def _cdc(result: dict[str, Any]) -> RenderableType:
     )
 
 
+def _reconcile(result: dict[str, Any]) -> RenderableType:
+    table = Table("", "seconds", "rows/s", box=None, header_style="bold")
+    rates = result["rows_per_s"]
+    for name in dict.fromkeys([*result["seconds"], *rates]):
+        table.add_row(name, _number(result["seconds"].get(name), 2), _number(rates.get(name), 0))
+    quick = " (quick: rough figures)" if result["quick"] else ""
+    return Group(
+        table,
+        "",
+        _held(result["targets"]),
+        *(f"[red bold]{escape(remark)}[/red bold]" for remark in result["remarks"]),
+        f"{result['rows']:,} rows compared. Took {result['took_seconds']:.0f} s{quick}.",
+    )
+
+
 def _latencies(result: dict[str, Any]) -> Table:
     """Every kind of read: how many a second, how long one takes, and beside ingest's full load."""
     table = Table(
@@ -197,4 +212,4 @@ def _number(value: float | None, digits: int) -> str:
     return "-" if value is None else f"{value:,.{digits}f}"
 
 
-_TABLES = {"cdc": _cdc, "ingest": _ingest, "read": _read}
+_TABLES = {"cdc": _cdc, "ingest": _ingest, "read": _read, "reconcile": _reconcile}

@@ -49,7 +49,10 @@ from atlas_client.records import (
     ReadKind,
     ReadMetadata,
     ReconcileSummary,
+    ReconciliationReport,
+    RepairSummary,
     RouteExplanation,
+    RowDifference,
     Source,
     StagingStatus,
     Tenant,
@@ -57,10 +60,12 @@ from atlas_client.records import (
     UnknownAttributes,
     Verification,
     WaitResult,
+    WindowDifferences,
+    WindowRepair,
     WindowResult,
     WriteResult,
 )
-from atlas_client.streams import ReadStream, Reconciliation
+from atlas_client.streams import ReadStream, Reconciliation, Repair
 from atlas_client.values import Value, to_timestamp, to_us
 from atlas_client.watching import Watch
 from atlas_client.where import Where, filter_message
@@ -649,14 +654,71 @@ class AtlasClient:
 
     async def _reconcile(
         self, request: reconciler_pb2.ReconcileRequest, timeout: float
-    ) -> AsyncGenerator[WindowResult | ReconcileSummary, None]:
+    ) -> AsyncGenerator[WindowResult | WindowDifferences | ReconcileSummary, None]:
         method = self._reconciler.Reconcile
         async for answer in self._caller.stream(method, request, timeout=timeout):
             match answer.WhichOneof("event"):
                 case "window":
                     yield convert.window(answer.window)
+                case "differences":
+                    yield convert.window_differences(answer.differences)
                 case "summary":
                     yield convert.reconcile_summary(answer.summary)
+
+    async def get_reconciliation_report(
+        self, report_id: int = 0, *, rows_max: int = 1_000, timeout: float | None = None
+    ) -> tuple[ReconciliationReport, list[RowDifference]]:
+        """Return a report that was kept, by default the newest, and the first of its rows.
+
+        Raises AtlasError REPORT_UNKNOWN when there is none, or it is forgotten.
+        """
+        rows: list[RowDifference] = []
+        request = reconciler_pb2.GetReconciliationReportRequest(report_id=report_id)
+        while True:
+            request.page_size = min(rows_max - len(rows), 1_000)
+            method = self._reconciler.GetReconciliationReport
+            answer = await self._caller.unary(method, request, timeout=timeout)
+            rows += map(convert.row_difference, answer.rows)
+            if not answer.last_number or len(rows) >= rows_max:
+                return convert.reconciliation_report(answer.report), rows
+            # The newest may be another one by the next page.
+            request.report_id = answer.report.report_id
+            request.after_number = answer.last_number
+
+    def repair_range(
+        self,
+        start: datetime,
+        end: datetime,
+        *,
+        operator: str = "",
+        dry_run: bool = False,
+        request_id: str = "",
+        timeout: float = RECONCILE_TIMEOUT_SECONDS,
+    ) -> Repair:
+        """Take the rows of windows that do not agree from the source anew.
+
+        `start` and `end` are times of ingestion. `operator` is written into the audit log, and
+        needed unless `dry_run`, which changes nothing.
+        """
+        request = reconciler_pb2.RepairRangeRequest(
+            start_time=to_timestamp(start),
+            end_time=to_timestamp(end),
+            dry_run=dry_run,
+            operator=operator,
+            request_id=request_id or str(uuid.uuid4()),
+        )
+        return Repair(self._repair_range(request, timeout))
+
+    async def _repair_range(
+        self, request: reconciler_pb2.RepairRangeRequest, timeout: float
+    ) -> AsyncGenerator[WindowRepair | RepairSummary, None]:
+        method = self._reconciler.RepairRange
+        async for answer in self._caller.stream(method, request, timeout=timeout):
+            match answer.WhichOneof("event"):
+                case "window":
+                    yield convert.window_repair(answer.window)
+                case "summary":
+                    yield convert.repair_summary(answer.summary)
 
     async def get_verification(self, *, timeout: float | None = None) -> Verification:
         """Return up to where the tenant's copies are proven equal."""

@@ -33,6 +33,12 @@ FUNCTIONS = {
     records.AggregateFunction.FIRST: query_pb2.AGGREGATE_FUNCTION_FIRST,
     records.AggregateFunction.LAST: query_pb2.AGGREGATE_FUNCTION_LAST,
 }
+_DIFFERENCES = {
+    reconciler_pb2.DIFFERENCE_KIND_MISSING: records.DifferenceKind.MISSING,
+    reconciler_pb2.DIFFERENCE_KIND_EXTRA: records.DifferenceKind.EXTRA,
+    reconciler_pb2.DIFFERENCE_KIND_DIFFERENT: records.DifferenceKind.DIFFERENT,
+}
+_DATA_TYPES = frozenset(data_type.to_proto() for data_type in DataType)
 SOURCES = {
     records.Source.PRIMARY: consistency_pb2.SOURCE_PRIMARY,
     records.Source.REPLICA: consistency_pb2.SOURCE_REPLICA,
@@ -233,6 +239,70 @@ def reconcile_summary(message: reconciler_pb2.ReconcileSummary) -> records.Recon
         source=digest(message.source),
         warehouse=digest(message.warehouse),
         verified_through=moment(message, "verified_through"),
+        report_id=message.report_id,
+    )
+
+
+def window_differences(
+    message: reconciler_pb2.WindowDifferences,
+) -> records.WindowDifferences:
+    return records.WindowDifferences(
+        start_time=moment(message, "start_time"),
+        end_time=moment(message, "end_time"),
+        rows=tuple(row_difference(row) for row in message.rows),
+        complete=message.complete,
+    )
+
+
+def row_difference(message: reconciler_pb2.RowDifference) -> records.RowDifference:
+    return records.RowDifference(
+        kind=_DIFFERENCES.get(message.kind, records.DifferenceKind.UNKNOWN),
+        entity_id=message.entity_id,
+        attribute_id=message.attribute_id,
+        event_time=moment(message, "event_time"),
+        ingest_time=moment(message, "ingest_time"),
+        source=_row_version(message.source) if message.HasField("source") else None,
+        warehouse=_row_version(message.warehouse) if message.HasField("warehouse") else None,
+        copies=message.copies,
+    )
+
+
+def _row_version(message: reconciler_pb2.RowVersion) -> records.RowVersion:
+    known = message.data_type in _DATA_TYPES
+    data_type = DataType.from_proto(message.data_type) if known else None
+    return records.RowVersion(message.quality, data_type, message.value)
+
+
+def reconciliation_report(
+    message: reconciler_pb2.ReconciliationReport,
+) -> records.ReconciliationReport:
+    return records.ReconciliationReport(
+        report_id=message.report_id,
+        cause=message.cause,
+        create_time=moment(message, "create_time"),
+        through_time=moment(message, "through_time"),
+        windows_compared=message.windows_compared,
+        windows_mismatched=message.windows_mismatched,
+        difference_count=message.difference_count,
+        complete=message.complete,
+    )
+
+
+def window_repair(message: reconciler_pb2.WindowRepair) -> records.WindowRepair:
+    return records.WindowRepair(
+        window_differences(message.differences),
+        message.rows_deleted,
+        message.rows_inserted,
+        message.matched,
+    )
+
+
+def repair_summary(message: reconciler_pb2.RepairSummary) -> records.RepairSummary:
+    return records.RepairSummary(
+        message.windows_compared,
+        message.windows_mismatched,
+        message.windows_repaired,
+        moment(message, "verified_through"),
     )
 
 

@@ -374,6 +374,89 @@ class WindowResult:
     matched: bool
 
 
+class DifferenceKind(StrEnum):
+    """How a row differs between source and warehouse."""
+
+    MISSING = "missing"
+    """The source has it, the warehouse does not."""
+    EXTRA = "extra"
+    """The warehouse has it, the source does not; or has it once more."""
+    DIFFERENT = "different"
+    """Both have a point of the series and times, with another value or quality."""
+    UNKNOWN = "unknown"
+    """Said by a newer service."""
+
+
+@dataclass(frozen=True, slots=True)
+class RowVersion:
+    """What one side has of a row; the value as a text for people."""
+
+    quality: int
+    data_type: DataType | None
+    value: str
+
+
+@dataclass(frozen=True, slots=True)
+class RowDifference:
+    """A row that differs, with the versions of both sides."""
+
+    kind: DifferenceKind
+    entity_id: int
+    attribute_id: int
+    event_time: datetime | None
+    ingest_time: datetime | None
+    source: RowVersion | None
+    warehouse: RowVersion | None
+    copies: int
+    """How many such rows are missing or too many."""
+
+
+@dataclass(frozen=True, slots=True)
+class WindowDifferences:
+    """The rows at fault for a window that does not agree."""
+
+    start_time: datetime | None
+    end_time: datetime | None
+    rows: tuple[RowDifference, ...]
+    complete: bool
+    """False: more rows differ than are named."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReconciliationReport:
+    """What an earlier comparison found."""
+
+    report_id: int
+    cause: str
+    create_time: datetime | None
+    through_time: datetime | None
+    windows_compared: int
+    windows_mismatched: int
+    difference_count: int
+    complete: bool
+
+
+@dataclass(frozen=True, slots=True)
+class WindowRepair:
+    """A window that did not agree, and what was done about it."""
+
+    differences: WindowDifferences
+    rows_deleted: int
+    rows_inserted: int
+    matched: bool
+    """Compared once more, behind the repair."""
+
+
+@dataclass(frozen=True, slots=True)
+class RepairSummary:
+    """The end of a repair."""
+
+    windows_compared: int
+    windows_mismatched: int
+    windows_repaired: int
+    verified_through: datetime | None
+
+
 @dataclass(frozen=True, slots=True)
 class ReconcileSummary:
     """The end of a reconciliation."""
@@ -384,6 +467,8 @@ class ReconcileSummary:
     """Of all rows of the tenant, windows verified before included."""
     warehouse: Digest
     verified_through: datetime | None
+    report_id: int = 0
+    """Of the report that was kept; 0: there is none."""
 
     @property
     def matched(self) -> bool:

@@ -3,7 +3,14 @@
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from typing import Generic, TypeVar
 
-from atlas_client.records import ReadMetadata, ReconcileSummary, WindowResult
+from atlas_client.records import (
+    ReadMetadata,
+    ReconcileSummary,
+    RepairSummary,
+    WindowDifferences,
+    WindowRepair,
+    WindowResult,
+)
 
 T = TypeVar("T")
 
@@ -44,16 +51,23 @@ class ReadStream(AsyncIterator[T], Generic[T]):
 class Reconciliation(AsyncIterator[WindowResult]):
     """An asynchronous iterator over compared windows; the summary is known at its end."""
 
-    def __init__(self, events: AsyncGenerator[WindowResult | ReconcileSummary, None]) -> None:
+    def __init__(
+        self, events: AsyncGenerator[WindowResult | WindowDifferences | ReconcileSummary, None]
+    ) -> None:
         self._events = events
         self._summary: ReconcileSummary | None = None
+        self.differences: list[WindowDifferences] = []
+        """The rows at fault, of the windows so far."""
 
     async def __anext__(self) -> WindowResult:
         async for event in self._events:
-            if isinstance(event, ReconcileSummary):
-                self._summary = event
-            else:
-                return event
+            match event:
+                case ReconcileSummary():
+                    self._summary = event
+                case WindowDifferences():
+                    self.differences.append(event)
+                case WindowResult():
+                    return event
         raise StopAsyncIteration
 
     async def summary(self) -> ReconcileSummary:
@@ -61,6 +75,32 @@ class Reconciliation(AsyncIterator[WindowResult]):
         async for _ in self:
             pass
         assert self._summary is not None, "a reconciliation ended without its summary"
+        return self._summary
+
+    async def aclose(self) -> None:
+        """End the call."""
+        await self._events.aclose()
+
+
+class Repair(AsyncIterator[WindowRepair]):
+    """An asynchronous iterator over repaired windows; the summary is known at its end."""
+
+    def __init__(self, events: AsyncGenerator[WindowRepair | RepairSummary, None]) -> None:
+        self._events = events
+        self._summary: RepairSummary | None = None
+
+    async def __anext__(self) -> WindowRepair:
+        async for event in self._events:
+            if isinstance(event, WindowRepair):
+                return event
+            self._summary = event
+        raise StopAsyncIteration
+
+    async def summary(self) -> RepairSummary:
+        """Go to the end and return the summary."""
+        async for _ in self:
+            pass
+        assert self._summary is not None, "a repair ended without its summary"
         return self._summary
 
     async def aclose(self) -> None:

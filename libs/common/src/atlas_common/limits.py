@@ -8,9 +8,14 @@ from atlas.type.v1 import limits_pb2
 from atlas_common import errors
 
 
-@cache
 def limit(message_type: type[Message], field: str) -> limits_pb2.Limits:
     """The limits of a field as the schema states them; KeyError for a field that does not exist."""
+    # Types can be hashed, whatever mypy makes of those of messages.
+    return _limit(message_type, field)  # type: ignore[arg-type]
+
+
+@cache
+def _limit(message_type: type[Message], field: str) -> limits_pb2.Limits:
     options = message_type.DESCRIPTOR.fields_by_name[field].GetOptions()
     return options.Extensions[limits_pb2.limits]
 

@@ -20,18 +20,15 @@ from atlas_cdc_reconciler.levelling import Cutting
 from atlas_cdc_reconciler.pipeline import Pipeline
 from atlas_cdc_reconciler.pipeline_servicer import PipelineServicer
 from atlas_cdc_reconciler.progress import Progress
-from atlas_cdc_reconciler.reconcile import Reconciler
-from atlas_cdc_reconciler.seal import Sealer
+from atlas_cdc_reconciler.reconciliation import Reconciliation
 from atlas_cdc_reconciler.servicer import SERVICE, TENANTLESS, ReconcilerServicer
 from atlas_cdc_reconciler.sink.duckdb import DuckDbWarehouse
 from atlas_cdc_reconciler.slot_watch import SlotWatch
 from atlas_cdc_reconciler.source import Source
 from atlas_cdc_reconciler.source.configured import configured_source
 from atlas_cdc_reconciler.source.slot import SlotSource
-from atlas_cdc_reconciler.source_digests import SourceDigests
 from atlas_cdc_reconciler.status import Instance, StatusReporter
 from atlas_cdc_reconciler.upkeep import Upkeep
-from atlas_cdc_reconciler.verification_store import VerificationStore
 from atlas_common import telemetry
 from atlas_common.background import Supervisor, Work
 from atlas_common.config import load
@@ -65,15 +62,7 @@ async def main() -> None:
         upkeep = _upkeep(config, source, warehouse, progress)
         backoff_seconds_max = config.gathering.backoff_seconds_max
         pipeline = Pipeline(source, warehouse, progress, backoff_seconds_max, upkeep)
-        verifications = VerificationStore(warehouse)
-        reconciler = Reconciler(
-            SourceDigests(primary, config.reconcile.statement_timeout_seconds),
-            verifications,
-            Sealer(primary, progress, config.reconcile.seal_timeout_seconds),
-            progress,
-            window_us=config.reconcile.window_us,
-            windows_per_statement=config.reconcile.windows_per_statement,
-        )
+        reconciliation = Reconciliation.of(config.reconcile, primary, warehouse, progress)
         auditor = Auditor(warehouse)
         leadership = Leadership(config.leader, config.direct, config.source_name, config.instance)
         watch = SlotWatch(config.slot, config.slot_name, primary, progress)
@@ -95,8 +84,7 @@ async def main() -> None:
                     config.warehouse.percentile_points_max,
                 ),
             ),
-            reconciler,
-            verifications,
+            reconciliation,
             reporter,
             TokenSigner.from_config(config.token),
         )
@@ -121,7 +109,7 @@ async def main() -> None:
         async def work() -> None:
             """What only the instance does that leads: it alone has the file."""
             await warehouse.own(await leadership.claim())
-            await verifications.use_width(config.reconcile.window_us)
+            await reconciliation.verifications.use_width(config.reconcile.window_us)
             async with Supervisor() as supervisor:
                 for name, task in housekeeping.items():
                     supervisor.start(name, task)
@@ -149,7 +137,10 @@ async def main() -> None:
             exporter = Exporter(warehouse, config.warehouse.export_directory)
             housekeeping["export"] = lambda: exporter.run(config.warehouse.export_interval_seconds)
         if config.reconcile.interval_seconds:
-            housekeeping["reconcile"] = lambda: reconciler.run(config.reconcile.interval_seconds)
+            metrics.show_verified_age(reconciliation.reconciler.verified_age_seconds)
+            housekeeping["reconcile"] = lambda: reconciliation.reconciler.run(
+                config.reconcile.interval_seconds
+            )
         if config.warehouse.audit_interval_seconds:
             housekeeping["audit"] = lambda: auditor.run(config.warehouse.audit_interval_seconds)
         await serve(

@@ -59,6 +59,8 @@ class Served:
     beat: Beat
     lanes: LaneProgress
     verified_through_us: int | None
+    levelling: str = ""
+    """Why rows are being copied again, so that some may be newer than the beat; empty: none are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +116,7 @@ class Aggregator:
         flushed = await reader.all(Q["lanes"])
         claims = await reader.all(Q["claims"])
         verification = await read_verification(reader, tenant_id)
+        levelling = await reader.all(Q["levelling"])
         beat = NO_BEAT
         if beats:
             beat = Beat(beats[0][0], _EPOCH + timedelta(microseconds=beats[0][1]))
@@ -121,6 +124,7 @@ class Aggregator:
             beat,
             LaneProgress.of(flushed, claims),
             None if verification is None else verification.verified_through_us,
+            levelling[0][0] if levelling else "",
         )
 
     async def _pieces(

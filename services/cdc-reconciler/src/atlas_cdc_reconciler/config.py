@@ -329,6 +329,20 @@ class ReconcileConfig(Section):
     seal_timeout_seconds: float = Field(
         default=30.0, gt=0, description="Longest wait for flushes and for the warehouse."
     )
+    differences_per_window_max: int = Field(
+        default=1_000, ge=1, le=10_000, description="Rows that a report names of one window."
+    )
+    differences_per_report_max: int = Field(
+        default=10_000, ge=1, le=100_000, description="Rows that one report names."
+    )
+    reports_max: int = Field(default=100, ge=1, description="Reports kept of each tenant.")
+    reports_days_max: float = Field(default=30.0, gt=0, description="How long reports are kept.")
+    repair_rows_max: int = Field(
+        default=1_000_000, ge=1, description="Rows of the largest window that can be repaired."
+    )
+    freshness_budget_seconds: float = Field(
+        default=300.0, gt=0, description="How old the verified past may be; older is a breach."
+    )
 
     @property
     def window_us(self) -> int:

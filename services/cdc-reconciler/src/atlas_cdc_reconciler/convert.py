@@ -10,12 +10,9 @@ from atlas.reconciler.v1 import reconciler_service_pb2 as pb
 from atlas.type.v1 import consistency_pb2
 from atlas_cdc_reconciler.aggregate import AggregateRow, Demand, Served
 from atlas_cdc_reconciler.aggregate_sql import AggregateQuery, Function
-from atlas_cdc_reconciler.digest import Digest
 from atlas_cdc_reconciler.progress import CopyProgress
-from atlas_cdc_reconciler.reconcile import Outcome
 from atlas_cdc_reconciler.status import PipelineStatus
 from atlas_cdc_reconciler.verification_store import Verification
-from atlas_cdc_reconciler.windows import WindowComparison
 from atlas_common import errors
 from atlas_common.limits import check_bytes, check_items
 from atlas_common.tenant import Tenant
@@ -126,40 +123,12 @@ def read_metadata(
         metadata.warnings.append(
             f"warehouse lag {lag_seconds:.1f} s exceeds the budget of {_LAG_BUDGET_SECONDS:.0f} s"
         )
+    if served.levelling:
+        metadata.warnings.append(
+            f"the warehouse is being recovered ({served.levelling}): until then some rows are newer"
+            " than as_of and the token say, others are not corrected yet"
+        )
     return metadata
-
-
-def through_us(request: pb.ReconcileRequest) -> int | None:
-    """The moment up to which to compare; None: now."""
-    if not request.HasField("through_time"):
-        return None
-    moment = timestamp_to_us(request.through_time)
-    if not 0 <= moment <= _US_MAX:
-        raise _invalid("through_time", "through_time is not between 1970 and 9999")
-    return moment
-
-
-def reconcile_response(event: WindowComparison | Outcome) -> pb.ReconcileResponse:
-    """One message of a reconciliation."""
-    if isinstance(event, WindowComparison):
-        return pb.ReconcileResponse(
-            window=pb.WindowResult(
-                start_time=us_to_timestamp(event.span.start_us),
-                end_time=us_to_timestamp(event.span.stop_us),
-                source=_digest(event.source),
-                warehouse=_digest(event.warehouse),
-                matched=event.is_matched,
-            )
-        )
-    return pb.ReconcileResponse(
-        summary=pb.ReconcileSummary(
-            windows_compared=event.windows_compared,
-            windows_mismatched=event.windows_mismatched,
-            source=_digest(event.source),
-            warehouse=_digest(event.warehouse),
-            verified_through=_timestamp(event.verified_through_us),
-        )
-    )
 
 
 def verification_response(found: Verification | None) -> pb.GetVerificationResponse:
@@ -248,14 +217,6 @@ def duration(seconds: float) -> Duration | None:
     message = Duration()
     message.FromTimedelta(timedelta(seconds=seconds))
     return message
-
-
-def _digest(digest: Digest) -> pb.Digest:
-    return pb.Digest(row_count=digest.rows, checksum=digest.checksum)
-
-
-def _timestamp(us: int | None) -> Timestamp | None:
-    return None if us is None else us_to_timestamp(us)
 
 
 def _moment(request: pb.AggregateRequest, field: str) -> int | None:

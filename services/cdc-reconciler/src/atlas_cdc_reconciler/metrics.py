@@ -23,6 +23,17 @@ windows = metrics.counter(
     "atlas.reconciler.windows", "{windows}", "Windows compared, by whether they agreed."
 )
 
+repaired_windows = metrics.counter(
+    "atlas.reconciler.repaired", "{windows}", "Windows whose rows were taken from the source anew."
+)
+budget_breaches = metrics.counter(
+    "atlas.reconciler.budget_breaches",
+    "{breaches}",
+    "Tenants whose verified past was older than the budget, after each round.",
+)
+compare_seconds = metrics.histogram(
+    "atlas.reconciler.compare", "s", "Digesting the windows of one statement on both sides."
+)
 recoveries = metrics.counter(
     "atlas.reconciler.recoveries", "{recoveries}", "Times the slot was lost and made good."
 )
@@ -89,4 +100,14 @@ def show_audit(
         "{letters}",
         "Tables that do not fit the warehouse's any more, with their dead letters.",
         held_tables,
+    )
+
+
+def show_verified_age(read: Callable[[], float]) -> None:
+    """Export how old the verified past of the tenant furthest behind is; -1: not known."""
+    metrics.gauge(
+        "atlas.reconciler.verified_age",
+        "s",
+        "Age of the verified past of the tenant that is furthest behind.",
+        read,
     )

@@ -34,12 +34,11 @@ SELECT beat_heart('0 seconds');
 -- name: newest_beat
 SELECT beat_id FROM replication_heartbeat WHERE id = 1;
 
--- name: occupied
--- Which pieces of a span of ingested_at have rows of the tenant, by number since 1970.
-SELECT DISTINCT (extract(epoch FROM ingested_at) * 1000000)::bigint / %(piece_us)s::bigint
-FROM entity_values_ts
-WHERE tenant_id = %(tenant_id)s AND ingested_at >= %(start)s AND ingested_at < %(stop)s;
-
+-- name: has_rows
+SELECT EXISTS (
+    SELECT FROM entity_values_ts
+    WHERE tenant_id = %(tenant_id)s AND ingested_at >= %(start)s AND ingested_at < %(stop)s
+);
 -- name: window_row_counts
 -- Rows of a tenant's history by window of ingested_at, by the window's number since 1970.
 SELECT (extract(EPOCH FROM ingested_at) * 1000000)::bigint / %(width_us)s::bigint AS number, count(*)

@@ -165,6 +165,19 @@ class FeedServicer(pb_grpc.ReconcilerServiceServicer):
         """Refused."""
         yield await _refused("nothing is compared")
 
+    async def GetReconciliationReport(
+        self, request: pb.GetReconciliationReportRequest, context: Context
+    ) -> pb.GetReconciliationReportResponse:
+        """Refused."""
+        response: pb.GetReconciliationReportResponse = await _refused("nothing is compared")
+        return response
+
+    async def RepairRange(
+        self, request: pb.RepairRangeRequest, context: Context
+    ) -> AsyncIterator[pb.RepairRangeResponse]:
+        """Refused."""
+        yield await _refused("nothing is repaired")
+
     async def GetVerification(
         self, request: pb.GetVerificationRequest, context: Context
     ) -> pb.GetVerificationResponse:

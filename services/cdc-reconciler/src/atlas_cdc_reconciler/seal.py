@@ -34,12 +34,20 @@ class Sealer:
                 await self._wait_for_flushes()
                 await self._wait_for_warehouse()
         except TimeoutError:
-            raise errors.unavailable(
-                "FRESHNESS_UNMET",
-                f"the past could not be sealed within {self._timeout_seconds:g} s",
-                retry_after=1.0,
-            ) from None
+            raise self._too_slow("the past could not be sealed") from None
         return sealed_us if until_us is None else until_us
+
+    async def catch_up(self) -> None:
+        """Wait until the warehouse has all that is committed now. Raises as `seal`."""
+        try:
+            async with asyncio.timeout(self._timeout_seconds):
+                await self._wait_for_warehouse()
+        except TimeoutError:
+            raise self._too_slow("the warehouse did not catch up") from None
+
+    def _too_slow(self, what: str) -> errors.ServiceError:
+        text = f"{what} within {self._timeout_seconds:g} s"
+        return errors.unavailable("FRESHNESS_UNMET", text, retry_after=1.0)
 
     async def _announce(self, until_us: int | None) -> int:
         until = None if until_us is None else us_to_datetime(until_us)

@@ -11,10 +11,11 @@ import grpc.aio
 from atlas.reconciler.v1 import reconciler_service_pb2 as pb
 from atlas.reconciler.v1 import reconciler_service_pb2_grpc as pb_grpc
 from atlas_cdc_reconciler import convert
+from atlas_cdc_reconciler import convert_reconciliation as messages
 from atlas_cdc_reconciler.aggregate import Aggregator
-from atlas_cdc_reconciler.reconcile import Reconciler
+from atlas_cdc_reconciler.reconciliation import Reconciliation
 from atlas_cdc_reconciler.status import StatusReporter
-from atlas_cdc_reconciler.verification_store import VerificationStore
+from atlas_common import errors
 from atlas_common.tenant import current_tenant
 from atlas_common.token import TokenSigner
 
@@ -29,14 +30,12 @@ class ReconcilerServicer(pb_grpc.ReconcilerServiceServicer):
     def __init__(
         self,
         aggregator: Aggregator,
-        reconciler: Reconciler,
-        verifications: VerificationStore,
+        reconciliation: Reconciliation,
         reporter: StatusReporter,
         signer: TokenSigner,
     ) -> None:
         self._aggregator = aggregator
-        self._reconciler = reconciler
-        self._verifications = verifications
+        self._reconciliation = reconciliation
         self._reporter = reporter
         self._signer = signer
 
@@ -66,18 +65,45 @@ class ReconcilerServicer(pb_grpc.ReconcilerServiceServicer):
     ) -> AsyncIterator[pb.ReconcileResponse]:
         """Windows as they are compared, then the summary."""
         tenant = current_tenant()
-        through_us = convert.through_us(request)
-        events = self._reconciler.reconcile(tenant, through_us, from_start=request.from_start)
+        through_us = messages.through_us(request)
+        events = self._reconciliation.reconciler.reconcile(
+            tenant, through_us, from_start=request.from_start
+        )
         async with aclosing(events):  # A caller that goes away must not leave its lock behind.
             async for event in events:
-                yield convert.reconcile_response(event)
+                yield messages.reconcile_response(event)
+
+    async def GetReconciliationReport(
+        self, request: pb.GetReconciliationReportRequest, context: Context
+    ) -> pb.GetReconciliationReportResponse:
+        """A page of what an earlier run found."""
+        tenant = current_tenant()
+        report_id, after, size = messages.report_page(request)
+        found = await self._reconciliation.reports.get(
+            tenant, report_id, after=after, differences_max=size
+        )
+        if found is None:
+            what = f"no report {report_id} of this tenant" if report_id else "no report yet"
+            raise errors.not_found("REPORT_UNKNOWN", f"{what}, or it is forgotten")
+        return messages.report_response(*found, after)
+
+    async def RepairRange(
+        self, request: pb.RepairRangeRequest, context: Context
+    ) -> AsyncIterator[pb.RepairRangeResponse]:
+        """Windows as they are repaired, then the summary."""
+        events = self._reconciliation.repairer.repair(
+            current_tenant(), messages.repair_request(request)
+        )
+        async with aclosing(events):
+            async for event in events:
+                yield messages.repair_response(event)
 
     async def GetVerification(
         self, request: pb.GetVerificationRequest, context: Context
     ) -> pb.GetVerificationResponse:
         """Up to where the caller's tenant is proven equal."""
         return convert.verification_response(
-            await self._verifications.verification(current_tenant())
+            await self._reconciliation.verifications.verification(current_tenant())
         )
 
     async def GetPipelineStatus(

@@ -1,19 +1,14 @@
-"""The store of the warehouse's side: its digests, and what was found by comparing."""
+"""The store of what was found by comparing windows."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from atlas_cdc_reconciler.digest import Digest, Engine, window_digests_sql
+from atlas_cdc_reconciler.digest import Digest
 from atlas_cdc_reconciler.sink.duckdb import DuckDbWarehouse, Parameters
 from atlas_cdc_reconciler.sink.queries import Q
 from atlas_cdc_reconciler.sink.reading import Reader
 from atlas_cdc_reconciler.windows import Span, WindowComparison
 from atlas_common.tenant import Tenant
-
-_WINDOW_DIGESTS = window_digests_sql(
-    Engine.DUCKDB,
-    ("$tenant_id", "make_timestamptz($start)", "make_timestamptz($stop)", "$width_us::BIGINT"),
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,44 +64,36 @@ class VerificationStore:
         async with self._warehouse.reader() as reader:
             return await read_verification(reader, tenant.id)
 
-    async def occupied(self, tenant: Tenant, span: Span, piece_us: int) -> set[int]:
-        """Numbers since 1970 of the span's pieces that have rows."""
+    async def mismatched(
+        self, tenant: Tenant, span: Span, windows_max: int
+    ) -> list[WindowComparison]:
+        """Remembered windows that did not agree and start within, the first ones first."""
         parameters = {
             "tenant_id": tenant.id,
             "start": span.start_us,
             "stop": span.stop_us,
-            "piece_us": piece_us,
+            "windows_max": windows_max,
         }
         async with self._warehouse.reader() as reader:
-            return {row[0] for row in await reader.all(Q["occupied"], parameters)}
+            rows = await reader.all(Q["mismatched_windows"], parameters)
+        return [
+            WindowComparison(Span(start, stop), _digest(ours), _digest(theirs))
+            for start, stop, ours, theirs in ((row[0], row[1], row[2:5], row[5:8]) for row in rows)
+        ]
 
-    async def digests(self, tenant: Tenant, span: Span, width_us: int) -> dict[int, Digest]:
-        """Digests of the span's windows that have rows, by the window's number since 1970."""
-        parameters = {
-            "tenant_id": tenant.id,
-            "start": span.start_us,
-            "stop": span.stop_us,
-            "width_us": width_us,
-        }
+    async def doubts(self, tenant: Tenant, span: Span) -> int:
+        """Rises with every change of a row in the span's windows, while those are remembered."""
+        parameters = {"tenant_id": tenant.id, "start": span.start_us, "stop": span.stop_us}
         async with self._warehouse.reader() as reader:
-            rows = await reader.all(_WINDOW_DIGESTS, parameters)
-        return {number: Digest(count, int(high), int(low)) for number, count, high, low in rows}
-
-    async def mismatched_starts(
-        self, tenant: Tenant, before_us: int, windows_max: int
-    ) -> list[int]:
-        """Starts of remembered windows that did not agree, the first ones first."""
-        parameters = {"tenant_id": tenant.id, "before": before_us, "windows_max": windows_max}
-        async with self._warehouse.reader() as reader:
-            return [row[0] for row in await reader.all(Q["mismatched_windows"], parameters)]
+            ((doubts,),) = await reader.all(Q["doubts"], parameters)
+        return int(doubts)
 
     async def totals(self, tenant: Tenant, before_us: int) -> tuple[Digest, Digest]:
         """Sums over the remembered windows that start before: (source, warehouse)."""
         parameters = {"tenant_id": tenant.id, "before": before_us}
         async with self._warehouse.reader() as reader:
             (row,) = await reader.all(Q["window_totals"], parameters)
-        numbers = [int(number) for number in row]
-        return Digest(*numbers[:3]), Digest(*numbers[3:])
+        return _digest(row[:3]), _digest(row[3:])
 
     async def keep(
         self,
@@ -124,10 +111,8 @@ class VerificationStore:
                 {"tenant_id": tenant.id, "start": span.start_us, "stop": span.stop_us},
             )
         ]
-        statements += [
-            (Q["keep_window"], _window_row(tenant, comparison, checked_at_us))
-            for comparison in comparisons
-        ]
+        if comparisons:
+            statements.append((Q["keep_windows"], _windows(tenant, comparisons, checked_at_us)))
         statements.append(
             (
                 Q["set_verification"],
@@ -141,17 +126,23 @@ class VerificationStore:
         await self._warehouse.write(statements)
 
 
-def _window_row(tenant: Tenant, comparison: WindowComparison, checked_at_us: int) -> Parameters:
+def _windows(
+    tenant: Tenant, comparisons: Sequence[WindowComparison], checked_at_us: int
+) -> Parameters:
     return {
         "tenant_id": tenant.id,
-        "start": comparison.span.start_us,
-        "end": comparison.span.stop_us,
-        "source_rows": comparison.source.rows,
-        "source_high": comparison.source.high,
-        "source_low": comparison.source.low,
-        "warehouse_rows": comparison.warehouse.rows,
-        "warehouse_high": comparison.warehouse.high,
-        "warehouse_low": comparison.warehouse.low,
-        "is_matched": comparison.is_matched,
+        "starts": [window.span.start_us for window in comparisons],
+        "ends": [window.span.stop_us for window in comparisons],
+        "source_rows": [window.source.rows for window in comparisons],
+        "source_highs": [str(window.source.high) for window in comparisons],
+        "source_lows": [str(window.source.low) for window in comparisons],
+        "warehouse_rows": [window.warehouse.rows for window in comparisons],
+        "warehouse_highs": [str(window.warehouse.high) for window in comparisons],
+        "warehouse_lows": [str(window.warehouse.low) for window in comparisons],
+        "matched": [window.is_matched for window in comparisons],
         "checked_at": checked_at_us,
     }
+
+
+def _digest(numbers: Iterable[object]) -> Digest:
+    return Digest(*(int(str(number)) for number in numbers))

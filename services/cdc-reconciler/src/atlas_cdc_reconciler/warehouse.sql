@@ -285,9 +285,16 @@ INSERT OR REPLACE INTO cdc_verifications (tenant_id, compared_through, checked_a
 VALUES ($tenant_id, $compared_through, $checked_at);
 
 -- name: mismatched_windows
-SELECT start_us FROM cdc_windows
-WHERE tenant_id = $tenant_id AND NOT is_matched AND start_us < $before
+SELECT start_us, end_us, source_rows, source_high, source_low,
+    warehouse_rows, warehouse_high, warehouse_low
+FROM cdc_windows
+WHERE tenant_id = $tenant_id AND NOT is_matched AND start_us >= $start AND start_us < $stop
 ORDER BY start_us LIMIT $windows_max;
+
+-- name: doubts
+-- Rises whenever a row of these windows changes.
+SELECT coalesce(sum(doubts), 0) FROM cdc_windows
+WHERE tenant_id = $tenant_id AND start_us >= $start AND start_us < $stop;
 
 -- name: window_totals
 -- Sums of the digests of whole windows.
@@ -301,11 +308,14 @@ WHERE tenant_id = $tenant_id AND start_us < $before;
 DELETE FROM cdc_windows
 WHERE tenant_id = $tenant_id AND start_us >= $start AND start_us < $stop;
 
--- name: keep_window
+-- name: keep_windows
+-- As lists: one statement for hundreds of windows. Sums are texts, since lists of numbers are cut to 64 bits.
 INSERT INTO cdc_windows (tenant_id, start_us, end_us, source_rows, source_high, source_low,
-    warehouse_rows, warehouse_high, warehouse_low, is_matched, checked_at)
-VALUES ($tenant_id, $start, $end, $source_rows, $source_high, $source_low,
-    $warehouse_rows, $warehouse_high, $warehouse_low, $is_matched, $checked_at);
+    warehouse_rows, warehouse_high, warehouse_low, is_matched, checked_at, doubts)
+SELECT $tenant_id, unnest($starts::BIGINT[]), unnest($ends::BIGINT[]),
+    unnest($source_rows::BIGINT[]), unnest($source_highs::HUGEINT[]), unnest($source_lows::HUGEINT[]),
+    unnest($warehouse_rows::BIGINT[]), unnest($warehouse_highs::HUGEINT[]),
+    unnest($warehouse_lows::HUGEINT[]), unnest($matched::BOOLEAN[]), $checked_at, 0;
 
 -- name: compared_days
 -- Days that are over, with the sum of their windows, unless a window is known to differ.
@@ -344,6 +354,57 @@ DELETE FROM cdc_windows;
 -- name: forget_window_width
 DELETE FROM cdc_window_width;
 
+-- name: next_report
+SELECT coalesce(max(report_id), 0) + 1 FROM cdc_reports;
+
+-- name: keep_report
+INSERT INTO cdc_reports (report_id, tenant_id, cause, made_at, through_us, windows_compared,
+    windows_mismatched, is_complete)
+VALUES ($report_id, $tenant_id, $cause, current_timestamp, $through, $windows_compared,
+    $windows_mismatched, $is_complete);
+
+-- name: keep_differences
+INSERT INTO cdc_differences (report_id, number, tenant_id, kind, entity_id, attribute_id, event_us,
+    ingested_us, source_quality, source_value, warehouse_quality, warehouse_value, copies)
+SELECT $report_id, unnest($numbers::BIGINT[]), $tenant_id, unnest($kinds::VARCHAR[]),
+    unnest($entity_ids::BIGINT[]), unnest($attribute_ids::INTEGER[]),
+    unnest($event_times::BIGINT[]), unnest($ingest_times::BIGINT[]),
+    unnest($source_qualities::SMALLINT[]), unnest($source_values::VARCHAR[]),
+    unnest($warehouse_qualities::SMALLINT[]), unnest($warehouse_values::VARCHAR[]),
+    unnest($copies::BIGINT[]);
+
+-- name: expire_reports
+-- By number and by age; and then the differences of reports that are gone.
+DELETE FROM cdc_reports WHERE tenant_id = $tenant_id AND (
+    made_at < current_timestamp - to_seconds($seconds_max)
+    OR report_id NOT IN (
+        SELECT report_id FROM cdc_reports WHERE tenant_id = $tenant_id
+        ORDER BY report_id DESC LIMIT $reports_max));
+
+-- name: expire_differences
+DELETE FROM cdc_differences
+WHERE tenant_id = $tenant_id AND report_id NOT IN (SELECT report_id FROM cdc_reports);
+
+-- name: report
+-- The newest one where no number is given.
+SELECT r.report_id, r.cause, epoch_us(r.made_at), r.through_us, r.windows_compared,
+    r.windows_mismatched, r.is_complete,
+    (SELECT count(*) FROM cdc_differences AS d WHERE d.report_id = r.report_id)
+FROM cdc_reports AS r
+WHERE r.tenant_id = $tenant_id AND ($report_id = 0 OR r.report_id = $report_id)
+ORDER BY r.report_id DESC LIMIT 1;
+
+-- name: differences
+SELECT kind, entity_id, attribute_id, event_us, ingested_us, source_quality, source_value,
+    warehouse_quality, warehouse_value, copies
+FROM cdc_differences
+WHERE tenant_id = $tenant_id AND report_id = $report_id AND number > $after
+ORDER BY number LIMIT $differences_max;
+
+-- name: delete_span
+DELETE FROM entity_values_ts
+WHERE tenant_id = $tenant_id
+    AND ingested_at >= make_timestamptz($start) AND ingested_at < make_timestamptz($stop);
 -- name: levelling
 -- One row while the warehouse may be neither the old state nor the new one.
 SELECT reason FROM cdc_levelling;

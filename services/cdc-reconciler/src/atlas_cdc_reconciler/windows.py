@@ -55,6 +55,26 @@ def pieces(numbers: Iterable[int], span: Span, piece_us: int) -> Iterator[Span]:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A part of a span."""
+
+    span: Span
+    is_occupied: bool
+
+
+def between(occupied: Iterable[Span], span: Span) -> Iterator[Part]:
+    """The whole span in order: the occupied spans in it, and the gaps that they leave."""
+    start = span.start_us
+    for part in occupied:
+        if start < part.start_us:
+            yield Part(Span(start, part.start_us), is_occupied=False)
+        yield Part(part, is_occupied=True)
+        start = part.stop_us
+    if start < span.stop_us:
+        yield Part(Span(start, span.stop_us), is_occupied=False)
+
+
 def joined(starts: Iterable[int], width_us: int, windows_max: int) -> Iterator[Span]:
     """Spans that cover the windows with these starts, in order, and no others."""
     begin: int | None = None

@@ -14,6 +14,7 @@ from atlas_client.cli import (
     producing,
     projecting,
     reading,
+    reconciling,
     state,
     watching,
     writing,
@@ -52,6 +53,7 @@ def build() -> typer.Typer:
         projecting.app,
         deadletters.app,
         pipeline.app,
+        reconciling.app,
         state.app,
     ):
         _adopt(app, own)

@@ -1,4 +1,4 @@
-"""atlas tenants, attributes, tiers, reconcile."""
+"""atlas tenants, attributes, tiers."""
 
 from datetime import timedelta
 from typing import Annotated
@@ -7,8 +7,8 @@ import typer
 
 from atlas_client.cli import exits
 from atlas_client.cli.connection import Context, connected
-from atlas_client.cli.output import note, print_json, print_table, shown
-from atlas_client.records import ReconcileSummary, UnknownAttributes, WindowResult
+from atlas_client.cli.output import print_json, print_table
+from atlas_client.records import UnknownAttributes
 
 app = typer.Typer()
 
@@ -126,52 +126,3 @@ async def tiers(context: Context) -> int:
         rows = [(t.source, t.endpoint, t.available, t.lag, t.breaker, t.note) for t in found]
         print_table(heads, rows)
     return exits.OK if all(tier.available for tier in found) else exits.REFUSED
-
-
-@app.command(epilog=exits.EPILOG)
-@connected()
-async def reconcile(
-    context: Context,
-    from_start: Annotated[
-        bool, typer.Option("--from-start", help="Compare again what was verified before.")
-    ] = False,
-    wait: Annotated[
-        float, typer.Option("--wait", help="Seconds the whole comparison may take.")
-    ] = 300.0,
-) -> int:
-    """Compare the warehouse with the source, to the last row. Exit code 1: they differ.
-
-    Example: atlas reconcile --tenant acme --from-start
-    """
-    reconciliation = context.client.reconcile(from_start=from_start, timeout=wait)
-    windows: list[WindowResult] = []
-    async for window in reconciliation:
-        # All of those that differ, and of the others no more than a table can show.
-        if not window.matched or len(windows) < 1000:
-            windows.append(window)
-    summary = await reconciliation.summary()
-    if context.as_json:
-        print_json({"matched": summary.matched, "summary": summary, "windows": windows})
-    else:
-        _show(windows, summary)
-    return exits.OK if summary.matched else exits.REFUSED
-
-
-def _show(windows: list[WindowResult], summary: ReconcileSummary) -> None:
-    print_table(
-        ("window", "end", "source rows", "warehouse rows", "equal"),
-        [
-            (w.start_time, w.end_time, w.source.row_count, w.warehouse.row_count, w.matched)
-            for w in windows
-        ],
-    )
-    print_table(
-        ("copy", "rows", "checksum"),
-        [
-            ("source", summary.source.row_count, summary.source.checksum),
-            ("warehouse", summary.warehouse.row_count, summary.warehouse.checksum),
-        ],
-    )
-    verdict = "equal" if summary.matched else "DIFFERENT"
-    through = shown(summary.verified_through)
-    note(f"{verdict}: {summary.windows_compared} windows compared, verified through {through}")

@@ -22,13 +22,13 @@ _CHANGED = """
     WHERE epoch_us(r.ingested_at) < v.compared_through
 """
 _DOUBT = """
-    UPDATE cdc_windows SET is_matched = false FROM changed_windows AS c
+    UPDATE cdc_windows SET is_matched = false, doubts = doubts + 1 FROM changed_windows AS c
     WHERE cdc_windows.tenant_id = c.tenant_id AND cdc_windows.start_us = c.start_us
 """
 # A window without rows is not remembered; one that got some must be.
 _REMEMBER = """
     INSERT INTO cdc_windows
-    SELECT c.tenant_id, c.start_us, c.start_us + c.window_us, 0, 0, 0, 0, 0, 0, false, 0
+    SELECT c.tenant_id, c.start_us, c.start_us + c.window_us, 0, 0, 0, 0, 0, 0, false, 0, 1
     FROM changed_windows AS c
     WHERE NOT EXISTS (SELECT 1 FROM cdc_windows AS w
         WHERE w.tenant_id = c.tenant_id AND w.start_us = c.start_us)

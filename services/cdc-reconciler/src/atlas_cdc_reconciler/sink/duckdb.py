@@ -160,6 +160,20 @@ class DuckDbWarehouse:
         async with self._turn:
             await self._run(lambda: self._connection.execute("CHECKPOINT"))
 
+    async def transact(self, work: Callable[[duckdb.DuckDBPyConnection], T]) -> T:
+        """Do work in one transaction in the writer's thread, between batches.
+
+        What it raises rolls everything back. Raises WarehouseError.
+        """
+
+        def run() -> T:
+            self._connection.execute("BEGIN")
+            result = work(self._connection)
+            self._connection.execute("COMMIT")
+            return result
+
+        return await self._run(lambda: self._or_rollback(run))
+
     # From here on: in the writer's thread ---------------------------------------------------------
 
     def _check_open(self) -> None:

@@ -40,11 +40,21 @@ CREATE TABLE cdc_windows (
     tenant_id INTEGER NOT NULL, start_us BIGINT NOT NULL, end_us BIGINT NOT NULL,
     source_rows BIGINT NOT NULL, source_high HUGEINT NOT NULL, source_low HUGEINT NOT NULL,
     warehouse_rows BIGINT NOT NULL, warehouse_high HUGEINT NOT NULL, warehouse_low HUGEINT NOT NULL,
-    is_matched BOOLEAN NOT NULL, checked_at BIGINT NOT NULL);
+    is_matched BOOLEAN NOT NULL, checked_at BIGINT NOT NULL, doubts BIGINT NOT NULL);
 CREATE TABLE cdc_verifications (
     tenant_id INTEGER PRIMARY KEY, compared_through BIGINT NOT NULL,
     checked_at BIGINT NOT NULL);
 CREATE TABLE cdc_window_width (window_us BIGINT NOT NULL);
+CREATE TABLE cdc_reports (
+    report_id BIGINT NOT NULL, tenant_id INTEGER NOT NULL, cause VARCHAR NOT NULL,
+    made_at TIMESTAMPTZ NOT NULL, through_us BIGINT NOT NULL, windows_compared BIGINT NOT NULL,
+    windows_mismatched BIGINT NOT NULL, is_complete BOOLEAN NOT NULL);
+CREATE TABLE cdc_differences (
+    report_id BIGINT NOT NULL, number BIGINT NOT NULL, tenant_id INTEGER NOT NULL,
+    kind VARCHAR NOT NULL, entity_id BIGINT NOT NULL, attribute_id INTEGER NOT NULL,
+    event_us BIGINT NOT NULL, ingested_us BIGINT NOT NULL, source_quality SMALLINT,
+    source_value VARCHAR, warehouse_quality SMALLINT, warehouse_value VARCHAR,
+    copies BIGINT NOT NULL);
 CREATE TABLE cdc_compaction (through_us BIGINT NOT NULL);
 CREATE TABLE cdc_schema (version INTEGER NOT NULL);
 """

@@ -4,6 +4,7 @@ isort:skip_file
 """
 
 from atlas.type.v1 import consistency_pb2 as _consistency_pb2
+from atlas.type.v1 import value_pb2 as _value_pb2
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import duration_pb2 as _duration_pb2
@@ -50,6 +51,31 @@ AGGREGATION_FIRST: Aggregation.ValueType  # 6
 """The value with the least, or the greatest, event time; of equal ones the first, or the last, to arrive."""
 AGGREGATION_LAST: Aggregation.ValueType  # 7
 Global___Aggregation: _TypeAlias = Aggregation  # noqa: Y015
+
+class _DifferenceKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _DifferenceKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_DifferenceKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    DIFFERENCE_KIND_UNSPECIFIED: _DifferenceKind.ValueType  # 0
+    DIFFERENCE_KIND_MISSING: _DifferenceKind.ValueType  # 1
+    """The source has it, the warehouse does not."""
+    DIFFERENCE_KIND_EXTRA: _DifferenceKind.ValueType  # 2
+    """The warehouse has it, the source does not; or has it once more."""
+    DIFFERENCE_KIND_DIFFERENT: _DifferenceKind.ValueType  # 3
+    """Both have a point of the series and times, with another value or quality."""
+
+class DifferenceKind(_DifferenceKind, metaclass=_DifferenceKindEnumTypeWrapper): ...
+
+DIFFERENCE_KIND_UNSPECIFIED: DifferenceKind.ValueType  # 0
+DIFFERENCE_KIND_MISSING: DifferenceKind.ValueType  # 1
+"""The source has it, the warehouse does not."""
+DIFFERENCE_KIND_EXTRA: DifferenceKind.ValueType  # 2
+"""The warehouse has it, the source does not; or has it once more."""
+DIFFERENCE_KIND_DIFFERENT: DifferenceKind.ValueType  # 3
+"""Both have a point of the series and times, with another value or quality."""
+Global___DifferenceKind: _TypeAlias = DifferenceKind  # noqa: Y015
 
 @_typing.final
 class AggregateRequest(_message.Message):
@@ -298,8 +324,11 @@ class ReconcileSummary(_message.Message):
     SOURCE_FIELD_NUMBER: _builtins.int
     WAREHOUSE_FIELD_NUMBER: _builtins.int
     VERIFIED_THROUGH_FIELD_NUMBER: _builtins.int
+    REPORT_ID_FIELD_NUMBER: _builtins.int
     windows_compared: _builtins.int
     windows_mismatched: _builtins.int
+    report_id: _builtins.int
+    """Of the report that was kept."""
     @_builtins.property
     def source(self) -> Global___Digest:
         """Of all rows of the tenant through through_time, windows verified before included."""
@@ -318,14 +347,124 @@ class ReconcileSummary(_message.Message):
         source: Global___Digest | None = ...,
         warehouse: Global___Digest | None = ...,
         verified_through: _timestamp_pb2.Timestamp | None = ...,
+        report_id: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["source", b"source", "verified_through", b"verified_through", "warehouse", b"warehouse"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["source", b"source", "verified_through", b"verified_through", "warehouse", b"warehouse", "windows_compared", b"windows_compared", "windows_mismatched", b"windows_mismatched"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["report_id", b"report_id", "source", b"source", "verified_through", b"verified_through", "warehouse", b"warehouse", "windows_compared", b"windows_compared", "windows_mismatched", b"windows_mismatched"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ReconcileSummary: _TypeAlias = ReconcileSummary  # noqa: Y015
+
+@_typing.final
+class RowVersion(_message.Message):
+    """What one side has of a row."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    QUALITY_FIELD_NUMBER: _builtins.int
+    DATA_TYPE_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    quality: _builtins.int
+    data_type: _value_pb2.DataType.ValueType
+    value: _builtins.str
+    """As people write it. A long one is cut, with a hash behind to tell it from others by."""
+    def __init__(
+        self,
+        *,
+        quality: _builtins.int = ...,
+        data_type: _value_pb2.DataType.ValueType = ...,
+        value: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data_type", b"data_type", "quality", b"quality", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RowVersion: _TypeAlias = RowVersion  # noqa: Y015
+
+@_typing.final
+class RowDifference(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: _builtins.int
+    ENTITY_ID_FIELD_NUMBER: _builtins.int
+    ATTRIBUTE_ID_FIELD_NUMBER: _builtins.int
+    EVENT_TIME_FIELD_NUMBER: _builtins.int
+    INGEST_TIME_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
+    WAREHOUSE_FIELD_NUMBER: _builtins.int
+    COPIES_FIELD_NUMBER: _builtins.int
+    kind: Global___DifferenceKind.ValueType
+    entity_id: _builtins.int
+    attribute_id: _builtins.int
+    copies: _builtins.int
+    """How many such rows are missing or too many."""
+    @_builtins.property
+    def event_time(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def ingest_time(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def source(self) -> Global___RowVersion:
+        """Unset: this side has no such row."""
+
+    @_builtins.property
+    def warehouse(self) -> Global___RowVersion: ...
+    def __init__(
+        self,
+        *,
+        kind: Global___DifferenceKind.ValueType = ...,
+        entity_id: _builtins.int = ...,
+        attribute_id: _builtins.int = ...,
+        event_time: _timestamp_pb2.Timestamp | None = ...,
+        ingest_time: _timestamp_pb2.Timestamp | None = ...,
+        source: Global___RowVersion | None = ...,
+        warehouse: Global___RowVersion | None = ...,
+        copies: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["event_time", b"event_time", "ingest_time", b"ingest_time", "source", b"source", "warehouse", b"warehouse"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attribute_id", b"attribute_id", "copies", b"copies", "entity_id", b"entity_id", "event_time", b"event_time", "ingest_time", b"ingest_time", "kind", b"kind", "source", b"source", "warehouse", b"warehouse"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RowDifference: _TypeAlias = RowDifference  # noqa: Y015
+
+@_typing.final
+class WindowDifferences(_message.Message):
+    """The rows at fault for a window; comes behind its WindowResult."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    START_TIME_FIELD_NUMBER: _builtins.int
+    END_TIME_FIELD_NUMBER: _builtins.int
+    ROWS_FIELD_NUMBER: _builtins.int
+    COMPLETE_FIELD_NUMBER: _builtins.int
+    complete: _builtins.bool
+    """False: more rows differ than are named."""
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def end_time(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def rows(self) -> _containers.RepeatedCompositeFieldContainer[Global___RowDifference]: ...
+    def __init__(
+        self,
+        *,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        end_time: _timestamp_pb2.Timestamp | None = ...,
+        rows: _abc.Iterable[Global___RowDifference] | None = ...,
+        complete: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "start_time", b"start_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["complete", b"complete", "end_time", b"end_time", "rows", b"rows", "start_time", b"start_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WindowDifferences: _TypeAlias = WindowDifferences  # noqa: Y015
 
 @_typing.final
 class ReconcileResponse(_message.Message):
@@ -333,17 +472,251 @@ class ReconcileResponse(_message.Message):
 
     WINDOW_FIELD_NUMBER: _builtins.int
     SUMMARY_FIELD_NUMBER: _builtins.int
+    DIFFERENCES_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def window(self) -> Global___WindowResult: ...
     @_builtins.property
     def summary(self) -> Global___ReconcileSummary:
         """The last message."""
 
+    @_builtins.property
+    def differences(self) -> Global___WindowDifferences: ...
     def __init__(
         self,
         *,
         window: Global___WindowResult | None = ...,
         summary: Global___ReconcileSummary | None = ...,
+        differences: Global___WindowDifferences | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["differences", b"differences", "event", b"event", "summary", b"summary", "window", b"window"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["differences", b"differences", "event", b"event", "summary", b"summary", "window", b"window"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["window", "summary", "differences"]  # noqa: Y015
+    _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
+
+Global___ReconcileResponse: _TypeAlias = ReconcileResponse  # noqa: Y015
+
+@_typing.final
+class GetReconciliationReportRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REPORT_ID_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    AFTER_NUMBER_FIELD_NUMBER: _builtins.int
+    report_id: _builtins.int
+    """0: the newest."""
+    page_size: _builtins.int
+    """At most 1,000; 0: 100."""
+    after_number: _builtins.int
+    """Rows behind this one, `last_number` of the page before. 0: from the first on."""
+    def __init__(
+        self,
+        *,
+        report_id: _builtins.int = ...,
+        page_size: _builtins.int = ...,
+        after_number: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_number", b"after_number", "page_size", b"page_size", "report_id", b"report_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetReconciliationReportRequest: _TypeAlias = GetReconciliationReportRequest  # noqa: Y015
+
+@_typing.final
+class ReconciliationReport(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REPORT_ID_FIELD_NUMBER: _builtins.int
+    CAUSE_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    THROUGH_TIME_FIELD_NUMBER: _builtins.int
+    WINDOWS_COMPARED_FIELD_NUMBER: _builtins.int
+    WINDOWS_MISMATCHED_FIELD_NUMBER: _builtins.int
+    DIFFERENCE_COUNT_FIELD_NUMBER: _builtins.int
+    COMPLETE_FIELD_NUMBER: _builtins.int
+    report_id: _builtins.int
+    cause: _builtins.str
+    """"call", "continuous" or "repair"."""
+    windows_compared: _builtins.int
+    windows_mismatched: _builtins.int
+    difference_count: _builtins.int
+    """Rows that differ and are named."""
+    complete: _builtins.bool
+    """False: more rows differ than are named."""
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def through_time(self) -> _timestamp_pb2.Timestamp:
+        """Everything ingested before was compared."""
+
+    def __init__(
+        self,
+        *,
+        report_id: _builtins.int = ...,
+        cause: _builtins.str = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+        through_time: _timestamp_pb2.Timestamp | None = ...,
+        windows_compared: _builtins.int = ...,
+        windows_mismatched: _builtins.int = ...,
+        difference_count: _builtins.int = ...,
+        complete: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "through_time", b"through_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cause", b"cause", "complete", b"complete", "create_time", b"create_time", "difference_count", b"difference_count", "report_id", b"report_id", "through_time", b"through_time", "windows_compared", b"windows_compared", "windows_mismatched", b"windows_mismatched"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReconciliationReport: _TypeAlias = ReconciliationReport  # noqa: Y015
+
+@_typing.final
+class GetReconciliationReportResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REPORT_FIELD_NUMBER: _builtins.int
+    ROWS_FIELD_NUMBER: _builtins.int
+    LAST_NUMBER_FIELD_NUMBER: _builtins.int
+    last_number: _builtins.int
+    """Of the last of these rows; 0: there are no more."""
+    @_builtins.property
+    def report(self) -> Global___ReconciliationReport: ...
+    @_builtins.property
+    def rows(self) -> _containers.RepeatedCompositeFieldContainer[Global___RowDifference]: ...
+    def __init__(
+        self,
+        *,
+        report: Global___ReconciliationReport | None = ...,
+        rows: _abc.Iterable[Global___RowDifference] | None = ...,
+        last_number: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["report", b"report"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["last_number", b"last_number", "report", b"report", "rows", b"rows"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetReconciliationReportResponse: _TypeAlias = GetReconciliationReportResponse  # noqa: Y015
+
+@_typing.final
+class RepairRangeRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    START_TIME_FIELD_NUMBER: _builtins.int
+    END_TIME_FIELD_NUMBER: _builtins.int
+    DRY_RUN_FIELD_NUMBER: _builtins.int
+    OPERATOR_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    dry_run: _builtins.bool
+    """Say what would be done, and change nothing."""
+    operator: _builtins.str
+    """Who asks, for the audit log. Required unless dry_run."""
+    request_id: _builtins.str
+    """For the audit log. A repair may be repeated: what is equal by then is left alone."""
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """Of ingestion, half-open; widened to whole windows."""
+
+    @_builtins.property
+    def end_time(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        end_time: _timestamp_pb2.Timestamp | None = ...,
+        dry_run: _builtins.bool = ...,
+        operator: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "start_time", b"start_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dry_run", b"dry_run", "end_time", b"end_time", "operator", b"operator", "request_id", b"request_id", "start_time", b"start_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RepairRangeRequest: _TypeAlias = RepairRangeRequest  # noqa: Y015
+
+@_typing.final
+class WindowRepair(_message.Message):
+    """A window that did not agree."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DIFFERENCES_FIELD_NUMBER: _builtins.int
+    ROWS_DELETED_FIELD_NUMBER: _builtins.int
+    ROWS_INSERTED_FIELD_NUMBER: _builtins.int
+    MATCHED_FIELD_NUMBER: _builtins.int
+    rows_deleted: _builtins.int
+    rows_inserted: _builtins.int
+    matched: _builtins.bool
+    """Compared once more, behind the repair."""
+    @_builtins.property
+    def differences(self) -> Global___WindowDifferences: ...
+    def __init__(
+        self,
+        *,
+        differences: Global___WindowDifferences | None = ...,
+        rows_deleted: _builtins.int = ...,
+        rows_inserted: _builtins.int = ...,
+        matched: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["differences", b"differences"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["differences", b"differences", "matched", b"matched", "rows_deleted", b"rows_deleted", "rows_inserted", b"rows_inserted"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WindowRepair: _TypeAlias = WindowRepair  # noqa: Y015
+
+@_typing.final
+class RepairSummary(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WINDOWS_COMPARED_FIELD_NUMBER: _builtins.int
+    WINDOWS_MISMATCHED_FIELD_NUMBER: _builtins.int
+    WINDOWS_REPAIRED_FIELD_NUMBER: _builtins.int
+    VERIFIED_THROUGH_FIELD_NUMBER: _builtins.int
+    windows_compared: _builtins.int
+    windows_mismatched: _builtins.int
+    windows_repaired: _builtins.int
+    @_builtins.property
+    def verified_through(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        windows_compared: _builtins.int = ...,
+        windows_mismatched: _builtins.int = ...,
+        windows_repaired: _builtins.int = ...,
+        verified_through: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["verified_through", b"verified_through"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["verified_through", b"verified_through", "windows_compared", b"windows_compared", "windows_mismatched", b"windows_mismatched", "windows_repaired", b"windows_repaired"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RepairSummary: _TypeAlias = RepairSummary  # noqa: Y015
+
+@_typing.final
+class RepairRangeResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WINDOW_FIELD_NUMBER: _builtins.int
+    SUMMARY_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def window(self) -> Global___WindowRepair: ...
+    @_builtins.property
+    def summary(self) -> Global___RepairSummary:
+        """The last message."""
+
+    def __init__(
+        self,
+        *,
+        window: Global___WindowRepair | None = ...,
+        summary: Global___RepairSummary | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "summary", b"summary", "window", b"window"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
@@ -353,7 +726,7 @@ class ReconcileResponse(_message.Message):
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 
-Global___ReconcileResponse: _TypeAlias = ReconcileResponse  # noqa: Y015
+Global___RepairRangeResponse: _TypeAlias = RepairRangeResponse  # noqa: Y015
 
 @_typing.final
 class GetVerificationRequest(_message.Message):

@@ -45,6 +45,16 @@ class ReconcilerServiceStub:
                 request_serializer=atlas_dot_reconciler_dot_v1_dot_reconciler__service__pb2.ReconcileRequest.SerializeToString,
                 response_deserializer=atlas_dot_reconciler_dot_v1_dot_reconciler__service__pb2.ReconcileResponse.FromString,
                 _registered_method=True)
+        self.GetReconciliationReport = channel.unary_unary(
+                '/atlas.reconciler.v1.ReconcilerService/GetReconciliationReport',
+                request_serializer=atlas_dot_reconciler_dot_v1_dot_reconciler__service__pb2.GetReconciliationReportRequest.SerializeToString,
+                response_deserializer=atlas_dot_reconciler_dot_v1_dot_reconciler__service__pb2.GetReconciliationReportResponse.FromString,
+                _registered_method=True)
+        self.RepairRange = channel.unary_stream(
+                '/atlas.reconciler.v1.ReconcilerService/RepairRange',
+                request_serializer=atlas_dot_reconciler_dot_v1_dot_reconciler__service__pb2.RepairRangeRequest.SerializeToString,
+                response_deserializer=atlas_dot_reconciler_dot_v1_dot_reconciler__service__pb2.RepairRangeResponse.FromString,
+                _registered_method=True)
         self.GetVerification = channel.unary_unary(
                 '/atlas.reconciler.v1.ReconcilerService/GetVerification',
                 request_serializer=atlas_dot_reconciler_dot_v1_dot_reconciler__service__pb2.GetVerificationRequest.SerializeToString,
@@ -70,6 +80,20 @@ class ReconcilerServiceServicer:
 
     def Reconcile(self, request, context):
         """Compares source and warehouse, one sealed window after another, and says so as it goes.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetReconciliationReport(self, request, context):
+        """What an earlier comparison of the caller's tenant found, row by row.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RepairRange(self, request, context):
+        """Takes the rows of windows that do not agree from the source anew, one window after another, and says so as it goes.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -101,6 +125,16 @@ def add_ReconcilerServiceServicer_to_server(servicer, server):
                     servicer.Reconcile,
                     request_deserializer=atlas_dot_reconciler_dot_v1_dot_reconciler__service__pb2.ReconcileRequest.FromString,
                     response_serializer=atlas_dot_reconciler_dot_v1_dot_reconciler__service__pb2.ReconcileResponse.SerializeToString,
+            ),
+            'GetReconciliationReport': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetReconciliationReport,
+                    request_deserializer=atlas_dot_reconciler_dot_v1_dot_reconciler__service__pb2.GetReconciliationReportRequest.FromString,
+                    response_serializer=atlas_dot_reconciler_dot_v1_dot_reconciler__service__pb2.GetReconciliationReportResponse.SerializeToString,
+            ),
+            'RepairRange': grpc.unary_stream_rpc_method_handler(
+                    servicer.RepairRange,
+                    request_deserializer=atlas_dot_reconciler_dot_v1_dot_reconciler__service__pb2.RepairRangeRequest.FromString,
+                    response_serializer=atlas_dot_reconciler_dot_v1_dot_reconciler__service__pb2.RepairRangeResponse.SerializeToString,
             ),
             'GetVerification': grpc.unary_unary_rpc_method_handler(
                     servicer.GetVerification,
@@ -168,6 +202,60 @@ class ReconcilerService:
             '/atlas.reconciler.v1.ReconcilerService/Reconcile',
             atlas_dot_reconciler_dot_v1_dot_reconciler__service__pb2.ReconcileRequest.SerializeToString,
             atlas_dot_reconciler_dot_v1_dot_reconciler__service__pb2.ReconcileResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetReconciliationReport(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/atlas.reconciler.v1.ReconcilerService/GetReconciliationReport',
+            atlas_dot_reconciler_dot_v1_dot_reconciler__service__pb2.GetReconciliationReportRequest.SerializeToString,
+            atlas_dot_reconciler_dot_v1_dot_reconciler__service__pb2.GetReconciliationReportResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RepairRange(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/atlas.reconciler.v1.ReconcilerService/RepairRange',
+            atlas_dot_reconciler_dot_v1_dot_reconciler__service__pb2.RepairRangeRequest.SerializeToString,
+            atlas_dot_reconciler_dot_v1_dot_reconciler__service__pb2.RepairRangeResponse.FromString,
             options,
             channel_credentials,
             insecure,

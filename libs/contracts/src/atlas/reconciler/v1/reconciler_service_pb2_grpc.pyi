@@ -37,6 +37,10 @@ class ReconcilerServiceStub:
     """Aggregates over the caller's tenant, by ids; query resolves names."""
     Reconcile: _grpc.UnaryStreamMultiCallable[_reconciler_service_pb2.ReconcileRequest, _reconciler_service_pb2.ReconcileResponse]
     """Compares source and warehouse, one sealed window after another, and says so as it goes."""
+    GetReconciliationReport: _grpc.UnaryUnaryMultiCallable[_reconciler_service_pb2.GetReconciliationReportRequest, _reconciler_service_pb2.GetReconciliationReportResponse]
+    """What an earlier comparison of the caller's tenant found, row by row."""
+    RepairRange: _grpc.UnaryStreamMultiCallable[_reconciler_service_pb2.RepairRangeRequest, _reconciler_service_pb2.RepairRangeResponse]
+    """Takes the rows of windows that do not agree from the source anew, one window after another, and says so as it goes."""
     GetVerification: _grpc.UnaryUnaryMultiCallable[_reconciler_service_pb2.GetVerificationRequest, _reconciler_service_pb2.GetVerificationResponse]
     """Up to where the caller's tenant is proven equal."""
     GetPipelineStatus: _grpc.UnaryUnaryMultiCallable[_reconciler_service_pb2.GetPipelineStatusRequest, _reconciler_service_pb2.GetPipelineStatusResponse]
@@ -51,6 +55,10 @@ class ReconcilerServiceAsyncStub(ReconcilerServiceStub):
     """Aggregates over the caller's tenant, by ids; query resolves names."""
     Reconcile: _aio.UnaryStreamMultiCallable[_reconciler_service_pb2.ReconcileRequest, _reconciler_service_pb2.ReconcileResponse]  # type: ignore[assignment]
     """Compares source and warehouse, one sealed window after another, and says so as it goes."""
+    GetReconciliationReport: _aio.UnaryUnaryMultiCallable[_reconciler_service_pb2.GetReconciliationReportRequest, _reconciler_service_pb2.GetReconciliationReportResponse]  # type: ignore[assignment]
+    """What an earlier comparison of the caller's tenant found, row by row."""
+    RepairRange: _aio.UnaryStreamMultiCallable[_reconciler_service_pb2.RepairRangeRequest, _reconciler_service_pb2.RepairRangeResponse]  # type: ignore[assignment]
+    """Takes the rows of windows that do not agree from the source anew, one window after another, and says so as it goes."""
     GetVerification: _aio.UnaryUnaryMultiCallable[_reconciler_service_pb2.GetVerificationRequest, _reconciler_service_pb2.GetVerificationResponse]  # type: ignore[assignment]
     """Up to where the caller's tenant is proven equal."""
     GetPipelineStatus: _aio.UnaryUnaryMultiCallable[_reconciler_service_pb2.GetPipelineStatusRequest, _reconciler_service_pb2.GetPipelineStatusResponse]  # type: ignore[assignment]
@@ -74,6 +82,22 @@ class ReconcilerServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_reconciler_service_pb2.ReconcileResponse], _abc.AsyncIterator[_reconciler_service_pb2.ReconcileResponse]]:
         """Compares source and warehouse, one sealed window after another, and says so as it goes."""
+
+    @_abc_1.abstractmethod
+    def GetReconciliationReport(
+        self,
+        request: _reconciler_service_pb2.GetReconciliationReportRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_reconciler_service_pb2.GetReconciliationReportResponse, _abc.Awaitable[_reconciler_service_pb2.GetReconciliationReportResponse]]:
+        """What an earlier comparison of the caller's tenant found, row by row."""
+
+    @_abc_1.abstractmethod
+    def RepairRange(
+        self,
+        request: _reconciler_service_pb2.RepairRangeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_reconciler_service_pb2.RepairRangeResponse], _abc.AsyncIterator[_reconciler_service_pb2.RepairRangeResponse]]:
+        """Takes the rows of windows that do not agree from the source anew, one window after another, and says so as it goes."""
 
     @_abc_1.abstractmethod
     def GetVerification(

@@ -99,6 +99,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """No such job on the projection, or one that is forgotten; or no index. Example: GetProjectionJob of job 12 of another tenant."""
     ERROR_REASON_JOB_CONFLICT: _ErrorReason.ValueType  # 37
     """Another job is in the way, or too far on. Example: PromoteAttribute while the attribute is being demoted."""
+    ERROR_REASON_REPORT_UNKNOWN: _ErrorReason.ValueType  # 50
+    """No such report of a reconciliation, or one that is forgotten. Example: GetReconciliationReport of report 12 of another tenant."""
+    ERROR_REASON_WINDOW_NOT_REPAIRABLE: _ErrorReason.ValueType  # 51
+    """Rows of a window cannot be taken from the source now. Example: RepairRange of a range that was never compared."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call or a point was refused. The name without its prefix is ErrorInfo.reason (domain "atlas")
@@ -182,4 +186,8 @@ ERROR_REASON_JOB_UNKNOWN: ErrorReason.ValueType  # 36
 """No such job on the projection, or one that is forgotten; or no index. Example: GetProjectionJob of job 12 of another tenant."""
 ERROR_REASON_JOB_CONFLICT: ErrorReason.ValueType  # 37
 """Another job is in the way, or too far on. Example: PromoteAttribute while the attribute is being demoted."""
+ERROR_REASON_REPORT_UNKNOWN: ErrorReason.ValueType  # 50
+"""No such report of a reconciliation, or one that is forgotten. Example: GetReconciliationReport of report 12 of another tenant."""
+ERROR_REASON_WINDOW_NOT_REPAIRABLE: ErrorReason.ValueType  # 51
+"""Rows of a window cannot be taken from the source now. Example: RepairRange of a range that was never compared."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
