@@ -33,7 +33,7 @@ from atlas_cdc_reconciler.reconciliation import Reconciliation
 from atlas_cdc_reconciler.repair import RepairOutcome, Request, WindowRepair
 from atlas_cdc_reconciler.sink import Counts, Sink
 from atlas_cdc_reconciler.sink.duckdb import DuckDbWarehouse
-from atlas_cdc_reconciler.source.kafka import KafkaSource
+from atlas_cdc_reconciler.source.kafka import BesideTopic, KafkaSource
 from atlas_cdc_reconciler.source.slot import SlotSource
 from atlas_cdc_reconciler.tables import HEARTBEAT, TABLES
 from atlas_cdc_reconciler.upkeep import Upkeep
@@ -140,9 +140,16 @@ class Rig:
             upkeep = Upkeep(self.slot, source, warehouse, progress, self.cutting)
             pipeline = Pipeline(source, wrap(warehouse), progress, 0.2, upkeep)
             if self.kafka:
-                pipeline = Pipeline(
-                    KafkaSource(self.kafka, primary), wrap(warehouse), progress, 0.2
+                upkeep = Upkeep(
+                    self.slot,
+                    BesideTopic(self.kafka, source),
+                    warehouse,
+                    progress,
+                    self.cutting,
+                    streams_first_copy=self.kafka.first_copy == "topic",
                 )
+                topic = KafkaSource(self.kafka)
+                pipeline = Pipeline(topic, wrap(warehouse), progress, 0.2, upkeep)
             task = asyncio.create_task(pipeline.run())
             try:
                 yield Running(primary, warehouse, progress, upkeep, source)

@@ -6,7 +6,7 @@ Postgres lacks something:
 
 - COPY of Parquet from S3 by a manifest: the objects are read, and become an INSERT of constants;
 - DISTSTYLE, DISTKEY and SORTKEY are left out;
-- DATEADD and DATEDIFF of microseconds become functions of the same name;
+- DATEADD and DATEDIFF of microseconds, and STRTOL, become functions of the same name;
 - VARCHAR(n) counts octets.
 
 Everything else runs as it was written: transactions, locks, MERGE, UPDATE .. FROM, DELETE .. USING.
@@ -44,6 +44,10 @@ CREATE FUNCTION redshift.dateadd(part text, number bigint, start timestamp) RETU
         + number % 86400000000 * interval '1 microsecond';
 CREATE FUNCTION redshift.datediff(part text, start timestamp, stop timestamp) RETURNS bigint
     RETURN ((extract(epoch FROM stop) - extract(epoch FROM start)) * 1000000)::bigint;
+CREATE FUNCTION redshift.datediff(part text, start timestamptz, stop timestamptz) RETURNS bigint
+    RETURN ((extract(epoch FROM stop) - extract(epoch FROM start)) * 1000000)::bigint;
+CREATE FUNCTION redshift.strtol(digits text, base int) RETURNS bigint LANGUAGE plpgsql AS
+    $$ BEGIN RETURN ('0x' || digits)::bigint; END $$;
 CREATE FUNCTION redshift.fail(state text, message text) RETURNS void LANGUAGE plpgsql AS
     $$ BEGIN RAISE EXCEPTION USING errcode = state, message = message; END $$;
 """
@@ -51,6 +55,7 @@ _COPY = re.compile(
     r"""COPY "(\w+)" FROM '(s3://[^']+)' IAM_ROLE '[^']+' FORMAT AS PARQUET MANIFEST"""
     " STATUPDATE OFF"
 )
+_DATES = re.compile(r"\b(DATEADD|DATEDIFF)\(microsecond,", re.IGNORECASE)
 _STAGE = re.compile(r'CREATE TEMPORARY TABLE "(\w+)" \((.*?)\)(?: DISTKEY\("\w+"\))?$')
 _LAYOUT = re.compile(r"\) (DISTSTYLE|DISTKEY|COMPOUND|SORTKEY).*$")
 _SASL = struct.pack(">i", 10)
@@ -151,7 +156,8 @@ class Shim:
         if statement.startswith("CREATE"):
             statement = _LAYOUT.sub(")", statement)
             statement = re.sub(r"VARCHAR\((\d+)\)", r"redshift.varchar_\1", statement)
-        return re.sub(r"(DATEADD|DATEDIFF)\(microsecond,", r"redshift.\1('microsecond',", statement)
+        statement = _DATES.sub(r"redshift.\1('microsecond',", statement)
+        return statement.replace("strtol(", "redshift.strtol(")
 
     def _insert(self, stage: str, manifest_url: str) -> str:
         rows: list[str] = []

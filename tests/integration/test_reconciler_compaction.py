@@ -114,7 +114,7 @@ async def mixed_groups(warehouse: DuckDbWarehouse) -> int:
 
 
 def compactor(warehouse: DuckDbWarehouse, rows_max: int = 2 * ROWS_MIN) -> Compactor:
-    return Compactor(warehouse, lambda: 0.0, Compacting(rows_max, 60.0, AGE_SECONDS))
+    return Compactor(warehouse, lambda: 0.0, Compacting(rows_max, 60.0, AGE_SECONDS, rows_max))
 
 
 @contextmanager
@@ -172,6 +172,15 @@ async def test_what_is_sorted_is_not_sorted_again_and_what_is_young_not_at_all(
         ]
     )
     assert await compact.step() is None
+
+
+async def test_a_reader_keeps_its_view_while_rows_are_sorted(warehouse: DuckDbWarehouse) -> None:
+    count = "SELECT tenant_id, count(*) FROM entity_values_ts GROUP BY tenant_id ORDER BY ALL"
+    async with warehouse.reader() as reader:
+        before = await reader.all(count)
+        assert await compactor(warehouse).step() is not None
+        assert await reader.all(count) == before
+    assert await query(warehouse, count) == before
 
 
 async def test_the_space_of_unsorted_rows_is_used_again(

@@ -45,7 +45,7 @@ class Platform:
         options = ["deadletters", *arguments, "--json", "--reconciler", self.target]
         result = CliRunner().invoke(build(), options)
         assert result.exit_code == code, result.output
-        return json.loads(result.stdout)
+        return json.loads(result.stdout.splitlines()[-1])  # Behind what a retry says.
 
     def status(self) -> pb.GetPipelineStatusResponse:
         return self._reconciler.GetPipelineStatus(

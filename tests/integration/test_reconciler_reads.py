@@ -12,9 +12,11 @@ import pytest
 from atlas_cdc_reconciler.aggregate import Aggregator, Bounds, Demand
 from atlas_cdc_reconciler.aggregate_sql import AggregateQuery, Function
 from atlas_cdc_reconciler.config import WarehouseConfig
+from atlas_cdc_reconciler.positions import LaneProgress
 from atlas_cdc_reconciler.progress import Progress
 from atlas_cdc_reconciler.sink.duckdb import DuckDbWarehouse
 from atlas_common.errors import FatalError, ServiceError
+from atlas_common.token import Position
 
 ENDLESS = "SELECT count(*) FROM range(10_000_000_000) AS a, range(1000) AS b WHERE a.range % 7 = 3"
 HUGE = "SELECT list(range || 'x') FROM range(50_000_000)"
@@ -147,6 +149,42 @@ async def test_what_takes_too_long_is_ended(warehouse: DuckDbWarehouse) -> None:
         )
     async with warehouse.reader() as reader:
         assert await reader.all("SELECT 1") == [(1,)]
+
+
+async def test_many_that_wait_for_a_token_keep_nobody_from_reading(
+    warehouse: DuckDbWarehouse,
+) -> None:
+    beat = "INSERT INTO replication_heartbeat VALUES (1, 1, current_timestamp)"
+    lane = "INSERT INTO flush_positions VALUES (3, 1, 5, current_timestamp)"
+    await warehouse.write([(beat, {}), (lane, {})])
+    progress = Progress()
+    aggregator = Aggregator(warehouse, progress, Bounds(rows_max=10))
+    query = AggregateQuery(2, (1,), (), None, None, 0, (Function.COUNT,), group_by_entity=False)
+    demand = Demand((Position(3, 1, 6),), wait_seconds=30.0)
+
+    async def ask() -> LaneProgress:
+        async with aggregator.answer(query, demand) as answer:
+            return answer.served.lanes
+
+    # Two may read and one may wait to read: fifty wait for what is to come.
+    asked = [asyncio.create_task(ask()) for _ in range(50)]
+    for _ in range(20):
+        await progress.move(reason="")
+        async with warehouse.reader() as reader:
+            assert await reader.all("SELECT 1") == [(1,)]
+    assert not any(task.done() for task in asked)
+    await warehouse.write([("UPDATE flush_positions SET sequence = 6", {})])
+    await progress.move(reason="")
+    done = await asyncio.gather(*asked, return_exceptions=True)
+    assert any(isinstance(lanes, LaneProgress) for lanes in done)
+    # That all of them read at once is another matter: some may be told to come again.
+    others = [each for each in done if not isinstance(each, LaneProgress)]
+    assert {getattr(each, "reason", each) for each in others} <= {"OVERLOADED"}
+    late = Demand((Position(3, 1, 7),), wait_seconds=0.05)
+    with pytest.raises(ServiceError) as unmet:
+        async with aggregator.answer(query, late):
+            pass
+    assert (unmet.value.reason, unmet.value.metadata["lane"]) == ("FRESHNESS_UNMET", "3")
 
 
 async def test_a_file_of_a_newer_release_is_refused(tmp_path: Path) -> None:

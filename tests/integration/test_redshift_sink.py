@@ -5,21 +5,25 @@ Against a real Postgres through a shim: see redshift_shim.py for what that shows
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from contextlib import closing, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlglot
 from sqlglot import exp
 
+from atlas_cdc_reconciler.digest import Engine, window_digests_sql
 from atlas_cdc_reconciler.lsn import Lsn
 from atlas_cdc_reconciler.sink import FencedError, TooManyDeadLettersError, WarehouseError
+from atlas_cdc_reconciler.sink.redshift.client import Session
 from atlas_cdc_reconciler.sink.redshift.warehouse import RedshiftWarehouse
+from atlas_common.tenant import Tenant
 from atlas_devstack.database import Database, another
 
 from .lane_writer import RawPoint
-from .reconciler_rig import ACME, GLOBEX, T0, Rig, make_rig, points
+from .reconciler_rig import ACME, GLOBEX, T0, VALUES, Rig, make_rig, points
 from .redshift_shim import BrokenConnectionError
 from .sink_feed import Feed, open_feed
 from .sink_sites import RedshiftSite, redshift_site, source_history
@@ -342,6 +346,48 @@ async def test_every_statement_that_was_sent_is_one_of_redshifts(
         assert not isinstance(parsed, exp.Command), statement
         kinds.add(type(parsed))
     assert kinds >= {exp.Copy, exp.Merge, exp.Insert, exp.Delete, exp.Update, exp.Create, exp.Drop}
+
+
+async def test_its_digests_are_the_sources(rig: Rig, feed: Feed, site: RedshiftSite) -> None:
+    async with site.open() as sink:
+        await feed.copy(sink)
+        with rig.writer() as writer:
+            for tenant in TENANTS:
+                writer.write(points_that_fit(tenant.id))
+                writer.write(points(tenant.id))
+        await feed.follow(sink)
+    source = [
+        list(rig.admin.execute(digests_sql(Engine.POSTGRES, tenant).encode())) for tenant in TENANTS
+    ]
+    with closing(Session(site.config)) as session:
+        for tenant, expected in zip(TENANTS, source, strict=True):
+            statement = digests_sql(Engine.REDSHIFT, tenant)
+            assert numbers(session.run(statement)) == numbers(expected)
+            site.query(
+                f"DELETE FROM entity_values_ts WHERE tenant_id = {tenant.id} AND quality = 2"
+            )
+            assert numbers(session.run(statement)) != numbers(expected)
+    assert numbers(source[0]) != numbers(source[1])
+
+
+def digests_sql(engine: Engine, tenant: Tenant) -> str:
+    """The digests of all windows of a tenant."""
+    bounds = ("'2000-01-01 00:00:00+00'::timestamptz", "'2100-01-01 00:00:00+00'::timestamptz")
+    return window_digests_sql(engine, (str(tenant.id), *bounds, "1000000::bigint"))
+
+
+def numbers(rows: Iterable[tuple[Any, ...]]) -> list[tuple[int, ...]]:
+    """Rows of digests, whatever the driver makes of large numbers."""
+    return sorted(tuple(map(int, row)) for row in rows)
+
+
+def points_that_fit(tenant_id: int) -> list[RawPoint]:
+    """Every value of VALUES that Redshift can hold."""
+    return [
+        RawPoint(tenant_id, 1, 1 + number, T0, value, column, quality=number)
+        for number, (column, value) in enumerate(VALUES)
+        if not isinstance(value, str) or len(value.encode()) < 65_536
+    ]
 
 
 async def test_the_position_is_where_the_source_was(

@@ -90,18 +90,26 @@ class Finder(query_service_pb2_grpc.QueryServiceServicer):
 
     def __init__(self) -> None:
         self.requests: list[query_service_pb2.FindEntitiesRequest] = []
+        self.aggregates: list[query_service_pb2.AggregateRequest] = []
 
     async def FindEntities(self, request: Any, context: Any) -> Any:
         self.requests.append(request)
         pump = query_service_pb2.EntityState(entity_key="pump-1", entity_id=1)
         return query_service_pb2.FindEntitiesResponse(entities=[pump])
 
+    async def Aggregate(self, request: Any, context: Any) -> Any:
+        self.aggregates.append(request)
+        count = len(request.functions) + len(request.percentiles)
+        row = query_service_pb2.AggregateRow(
+            attribute="pressure", results=[7.0, 6.5, 6.99][:count], quality=2
+        )
+        yield query_service_pb2.AggregateResponse(rows=[row])
+
     async def _unserved(self, request: Any, context: Any) -> Any:
         raise NotImplementedError
 
     GetEntities = ListTiers = WaitFor = ExplainRoute = _unserved
     GetHistory: Any = _unserved
-    Aggregate: Any = _unserved
     WatchEntities: Any = _unserved
 
 
@@ -322,3 +330,19 @@ def test_json_holds_what_json_has_no_form_for() -> None:
         "int",
         {"a": [1]},
     ]
+
+
+def test_percentiles_and_qualities_are_asked_and_shown(cli: Cli) -> None:
+    asked = ["aggregate", "pressure", "-f", "last", "-p", "50", "-p", "99.9", "--by-quality"]
+    (row,) = cli.json(*asked)["rows"]
+    assert row["results"] == {"last": 7.0}
+    assert row["percentiles"] == {"50.0": 6.5, "99.9": 6.99}
+    assert row["quality"] == 2
+    heads = cli.run(*asked).stdout.split("\n")[0].split()
+    assert heads == ["entity", "attribute", "bucket", "quality", "last", "p50", "p99.9"]
+    request = cli.finder.aggregates[0]
+    assert list(request.functions) == [query_service_pb2.AGGREGATE_FUNCTION_LAST]
+    assert (list(request.percentiles), request.group_by_quality) == ([50.0, 99.9], True)
+    # A percentile alone is enough; nothing at all is a count.
+    cli.run("aggregate", "pressure")
+    assert list(cli.finder.aggregates[-1].functions) == [query_service_pb2.AGGREGATE_FUNCTION_COUNT]

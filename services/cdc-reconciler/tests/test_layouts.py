@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from atlas_cdc_reconciler.changes import MessageError
@@ -62,6 +62,7 @@ def sorted_bits(rows: pa.Table) -> list[str]:
     return sorted(map(str, rows.set_column(at, "value_double", bits).to_pylist()))
 
 
+@settings(deadline=None, max_examples=100)
 @given(ROWS, st.integers(1, 60), st.permutations(range(COUNT)))
 def test_the_same_rows_as_field_by_field(
     rows: list[tuple[bytes | None, ...]], times: int, order: list[int]

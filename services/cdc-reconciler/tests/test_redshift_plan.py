@@ -1,5 +1,6 @@
 """What a batch comes to for Redshift: folded by table, and what is at fault found beforehand."""
 
+import json
 import struct
 from collections import Counter
 from collections.abc import Sequence
@@ -19,7 +20,7 @@ from atlas_cdc_reconciler.changes import (
 from atlas_cdc_reconciler.letters import Fault, LetterClass
 from atlas_cdc_reconciler.lsn import LogPosition, Lsn
 from atlas_cdc_reconciler.sink.redshift.plan import Faults, Staged, TablePlan, plan_batch
-from atlas_cdc_reconciler.source import pgoutput
+from atlas_cdc_reconciler.source import debezium, pgoutput
 from atlas_cdc_reconciler.tables import HISTORY, TABLES, Column, ColumnType, Table
 
 TENANTS, ENTITIES = TABLES["tenants"], TABLES["entities"]
@@ -148,6 +149,29 @@ def test_updates_of_updates_leave_the_last_row() -> None:
     assert values(made.inserted, "value_int") == [(1, 7)]
     assert made.gone is not None
     assert values(made.gone.staged, "value_int") == [(0, 5)]
+
+
+def test_zeros_of_both_signs_are_two_rows_whatever_the_source_writes() -> None:
+    def event(kind: ChangeKind, value: float) -> Run:
+        row = dict.fromkeys(HISTORY.column_names) | {
+            "tenant_id": 1,
+            "attribute_id": 1,
+            "entity_id": 1,
+            "event_time": "2026-01-01T00:00:00Z",
+            "ingested_at": "2026-01-01T00:00:00Z",
+            "quality": 0,
+            "value_double": value,
+        }
+        raw = json.dumps({"after" if kind is I else "before": row}).encode()
+        described = replace(relation(HISTORY), codec=debezium.CODEC)
+        return Run(described, kind, LogPosition.at(Lsn(1)), [raw])
+
+    runs = (event(I, 0.0), event(I, -0.0), event(D, 0.0))
+    at = LogPosition.at(Lsn(1))
+    (made,) = plan_batch(Batch(runs, at, LogPosition.at(Lsn(2)), Counter()), {})
+    assert made.gone is None
+    ((number, left),) = values(made.inserted, "value_double")
+    assert (number, repr(left)) == (1, "-0.0")
 
 
 def test_a_fault_among_many_is_found_and_the_rest_is_planned() -> None:

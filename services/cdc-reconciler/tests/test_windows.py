@@ -1,14 +1,15 @@
 """Windows: what is compared is exactly what was asked for, once."""
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from atlas_cdc_reconciler.digest import Digest
-from atlas_cdc_reconciler.windows import Span, align_down, cut, joined, paired, pieces
+from atlas_cdc_reconciler.windows import Span, align_down, between, cut, joined, paired, pieces
 
 WIDTH = 10
 
 
+@settings(deadline=None)
 @given(st.integers(0, 1000), st.integers(0, 500), st.integers(1, 70))
 def test_pieces_cover_the_span_and_end_on_edges(start: int, length: int, piece: int) -> None:
     span = Span(start, start + length)
@@ -22,6 +23,7 @@ def test_pieces_cover_the_span_and_end_on_edges(start: int, length: int, piece: 
     assert list(pieces(numbers, span, piece)) == cuts
 
 
+@settings(deadline=None)
 @given(st.sets(st.integers(0, 40)), st.integers(1, 5))
 def test_joined_windows_are_those_and_no_others(numbers: set[int], windows_max: int) -> None:
     spans = list(joined([number * WIDTH for number in numbers], WIDTH, windows_max))
@@ -30,6 +32,20 @@ def test_joined_windows_are_those_and_no_others(numbers: set[int], windows_max: 
     ]
     assert covered == sorted(numbers)
     assert all(span.stop_us - span.start_us <= windows_max * WIDTH for span in spans)
+
+
+@settings(deadline=None)
+@given(st.sets(st.integers(0, 30)), st.integers(0, 100), st.integers(1, 200))
+def test_occupied_pieces_and_their_gaps_cover_the_span(
+    numbers: set[int], start: int, length: int
+) -> None:
+    span = Span(start, start + length)
+    occupied = [part for part in cut(span, WIDTH) if part.start_us // WIDTH in numbers]
+    parts = list(between(occupied, span))
+    edges = [span.start_us, *(part.span.stop_us for part in parts)]
+    assert [part.span.start_us for part in parts] == edges[:-1]
+    assert edges[-1] == span.stop_us
+    assert [part.span for part in parts if part.is_occupied] == occupied
 
 
 def test_windows_with_rows_on_either_side_are_paired() -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections import Counter
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -37,7 +38,7 @@ def measure(rig: Rig) -> dict[str, Any]:
     rig.settle()
     writing = rig.drivers.begin(job)
     time.sleep(_LEAD_SECONDS)
-    committed, sent = asyncio.run(_probe(rig))
+    committed, sent, failed = asyncio.run(_probe(rig))
     written = writing.result()
     rig.note_memory()
     run = {
@@ -47,7 +48,7 @@ def measure(rig: Rig) -> dict[str, Any]:
         "commit_to_visible_ms": percentiles(committed),
         "write_to_visible_ms": percentiles(sent),
         "points_per_s": round(written.rows_per_s, 1),
-        "errors": written.errors,
+        "errors": {**written.errors, **failed},
     }
     say(
         f"   1 freshness p50 {run['commit_to_visible_ms']['p50']:.0f} ms,"
@@ -56,10 +57,10 @@ def measure(rig: Rig) -> dict[str, Any]:
     return run
 
 
-async def _probe(rig: Rig) -> tuple[Any, Any]:
-    """Send probes by the clock; histograms of the time from the answer, and from the sending."""
+async def _probe(rig: Rig) -> tuple[Any, Any, Counter[str]]:
+    """Send probes by the clock; the time from the answer, from the sending, and what failed."""
     fleet = rig.options.ingest.fleet
-    committed, sent = histogram(), histogram()
+    committed, sent, failed = histogram(), histogram(), Counter[str]()
     addresses = ClientEndpoints.from_json(rig.stack.endpoints.to_json())
     async with (
         AtlasClient.connect(addresses, timeout=_WAIT_SECONDS_MAX) as client,
@@ -83,8 +84,14 @@ async def _probe(rig: Rig) -> tuple[Any, Any]:
             )
             request.wait_timeout.FromTimedelta(timedelta(seconds=_WAIT_SECONDS_MAX))
             metadata = (("x-atlas-tenant", tenant),)
-            async for _ in stub.Aggregate(request, metadata=metadata, timeout=_WAIT_SECONDS_MAX):
-                pass
+            try:
+                async for _ in stub.Aggregate(
+                    request, metadata=metadata, timeout=_WAIT_SECONDS_MAX
+                ):
+                    pass
+            except grpc.aio.AioRpcError as error:
+                failed[error.details() or str(error.code())] += 1
+                return
             visible = time.monotonic()
             record_seconds(committed, visible - answered)
             record_seconds(sent, visible - began)
@@ -96,4 +103,4 @@ async def _probe(rig: Rig) -> tuple[Any, Any]:
                 due = began + number / rig.options.probes_per_s
                 await asyncio.sleep(max(0.0, due - time.monotonic()))
                 tasks.create_task(probe(number))
-    return committed, sent
+    return committed, sent, failed

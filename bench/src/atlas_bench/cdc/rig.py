@@ -77,10 +77,15 @@ class Rig:
 
     @contextmanager
     def profiled(self, kind: str) -> Iterator[None]:
-        """Look at where the time goes in the block, if that was asked for."""
-        if self.profile is None:
+        """Look at where the time goes in the block, if that was asked for.
+
+        Of the reconciler's process as it is now: it has been started anew.
+        """
+        if not self.options.profile:
             yield
             return
+        self.reconciler.wait_ready()
+        self.profile = _profile(self.stack, self.admin)
         with self.profile.of(kind):
             yield
 
@@ -121,7 +126,6 @@ def running(options: CdcOptions) -> Iterator[Rig]:
             admin=admin,
             memory=undo.enter_context(ResidentMemory.watched(reconciler)),
             tenant_ids=dict(zip((*fleet.tenant_keys, *analysed), numbers, strict=True)),
-            profile=_profile(stack, admin) if options.profile else None,
         )
 
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from atlas_bench.errors import BenchError
+from atlas_bench.ingest.fleet import Fleet
 from atlas_bench.ingest.options import IngestOptions
 
 SCENARIOS = ("full", "incremental", "reladiff", "ingest")
@@ -43,8 +44,9 @@ _QUICK: dict[str, Any] = {
     "hours": 1.0,
     "only": tuple(name for name in SCENARIOS if name != "reladiff"),
     "repeats": 2,
-    "ingest_seconds": 3.0,
+    "ingest_seconds": 2.0,
     "interval_seconds": 1.0,
+    "ingest": IngestOptions(fleet=Fleet(tenants=4), arrow_templates=20, arrow_messages=2),
     "quick": True,
 }
 

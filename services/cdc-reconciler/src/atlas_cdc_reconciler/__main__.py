@@ -16,7 +16,7 @@ from atlas_cdc_reconciler.export import Exporter
 from atlas_cdc_reconciler.leader import Leadership
 from atlas_cdc_reconciler.letters import servicer as letter_servicer
 from atlas_cdc_reconciler.letters.desk import LetterDesk
-from atlas_cdc_reconciler.levelling import Cutting
+from atlas_cdc_reconciler.levelling import ComparableSource, Cutting
 from atlas_cdc_reconciler.pipeline import Pipeline
 from atlas_cdc_reconciler.pipeline_servicer import PipelineServicer
 from atlas_cdc_reconciler.progress import Progress
@@ -24,9 +24,7 @@ from atlas_cdc_reconciler.reconciliation import Reconciliation
 from atlas_cdc_reconciler.servicer import SERVICE, ReconcilerServicer
 from atlas_cdc_reconciler.sink.duckdb import DuckDbWarehouse
 from atlas_cdc_reconciler.slot_watch import SlotWatch
-from atlas_cdc_reconciler.source import Source
-from atlas_cdc_reconciler.source.configured import configured_source
-from atlas_cdc_reconciler.source.slot import SlotSource
+from atlas_cdc_reconciler.source.configured import configured_sources
 from atlas_cdc_reconciler.status import Instance, StatusReporter
 from atlas_cdc_reconciler.upkeep import Upkeep
 from atlas_common import telemetry
@@ -61,10 +59,10 @@ async def main() -> None:
         primary = await stack.enter_async_context(Database.open(config.primary, name="primary"))
         warehouse = await stack.enter_async_context(DuckDbWarehouse.unopened(config.warehouse))
         clock, progress = PrimaryClock(), Progress()
-        source = configured_source(config, primary)
-        upkeep = _upkeep(config, source, warehouse, progress)
+        sources = configured_sources(config, primary)
+        upkeep = _upkeep(config, sources.rows, warehouse, progress)
         backoff_seconds_max = config.gathering.backoff_seconds_max
-        pipeline = Pipeline(source, warehouse, progress, backoff_seconds_max, upkeep)
+        pipeline = Pipeline(sources.changes, warehouse, progress, backoff_seconds_max, upkeep)
         reconciliation = Reconciliation.of(config.reconcile, primary, warehouse, progress)
         auditor = Auditor(warehouse)
         leadership = Leadership(config.leader, config.direct, config.source_name, config.instance)
@@ -107,7 +105,7 @@ async def main() -> None:
         server = new_server(config.rpc, chain)
         reconciler_service_pb2_grpc.add_ReconcilerServiceServicer_to_server(servicer, server)
         pipeline_service_pb2_grpc.add_PipelineServiceServicer_to_server(
-            PipelineServicer(upkeep.lifecycle if upkeep else None, progress, tenants), server
+            PipelineServicer(upkeep.lifecycle, progress, tenants), server
         )
         dead_letter_service_pb2_grpc.add_DeadLetterServiceServicer_to_server(
             letter_servicer.DeadLetterServicer(LetterDesk(warehouse), auditor), server
@@ -179,18 +177,18 @@ async def _with_redshift(config: Config, redshift: RedshiftConfig) -> None:
 
 
 def _upkeep(
-    config: Config, source: Source, warehouse: DuckDbWarehouse, progress: Progress
-) -> Upkeep | None:
-    """For a source that can be compared: a topic cannot."""
-    if not isinstance(source, SlotSource):
-        return None
+    config: Config, rows: ComparableSource, warehouse: DuckDbWarehouse, progress: Progress
+) -> Upkeep:
     cutting = Cutting(
         window_us=config.reconcile.window_us,
         windows_per_statement=config.reconcile.windows_per_statement,
         rows_max=config.slot.snapshot_rows_max,
         connections=config.slot.copy_connections,
     )
-    return Upkeep(config.slot, source, warehouse, progress, cutting)
+    streams_first_copy = config.streams_first_copy
+    return Upkeep(
+        config.slot, rows, warehouse, progress, cutting, streams_first_copy=streams_first_copy
+    )
 
 
 if __name__ == "__main__":

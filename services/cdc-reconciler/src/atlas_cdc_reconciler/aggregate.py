@@ -1,8 +1,8 @@
 """Answers aggregates from the warehouse, and proves how fresh they are."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -79,6 +79,8 @@ class Aggregator:
         self._warehouse = warehouse
         self._progress = progress
         self._bounds = bounds
+        self._looking = asyncio.Lock()
+        self._seen: tuple[int, LaneProgress] | None = None
 
     @asynccontextmanager
     async def answer(self, query: AggregateQuery, demand: Demand) -> AsyncIterator[Answer]:
@@ -91,6 +93,8 @@ class Aggregator:
         """
         loop = asyncio.get_running_loop()
         ends = loop.time() + demand.wait_seconds
+        if demand.positions and demand.wait_seconds > 0:
+            await self._wait_for(demand.positions, ends)
         while True:
             # Before the look: what changes during it must not be missed by the wait.
             version = self._progress.now.version
@@ -110,6 +114,30 @@ class Aggregator:
                     await self._progress.after(version)
             except TimeoutError:
                 raise unmet from None
+
+    async def _wait_for(self, positions: Sequence[Position], ends: float) -> None:
+        """Return when the positions are here, or lost, or it is too late: a hint, no proof yet.
+
+        All that wait look together, once for each change: else they would keep others from reading.
+        """
+        with suppress(TimeoutError):
+            async with asyncio.timeout_at(ends):
+                while True:
+                    version = self._progress.now.version
+                    lanes = await self._lanes(version)
+                    if lanes.worst(positions)[0] is not PositionState.PENDING:
+                        return
+                    await self._progress.after(version)
+
+    async def _lanes(self, version: int) -> LaneProgress:
+        """How far the lanes are, as seen at this version of the progress or later."""
+        async with self._looking:
+            if self._seen is None or self._seen[0] < version:
+                version = self._progress.now.version
+                async with self._warehouse.reader() as reader:
+                    flushed, claims = await reader.all(Q["lanes"]), await reader.all(Q["claims"])
+                self._seen = (version, LaneProgress.of(flushed, claims))
+            return self._seen[1]
 
     async def _served(self, reader: Reader, tenant_id: int) -> Served:
         beats = await reader.all(Q["newest_beat"])

@@ -37,6 +37,8 @@ class Compacting:
     """How long a step is to take, for which batches wait."""
     age_seconds: float
     """Younger rows are left alone."""
+    rows_first: int = ROWS_MIN
+    """Of the first step, before it is known how long one takes."""
     lag_seconds_max: float = 5.0
     """While the warehouse is further behind, it has better things to do."""
 
@@ -59,7 +61,7 @@ class Compactor:
         self._warehouse = warehouse
         self._lag_seconds = lag_seconds
         self._options = options
-        self._rows = max(options.rows_max, ROWS_MIN)
+        self._rows = options.rows_first
 
     async def run(self, interval_seconds: float) -> None:
         """Sort what there is to sort, again and again, until cancelled."""
@@ -93,8 +95,8 @@ class Compactor:
             seconds=round(took, 3),
         )
         if not too_many:
-            fit = self._rows * self._options.step_seconds / max(took, 0.001)
-            self._rows = int(max(ROWS_MIN, min(fit, self._options.rows_max)))
+            fit = step.rows * self._options.step_seconds / max(took, 0.001)
+            self._rows = int(max(ROWS_MIN, min(fit, 2 * self._rows, self._options.rows_max)))
         return step
 
 

@@ -108,6 +108,10 @@ class KafkaConfig(BatchConfig):
         pattern=r"^[a-z0-9_]{0,63}$",
         description="Debezium's slot, whose retained log is shown; empty: none is.",
     )
+    first_copy: Literal["topic", "database"] = Field(
+        default="topic",
+        description="topic: from Debezium's snapshot. database: by comparing with the primary.",
+    )
 
     @field_validator("settings")
     @classmethod
@@ -366,7 +370,10 @@ class Config(ServiceConfig):
     source: SourceConfig = Field(
         default_factory=SourceConfig, description="What the changes are read from."
     )
-    slot: SlotConfig = Field(default_factory=SlotConfig, description="The slot, for kind slot.")
+    slot: SlotConfig = Field(
+        default_factory=SlotConfig,
+        description="The slot, for kind slot; how the copy is levelled, for both.",
+    )
     kafka: KafkaConfig | None = Field(default=None, description="The topic, for kind kafka.")
     reconcile: ReconcileConfig = Field(
         default_factory=ReconcileConfig, description="The proof of equality."
@@ -378,6 +385,14 @@ class Config(ServiceConfig):
         chosen = self.kafka if self.source.kind == "kafka" else self.slot
         assert chosen is not None
         return chosen
+
+    @property
+    def streams_first_copy(self) -> bool:
+        """Whether the first copy is taken from what the stream has, not by comparing."""
+        return self.kafka is not None and (self.source.kind, self.kafka.first_copy) == (
+            "kafka",
+            "topic",
+        )
 
     @property
     def slot_name(self) -> str:

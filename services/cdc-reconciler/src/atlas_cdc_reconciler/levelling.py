@@ -11,7 +11,7 @@ ones.
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
-from contextlib import aclosing
+from contextlib import AbstractAsyncContextManager, aclosing
 from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar
 
@@ -58,6 +58,18 @@ class ComparableSnapshot(Protocol):
         self, table: Table, tenant_id: int | None, span: Span | None = None
     ) -> AsyncGenerator[CopiedRows, None]:
         """Rows of one table in bounded pieces."""
+        ...
+
+
+class ComparableSource(Protocol):
+    """Where the rows can be had again."""
+
+    def snapshot(self) -> AbstractAsyncContextManager[ComparableSnapshot]:
+        """All rows as of a position from which the stream goes on, whatever was lost before."""
+        ...
+
+    def cut(self) -> AbstractAsyncContextManager[ComparableSnapshot]:
+        """All rows as of a position that the open stream will come to."""
         ...
 
 

@@ -104,17 +104,9 @@ class Pipeline:
         if self._epoch is None:  # Once: who is fenced off must not claim the sink back.
             self._epoch = await self._sink.claim(f"{socket.gethostname()}/{os.getpid()}")
         await self._obey()
-        state = await self._sink.state()
-        if self._upkeep is None:
-            position = state.position or await self._copy()
-        else:
-            if await self._upkeep.level_reason(state) is not None:
-                await self._unless_ordered(self._upkeep.level(state))
-                if self._upkeep.lifecycle.waiting:
-                    return
-            state = await self._sink.state()
-            assert state.position is not None
-            position = state.position
+        position = await self._begun()
+        if position is None:
+            return
         state = await self._sink.state()
         async with self._source.stream(position) as stream:
             if self._upkeep is not None:
@@ -126,6 +118,22 @@ class Pipeline:
                     await self._apply(stream, batch)
                 elif not await self._backfilled(stream):
                     return
+
+    async def _begun(self) -> SourcePosition | None:
+        """Where to stream from, once there is a whole copy; None if an order comes first."""
+        state = await self._sink.state()
+        if self._upkeep is None:
+            return state.position or await self._copy()
+        before: Coroutine[Any, Any, object] | None = None
+        if state.position is None and self._upkeep.streams_first_copy:
+            before = self._copy()
+        elif await self._upkeep.level_reason(state) is not None:
+            before = self._upkeep.level(state)
+        if before is not None:
+            await self._unless_ordered(before)
+            if self._upkeep.lifecycle.waiting:
+                return None
+        return (await self._sink.state()).position
 
     async def _apply(self, stream: ChangeStream, batch: Batch) -> SinkState:
         started = time.monotonic()

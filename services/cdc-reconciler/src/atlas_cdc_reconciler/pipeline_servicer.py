@@ -26,10 +26,8 @@ _PROGRESS_SECONDS = 1.0
 class PipelineServicer(pb_grpc.PipelineServiceServicer):
     """See pipeline_service.proto for what the calls promise."""
 
-    def __init__(
-        self, lifecycle: Lifecycle | None, progress: Progress, tenants: PostgresTenants
-    ) -> None:
-        self._orders = lifecycle
+    def __init__(self, lifecycle: Lifecycle, progress: Progress, tenants: PostgresTenants) -> None:
+        self._lifecycle = lifecycle
         self._progress = progress
         self._tenants = tenants
 
@@ -73,14 +71,6 @@ class PipelineServicer(pb_grpc.PipelineServiceServicer):
             yield pb.BackfillPipelineResponse(progress=copy_progress(done), done=True)
         finally:
             work.cancel()
-
-    @property
-    def _lifecycle(self) -> Lifecycle:
-        if self._orders is None:
-            raise errors.failed_precondition(
-                "JOB_CONFLICT", "a pipeline that reads a topic takes no orders: see Debezium's"
-            )
-        return self._orders
 
     async def _scope(self, request: pb.BackfillPipelineRequest) -> Scope:
         for field in ("tenants", "tables"):

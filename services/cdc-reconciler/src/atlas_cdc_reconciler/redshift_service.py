@@ -24,7 +24,7 @@ from atlas_cdc_reconciler.servicer import SERVICE
 from atlas_cdc_reconciler.sink import Counts, WarehouseError
 from atlas_cdc_reconciler.sink.redshift.warehouse import RedshiftWarehouse
 from atlas_cdc_reconciler.slot_watch import SlotWatch
-from atlas_cdc_reconciler.source.configured import configured_source
+from atlas_cdc_reconciler.source.configured import configured_sources
 from atlas_cdc_reconciler.status import Instance, PipelineStatus
 from atlas_common import errors, telemetry
 from atlas_common.db import (
@@ -53,7 +53,7 @@ async def serve_redshift(config: Config, redshift: RedshiftConfig) -> None:
         primary = await stack.enter_async_context(Database.open(config.primary, name="primary"))
         warehouse = await stack.enter_async_context(RedshiftWarehouse.open(redshift))
         clock, progress = PrimaryClock(), Progress()
-        source = configured_source(config, primary)
+        source = configured_sources(config, primary).changes
         backoff_seconds_max = config.gathering.backoff_seconds_max
         pipeline = Pipeline(source, warehouse, progress, backoff_seconds_max)
         leadership = Leadership(config.leader, config.direct, config.source_name, config.instance)

@@ -7,14 +7,14 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from atlas_cdc_reconciler import metrics
 from atlas_cdc_reconciler.config import SlotConfig
 from atlas_cdc_reconciler.level_store import LevelStore
-from atlas_cdc_reconciler.levelling import ComparableSnapshot, Cutting, Leveller
+from atlas_cdc_reconciler.levelling import ComparableSnapshot, ComparableSource, Cutting, Leveller
 from atlas_cdc_reconciler.lifecycle import AUTOMATIC, Actor, Lifecycle, Order, OrderKind
 from atlas_cdc_reconciler.lifecycle_store import LifecycleStore
 from atlas_cdc_reconciler.progress import CopyProgress, Phase, Progress
 from atlas_cdc_reconciler.sink import SinkState
 from atlas_cdc_reconciler.sink.duckdb import DuckDbWarehouse
 from atlas_cdc_reconciler.source import ChangeStream, SlotLostError
-from atlas_cdc_reconciler.source.slot import SlotSource, SlotStream
+from atlas_cdc_reconciler.source.slot import SlotStream
 from atlas_common import errors
 from atlas_common.telemetry import logger
 
@@ -23,18 +23,22 @@ _log = logger(__name__)
 
 
 class Upkeep:
-    """First copy, recovery, backfill and pause, for a slot and a warehouse."""
+    """First copy, recovery, backfill and pause, for a source and a warehouse."""
 
     def __init__(
         self,
         config: SlotConfig,
-        source: SlotSource,
+        source: ComparableSource,
         warehouse: DuckDbWarehouse,
         progress: Progress,
         cutting: Cutting,
+        *,
+        streams_first_copy: bool = False,
     ) -> None:
         self._config = config
         self._source = source
+        self.streams_first_copy = streams_first_copy
+        """Whether the first copy comes from the stream's source, not by comparing."""
         self._store = LevelStore(warehouse)
         self._leveller = Leveller(self._store, progress, cutting)
         self._progress = progress

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from atlas_cdc_reconciler.changes import Batch, MessageError, Relation, Run
 from atlas_cdc_reconciler.lsn import LogPosition, Lsn
-from atlas_cdc_reconciler.source import SourceLostError
+from atlas_cdc_reconciler.source import SlotLostError
 from atlas_cdc_reconciler.source.debezium import Boundary, Event, EventReader
 
 
@@ -74,7 +74,7 @@ class EventCollector:
     def feed(self, offset: int, raw: bytes | None) -> None:
         """Take in the message at an offset; None is a tombstone.
 
-        Raises MessageError for one that is none of Debezium's, SourceLostError when changes are
+        Raises MessageError for one that is none of Debezium's, SlotLostError when changes are
         missing.
         """
         message = None if raw is None else self._reader.read(raw)
@@ -141,12 +141,12 @@ class EventCollector:
             self._skipped += transaction.counts()
             return
         if transaction.previous_commit is not None and transaction.previous_commit > seen:
-            raise SourceLostError(
+            raise SlotLostError(
                 f"the topic has nothing of what was committed between {seen} and"
                 f" {transaction.previous_commit}"
             )
         if transaction.event_count != boundary.event_count:
-            raise SourceLostError(
+            raise SlotLostError(
                 f"the topic has {transaction.event_count} of the {boundary.event_count} events of"
                 f" the transaction before {boundary.lsn}"
             )
@@ -160,7 +160,7 @@ class EventCollector:
     def _take_snapshot_row(self, event: Event, offset: int) -> None:
         # An incremental snapshot shows rows whose changes are in the stream too.
         if event.snapshot != "incremental" and event.lsn > self._position.lsn:
-            raise SourceLostError(
+            raise SlotLostError(
                 f"Debezium began anew: a snapshot at offset {offset} where changes should follow,"
                 " and those since its last one may be missing"
             )

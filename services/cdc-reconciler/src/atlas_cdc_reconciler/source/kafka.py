@@ -5,8 +5,8 @@ The position is the topic's offset and is stored by the sink; the consumer is in
 
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass, replace
 
 import pyarrow as pa
 
@@ -14,7 +14,12 @@ from atlas_cdc_reconciler.changes import Batch, MessageError, Relation
 from atlas_cdc_reconciler.columns import FieldError
 from atlas_cdc_reconciler.config import KafkaConfig
 from atlas_cdc_reconciler.lsn import LogPosition
-from atlas_cdc_reconciler.source import CopiedRows, SourceLostError, SourcePosition
+from atlas_cdc_reconciler.source import (
+    CopiedRows,
+    SlotLostError,
+    SourceLostError,
+    SourcePosition,
+)
 from atlas_cdc_reconciler.source.debezium import Event, EventReader
 from atlas_cdc_reconciler.source.event_collector import (
     EventCollector,
@@ -22,15 +27,12 @@ from atlas_cdc_reconciler.source.event_collector import (
     SnapshotRange,
 )
 from atlas_cdc_reconciler.source.kafka_topic import KafkaTopic, TopicBounds
+from atlas_cdc_reconciler.source.slot import SlotSource
+from atlas_cdc_reconciler.source.slot_snapshot import SlotSnapshot
 from atlas_cdc_reconciler.tables import TABLES, Column, Table
-from atlas_common.db import Database, load_queries
+from atlas_common import errors
 from atlas_common.telemetry import logger
 
-Q = load_queries("atlas_cdc_reconciler")
-_REBUILD = (
-    "have Debezium begin anew (stop it, delete its offsets and its slot, start it), then rebuild"
-    " the warehouse: stop this service, move its file away, start it again"
-)
 _IDLE_SECONDS = 0.25  # A cancelled caller waits so long for a read under way.
 _log = logger(__name__)
 
@@ -38,9 +40,8 @@ _log = logger(__name__)
 class KafkaSource:
     """Reads one topic."""
 
-    def __init__(self, config: KafkaConfig, database: Database) -> None:
+    def __init__(self, config: KafkaConfig) -> None:
         self._config = config
-        self._database = database
 
     @asynccontextmanager
     async def snapshot(self) -> AsyncIterator["KafkaSnapshot"]:
@@ -73,10 +74,35 @@ class KafkaSource:
                     raise _unreadable(offset, error) from error
         if finder.found is None:
             raise SourceLostError(
-                f"topic {self._config.topic} has changes and no whole snapshot before them;"
-                f" {_REBUILD}"
+                f"topic {self._config.topic} has changes and no whole snapshot before them: set"
+                " ATLAS_KAFKA__FIRST_COPY=database, or have Debezium begin anew"
             )
         return finder.found
+
+
+class BesideTopic:
+    """The database that the topic comes from, seen as of a point from which the topic goes on."""
+
+    def __init__(self, config: KafkaConfig, slot: SlotSource) -> None:
+        self._config = config
+        self._slot = slot
+
+    @asynccontextmanager
+    async def snapshot(self) -> AsyncIterator[SlotSnapshot]:
+        """As SlotSource.snapshot, but that Debezium's slot is left alone."""
+        async with KafkaTopic.open(self._config) as topic:
+            bounds = await topic.bounds()
+        # What is in the topic by now was committed before the point that is made next, and what
+        # was committed before it and is not in the topic yet will be known by it and left out.
+        async with self._slot.cut() as snapshot:
+            at = LogPosition(bounds.end, snapshot.position.lsn)
+            yield replace(snapshot, position=SourcePosition(bounds.source_id, at))
+
+    def cut(self) -> AbstractAsyncContextManager[SlotSnapshot]:
+        """Raises ServiceError: offsets of the topic and points of the log cannot be compared."""
+        raise errors.failed_precondition(
+            "JOB_CONFLICT", "a topic has no backfill of a part: recover compares and copies all"
+        )
 
 
 @dataclass(frozen=True)
@@ -144,11 +170,8 @@ class KafkaStream:
                     return collector.take()
             self._check_size()
             wait = _IDLE_SECONDS if ends is None else max(0.0, ends - time.monotonic())
-            try:
-                for offset, raw in await self._topic.read(min(wait, _IDLE_SECONDS)):
-                    self._feed(offset, raw)
-            except SourceLostError as error:
-                raise SourceLostError(f"{error}; {_REBUILD}") from error
+            for offset, raw in await self._topic.read(min(wait, _IDLE_SECONDS)):
+                self._feed(offset, raw)
 
     def confirm(self, position: LogPosition) -> None:
         """As ChangeStream.confirm: nothing to do, a topic forgets by time and size alone."""
@@ -179,12 +202,13 @@ def check_reaches(bounds: TopicBounds, position: SourcePosition) -> None:
     if bounds.source_id != position.source_id:
         raise SourceLostError(
             f"the warehouse was filled from {position.source_id}, this is {bounds.source_id}: the"
-            f" topic was made anew, or is another's; {_REBUILD}"
+            " topic was made anew, or is another's. Is ATLAS_KAFKA__TOPIC right? If it is, recover"
+            " the pipeline"
         )
     if position.at.offset < bounds.oldest:
-        raise SourceLostError(
+        raise SlotLostError(
             f"the topic begins at offset {bounds.oldest}, the warehouse stands at"
-            f" {position.at.offset}: its retention dropped what is between; {_REBUILD}"
+            f" {position.at.offset}: its retention dropped what is between"
         )
 
 

@@ -17,7 +17,7 @@ from confluent_kafka import (
 from confluent_kafka.admin import AdminClient
 
 from atlas_cdc_reconciler.config import KafkaConfig
-from atlas_cdc_reconciler.source import SourceLostError
+from atlas_cdc_reconciler.source import SlotLostError, SourceLostError
 from atlas_common import errors
 from atlas_common.errors import ServiceError
 from atlas_common.telemetry import logger
@@ -134,7 +134,7 @@ class KafkaTopic:
             elif self.is_at_end:
                 continue
             elif error.code() == KafkaError._AUTO_OFFSET_RESET:
-                raise SourceLostError(f"the warehouse's offset is not in the topic: {error.str()}")
+                raise SlotLostError(f"the warehouse's offset is not in the topic: {error.str()}")
             elif not messages:
                 raise KafkaException(error)
             else:

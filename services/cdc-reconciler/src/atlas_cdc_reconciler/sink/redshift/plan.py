@@ -31,6 +31,8 @@ _POISON = (MessageError, FieldError, struct.error)
 Faults = MutableMapping[int, Fault]
 """By the number of the change in its batch."""
 _Key = tuple[Hashable, ...]
+_Row = tuple[_Key, int]
+"""Fields, and the number of the change."""
 _Numbered = tuple[int, Run, bytes]
 
 
@@ -183,8 +185,8 @@ def _plan_history(
 
     A deletion takes a row that the batch itself has added before, if there is one.
     """
-    added: dict[_Key, list[int]] = {}
-    taken: dict[_Key, list[int]] = {}
+    added: dict[_Key, list[_Row]] = {}
+    taken: dict[_Key, list[_Row]] = {}
     codec = runs[0][1].relation.codec  # A batch has one source.
     for number, run, raw in _changes(runs, faults):
         try:
@@ -193,23 +195,29 @@ def _plan_history(
             found[number] = _fault(error)
             continue
         if old is not None:
-            if added.get(old):
-                added[old].pop()
+            key = _identity(old)
+            if added.get(key):
+                added[key].pop()
             else:
-                taken.setdefault(old, []).append(number)
+                taken.setdefault(key, []).append((old, number))
         if new is not None:
-            added.setdefault(new, []).append(number)
-    rows = [(row, number) for row, numbers in added.items() for number in numbers]
+            added.setdefault(_identity(new), []).append((new, number))
+    rows = [row for equal in added.values() for row in equal]
     inserted = _converted(codec, table.columns, rows, found)
-    lost = [(row, numbers[0]) for row, numbers in taken.items()]
-    staged = _converted(codec, table.columns, lost, found)
-    takers = {numbers[0]: numbers for numbers in taken.values()}
+    staged = _converted(codec, table.columns, [equal[0] for equal in taken.values()], found)
+    taken_by = ([number for _, number in equal] for equal in taken.values())
+    takers = {numbers[0]: numbers for numbers in taken_by}
     gone = Gone(staged, [takers[number] for number in staged.numbers])
     return TablePlan(
         table,
         gone=gone if gone.takers else None,
         inserted=inserted if inserted.numbers else None,
     )
+
+
+def _identity(row: _Key) -> _Key:
+    """What is equal for equal rows and for no others: 0.0 == -0.0, and they are two values."""
+    return tuple(repr(field) if isinstance(field, float) else field for field in row)
 
 
 def _old_and_new(run: Run, raw: bytes, table: Table) -> tuple[_Key | None, _Key | None]:
@@ -319,7 +327,7 @@ def _lacking(row: Row) -> tuple[int, ...]:
 
 
 def _converted(
-    codec: Codec, columns: tuple[Column, ...], rows: Sequence[tuple[_Key, int]], found: Faults
+    codec: Codec, columns: tuple[Column, ...], rows: Sequence[_Row], found: Faults
 ) -> Staged:
     """Rows of fields as Arrow, less those that cannot be."""
     numbers = [number for _, number in rows]
