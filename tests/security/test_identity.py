@@ -219,7 +219,7 @@ async def _until_told(held: Fortress) -> None:
             await client.write([Point("pump-3", "rpm", 3)])
             calls = [line for line in log.read_text().splitlines() if "InvalidateEntities" in line]
             told = [json.loads(line) for line in calls]
-            if any((line["caller"], line["code"]) == ("ingest.atlas", "OK") for line in told):
+            if any((line.get("caller"), line["code"]) == ("ingest.atlas", "OK") for line in told):
                 return
             assert time.monotonic() < deadline, told[-3:]
 
