@@ -4,6 +4,7 @@ The position is the topic's offset and is stored by the sink; the consumer is in
 """
 
 import time
+from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, replace
@@ -153,6 +154,8 @@ class KafkaStream:
         self._topic = topic
         self._config = config
         self._collector = EventCollector(position)
+        self._unfed: deque[tuple[int, bytes | None]] = deque()
+        """Read, and left for the next batch; at most what is read at a time."""
 
     async def next_batch(self) -> Batch:
         """As ChangeStream.next_batch: waits for a change, then a moment for more of them.
@@ -170,11 +173,22 @@ class KafkaStream:
                     return collector.take()
             self._check_size()
             wait = _IDLE_SECONDS if ends is None else max(0.0, ends - time.monotonic())
-            for offset, raw in await self._topic.read(min(wait, _IDLE_SECONDS)):
-                self._feed(offset, raw)
+            if not self._unfed:
+                self._unfed.extend(await self._topic.read(min(wait, _IDLE_SECONDS)))
+            self._gather()
 
     def confirm(self, position: LogPosition) -> None:
         """As ChangeStream.confirm: nothing to do, a topic forgets by time and size alone."""
+
+    def _gather(self) -> None:
+        """Feed what was read up to the end of a transaction with which the batch is full.
+
+        At no other place it can be taken, and none of them need be the end of what was read.
+        """
+        while self._unfed:
+            self._feed(*self._unfed.popleft())
+            if not self._collector.in_transaction and self._is_full():
+                return
 
     def _feed(self, offset: int, raw: bytes | None) -> None:
         try:
