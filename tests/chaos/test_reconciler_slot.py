@@ -217,6 +217,13 @@ async def test_the_warehouse_keeps_what_retention_drops(rig: Rig) -> None:
             await eventually(goes_on, WAIT_SECONDS)
         await running.caught_up()
         assert await running.query(old) == kept
+        # It is no mismatch, and no repair takes it away.
+        for tenant in TENANTS:
+            _, found = await running.reconcile(tenant, from_start=True)
+            assert (found.windows_mismatched, found.source.rows > 0) == (0, True)
+            _, repaired = await running.repair(tenant)
+            assert repaired.windows_mismatched == 0
+        assert await running.query(old) == kept
         # Nor is it taken away by copying again, whoever ordered that.
         await running.upkeep.lifecycle.order(OrderKind.BACKFILL, OPERATOR)
         await running.upkeep.lifecycle.order(OrderKind.RECOVER, OPERATOR)

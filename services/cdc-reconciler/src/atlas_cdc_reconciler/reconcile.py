@@ -384,12 +384,19 @@ class Reconciler:
             self._source.digests(tenant, span, width_us),
             self._warehouse.digests(tenant, span, width_us),
         )
-        windows = paired(source, warehouse, span, width_us)
+        windows = await self._without_retired(paired(source, warehouse, span, width_us))
         metrics.compare_seconds.record(time.monotonic() - begun)
         matched = sum(window.is_matched for window in windows)
         metrics.windows.add(matched, {"matched": True})
         metrics.windows.add(len(windows) - matched, {"matched": False})
         return windows
+
+    async def _without_retired(self, windows: list[WindowComparison]) -> list[WindowComparison]:
+        """Less those that the warehouse alone keeps: there is nothing to compare them with."""
+        if all(window.source.rows for window in windows):
+            return windows
+        floor_us = await self._source.retention_floor_us()  # Behind the digests: it only rises.
+        return [window for window in windows if not window.is_retired(floor_us)]
 
 
 def _log_outcome(tenant: Tenant, outcome: Outcome) -> None:

@@ -12,6 +12,7 @@ from atlas_cdc_reconciler.digest import (
     rows_sql,
     window_digests_sql,
 )
+from atlas_cdc_reconciler.retention import retention_floor_us
 from atlas_cdc_reconciler.windows import Span
 from atlas_common.db import Database, load_queries, tenant_transaction
 from atlas_common.tenant import Tenant
@@ -45,6 +46,10 @@ class SourceDigests:
         """Whether there is any row. Without rows only the pages of the span are read."""
         ((found,),) = await self._rows(tenant, span, Q["has_rows"], {})
         return bool(found)
+
+    async def retention_floor_us(self) -> int:
+        """See retention.py."""
+        return await retention_floor_us(self._database)
 
     async def digests(self, tenant: Tenant, span: Span, width_us: int) -> dict[int, Digest]:
         """Digests of the span's windows that have rows, by the window's number since 1970."""

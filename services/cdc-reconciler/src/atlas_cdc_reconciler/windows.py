@@ -32,6 +32,10 @@ class WindowComparison:
         """Whether the two sides hold the same rows."""
         return self.source == self.warehouse
 
+    def is_retired(self, floor_us: int) -> bool:
+        """Whether retention dropped it at the source, which has nothing before `floor_us`."""
+        return self.source.rows == 0 and self.span.stop_us <= floor_us
+
 
 def align_down(moment_us: int, width_us: int) -> int:
     """The start of the window that holds the moment."""
