@@ -458,6 +458,38 @@ class RepairSummary:
 
 
 @dataclass(frozen=True, slots=True)
+class ColumnDifference:
+    """A column of a row that both sides have, as people write it. None is NULL."""
+
+    name: str
+    source: str | None
+    warehouse: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class KeyDifference:
+    """A row of the catalog that differs."""
+
+    kind: DifferenceKind
+    key: str
+    columns: tuple[ColumnDifference, ...]
+    """Those that differ, of a row that both sides have."""
+
+
+@dataclass(frozen=True, slots=True)
+class TableResult:
+    """The tenant's rows of a table of the catalog, on both sides."""
+
+    table: str
+    source: Digest
+    warehouse: Digest
+    matched: bool
+    rows: tuple[KeyDifference, ...]
+    complete: bool
+    """False: more rows differ than are named."""
+
+
+@dataclass(frozen=True, slots=True)
 class ReconcileSummary:
     """The end of a reconciliation."""
 
@@ -469,11 +501,14 @@ class ReconcileSummary:
     verified_through: datetime | None
     report_id: int = 0
     """Of the report that was kept; 0: there is none."""
+    tables_mismatched: int = 0
+    """Of the catalog."""
 
     @property
     def matched(self) -> bool:
         """Say whether both copies are equal."""
-        return self.windows_mismatched == 0 and self.source == self.warehouse
+        mismatched = self.windows_mismatched + self.tables_mismatched
+        return mismatched == 0 and self.source == self.warehouse
 
 
 @dataclass(frozen=True, slots=True)

@@ -137,7 +137,7 @@ async def main() -> None:
         if config.reconcile.interval_seconds:
             metrics.show_verified_age(reconciliation.reconciler.verified_age_seconds)
             housekeeping["reconcile"] = lambda: reconciliation.reconciler.run(
-                config.reconcile.interval_seconds
+                config.reconcile.interval_seconds, config.reconcile.catalog_interval_seconds
             )
         if config.warehouse.audit_interval_seconds:
             housekeeping["audit"] = lambda: auditor.run(config.warehouse.audit_interval_seconds)

@@ -324,6 +324,11 @@ class ReconcileConfig(Section):
     interval_seconds: float = Field(
         default=30.0, ge=0, description="How often all tenants are compared by itself; 0: never."
     )
+    catalog_interval_seconds: float = Field(
+        default=600.0,
+        ge=0,
+        description="How often all catalogs are compared by themselves, whole; 0: never.",
+    )
     windows_per_statement: int = Field(
         default=240, ge=1, le=10_000, description="Windows that one statement digests."
     )

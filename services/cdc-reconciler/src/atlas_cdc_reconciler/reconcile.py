@@ -4,12 +4,13 @@ import asyncio
 import time
 from collections import defaultdict
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import psycopg
 
 from atlas_cdc_reconciler import metrics
 from atlas_cdc_reconciler.bisect import Bisector, Found
+from atlas_cdc_reconciler.catalog_comparison import CatalogComparer, TableComparison
 from atlas_cdc_reconciler.differences import Difference
 from atlas_cdc_reconciler.digest import Digest
 from atlas_cdc_reconciler.progress import Progress
@@ -40,6 +41,7 @@ _RECHECKED_WINDOWS_MAX = 1_000
 _SETTLING_ROUNDS_MAX = 5
 # A longer span is first asked for the pieces that have rows.
 _PIECES_UNASKED_MAX = 8
+_KEYS_LOGGED_MAX = 10
 _log = logger(__name__)
 
 
@@ -63,9 +65,11 @@ class Outcome:
     verified_through_us: int | None
     report_id: int
     """0: there is none."""
+    tables_mismatched: int = 0
+    """Of the catalog."""
 
 
-Event = WindowComparison | WindowDifferences | Outcome
+Event = TableComparison | WindowComparison | WindowDifferences | Outcome
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +132,7 @@ class Reconciler:
         source: SourceDigests,
         warehouse: WarehouseDigests,
         *,
+        catalog: CatalogComparer,
         store: VerificationStore,
         reports: ReportStore,
         sealer: Sealer,
@@ -139,6 +144,7 @@ class Reconciler:
     ) -> None:
         self._source = source
         self._warehouse = warehouse
+        self._catalog = catalog
         self._store = store
         self._reports = reports
         self._sealer = sealer
@@ -156,26 +162,41 @@ class Reconciler:
     ) -> AsyncGenerator[Event, None]:
         """Compare everything ingested before `through_us`, or before now; the Outcome comes last.
 
-        Shows the windows that have rows on either side, and the rows at fault behind each one that
-        does not agree. What agreed in an earlier run is not compared again unless `from_start`.
-        Raises as Sealer.seal, and psycopg.Error.
+        Shows the catalog's tables as they are now, then the windows that have rows on either side,
+        and the rows at fault behind each one that does not agree. What agreed in an earlier run is
+        not compared again unless `from_start`. Raises as Sealer.seal, and psycopg.Error.
         """
         sealed_us = await self._sealer.seal(through_us)
         async with self.busy[tenant.id]:
+            tables = await self._compare_catalog(tenant)
+            for table in tables:
+                yield table
+            mismatched = sum(not table.is_matched for table in tables)
             events = self._compare(tenant, sealed_us, Cause.CALL, from_start=from_start)
             async for event in events:
-                yield event
+                if isinstance(event, Outcome):
+                    yield replace(event, tables_mismatched=mismatched)
+                else:
+                    yield event
 
     def verified_age_seconds(self) -> float:
         """How old the verified past of the tenant furthest behind is; -1: `run` has not looked."""
         return self._ages.worst_seconds(time.monotonic())
 
-    async def run(self, interval_seconds: float) -> None:
-        """Compare all tenants' whole windows, again and again, through outages."""
+    async def run(self, interval_seconds: float, catalog_interval_seconds: float = 0.0) -> None:
+        """Compare all tenants' whole windows, again and again, through outages.
+
+        Their catalogs, which are compared whole each time, less often; 0: never.
+        """
+        catalog_due = time.monotonic()
         while True:
             await asyncio.sleep(interval_seconds)
             try:
                 await self._sweep()
+                if catalog_interval_seconds and time.monotonic() >= catalog_due:
+                    catalog_due = time.monotonic() + catalog_interval_seconds
+                    for tenant in await self._source.tenants():
+                        await self._compare_catalog(tenant)
             except (ServiceError, psycopg.Error, WarehouseError, TimeoutError) as error:
                 _log.warning("not reconciled", error=str(error))
             for tenant_key in self._ages.breaches(time.monotonic()):
@@ -224,6 +245,20 @@ class Reconciler:
             elif await self._source.has_rows(tenant, part.span):
                 for piece in cut(part.span, piece_us):
                     yield piece
+
+    async def _compare_catalog(self, tenant: Tenant) -> list[TableComparison]:
+        tables = await self._catalog.compare(tenant)
+        for table in tables:
+            metrics.tables.add(1, {"table": table.table, "matched": table.is_matched})
+            if not table.is_matched:
+                _log.error(
+                    "the catalog differs",
+                    tenant=tenant.key,
+                    table=table.table,
+                    rows=len(table.differences),
+                    keys=[one.key for one in table.differences[:_KEYS_LOGGED_MAX]],
+                )
+        return tables
 
     async def _sweep(self) -> None:
         sealed_us = align_down(await self._sealer.seal(None), self.grid.window_us)

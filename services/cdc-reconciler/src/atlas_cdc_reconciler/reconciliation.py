@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from atlas_cdc_reconciler.catalog_comparison import CatalogComparer
+from atlas_cdc_reconciler.catalog_sides import SourceCatalog, WarehouseCatalog
 from atlas_cdc_reconciler.config import ReconcileConfig
 from atlas_cdc_reconciler.progress import Progress
 from atlas_cdc_reconciler.reconcile import Reconciler, WindowGrid
@@ -44,6 +46,12 @@ class Reconciliation:
         reconciler = Reconciler(
             SourceDigests(primary, timeout),
             WarehouseDigests(warehouse),
+            catalog=CatalogComparer(
+                SourceCatalog(primary, timeout),
+                WarehouseCatalog(warehouse),
+                sealer,
+                config.differences_per_window_max,
+            ),
             store=verifications,
             reports=reports,
             sealer=sealer,
