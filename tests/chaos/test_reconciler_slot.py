@@ -99,13 +99,17 @@ async def test_a_slot_that_is_lost_under_load_is_made_good_and_proven_equal(
             await running.caught_up()
             await running.upkeep.lifecycle.order(OrderKind.PAUSE, OPERATOR)
             watch = SlotWatch(rig.slot, rig.slot.name, running.primary, running.progress)
-            # It is told of while there is still time.
-            await asyncio.to_thread(_fill_log, rig, KEPT_MB * 3 // 5)
-            state = await watch.look()
-            assert state is not None
-            assert not state.is_lost
-            assert not state.active
-            assert state.danger(0.5, 0.8, 1) is not Danger.NONE
+
+            async def is_in_danger() -> bool:
+                await asyncio.to_thread(_fill_log, rig, 4)
+                state = await watch.look()
+                assert state is not None
+                # It is told of while there is still time.
+                assert not state.is_lost
+                assert not state.active
+                return state.danger(0.5, 0.8, 1) is not Danger.NONE
+
+            await eventually(is_in_danger, WAIT_SECONDS)
             assert watch.used_share() > 0.5
 
             async def is_lost() -> bool:
