@@ -1,9 +1,9 @@
 """Both sides' rows of the catalog's tables: what the primary holds, and what DuckDB holds."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, TypeAlias
 
-from atlas_cdc_reconciler.digest import Digest, Engine
+from atlas_cdc_reconciler.digest import Digest, Engine, digests_of
 from atlas_cdc_reconciler.keyed_digest import (
     Placeholders,
     key_bucket_digests_sql,
@@ -11,7 +11,8 @@ from atlas_cdc_reconciler.keyed_digest import (
 )
 from atlas_cdc_reconciler.sink.duckdb import DuckDbWarehouse
 from atlas_cdc_reconciler.tables import Table
-from atlas_common.db import Database, tenant_transaction
+from atlas_cdc_reconciler.tenant_reads import TenantReads
+from atlas_common.db import Database
 from atlas_common.tenant import Tenant
 
 _POSTGRES = Placeholders(
@@ -20,58 +21,51 @@ _POSTGRES = Placeholders(
 _DUCKDB = Placeholders(
     "$tenant_id", "$digits::INTEGER", "list_contains($buckets, bucket)", "$rows_max"
 )
+_Ask: TypeAlias = Callable[[Tenant, str, Mapping[str, Any]], Awaitable[list[Any]]]
 
 
-class SourceCatalog:
-    """The primary, within the tenant's own rows. Raises ServiceError or psycopg.Error."""
+class EngineCatalog:
+    """As CatalogSide, of whichever engine answers `ask`."""
 
-    def __init__(self, database: Database, statement_timeout_seconds: float) -> None:
-        self._database = database
-        self._timeout_ms = round(statement_timeout_seconds * 1000)
+    def __init__(self, engine: Engine, placeholders: Placeholders, ask: _Ask) -> None:
+        self._engine = engine
+        self._placeholders = placeholders
+        self._ask = ask
 
     async def digests(self, tenant: Tenant, table: Table, digits: int) -> Mapping[str, Digest]:
         """As CatalogSide.digests."""
-        sql = key_bucket_digests_sql(Engine.POSTGRES, table, _POSTGRES)
-        return _digests(await self._rows(tenant, sql, {"digits": digits}))
+        sql = key_bucket_digests_sql(self._engine, table, self._placeholders)
+        return digests_of(await self._ask(tenant, sql, {"tenant_id": tenant.id, "digits": digits}))
 
     async def rows(
         self, tenant: Tenant, table: Table, digits: int, buckets: Sequence[str], rows_max: int
     ) -> Mapping[str, str]:
         """As CatalogSide.rows."""
-        sql = keyed_rows_sql(Engine.POSTGRES, table, _POSTGRES)
-        given = {"digits": digits, "buckets": list(buckets), "rows_max": rows_max}
-        return dict(await self._rows(tenant, sql, given))
-
-    async def _rows(self, tenant: Tenant, sql: str, given: dict[str, Any]) -> list[Any]:
-        async with tenant_transaction(self._database, tenant, read_only=True) as connection:
-            await connection.execute(f"SET LOCAL statement_timeout = {self._timeout_ms}".encode())
-            cursor = await connection.execute(sql.encode(), {"tenant_id": tenant.id, **given})
-            return await cursor.fetchall()
-
-
-class WarehouseCatalog:
-    """The warehouse. Raises ServiceError when too many read it already."""
-
-    def __init__(self, warehouse: DuckDbWarehouse) -> None:
-        self._warehouse = warehouse
-
-    async def digests(self, tenant: Tenant, table: Table, digits: int) -> Mapping[str, Digest]:
-        """As CatalogSide.digests."""
-        sql = key_bucket_digests_sql(Engine.DUCKDB, table, _DUCKDB)
-        return _digests(await self._rows(tenant, sql, {"digits": digits}))
-
-    async def rows(
-        self, tenant: Tenant, table: Table, digits: int, buckets: Sequence[str], rows_max: int
-    ) -> Mapping[str, str]:
-        """As CatalogSide.rows."""
-        sql = keyed_rows_sql(Engine.DUCKDB, table, _DUCKDB)
-        given = {"digits": digits, "buckets": list(buckets), "rows_max": rows_max}
-        return dict(await self._rows(tenant, sql, given))
-
-    async def _rows(self, tenant: Tenant, sql: str, given: dict[str, Any]) -> list[Any]:
-        async with self._warehouse.reader() as reader:
-            return await reader.all(sql, {"tenant_id": tenant.id, **given})
+        sql = keyed_rows_sql(self._engine, table, self._placeholders)
+        given = {
+            "tenant_id": tenant.id,
+            "digits": digits,
+            "buckets": list(buckets),
+            "rows_max": rows_max,
+        }
+        return dict(await self._ask(tenant, sql, given))
 
 
-def _digests(rows: Sequence[tuple[str, int, Any, Any]]) -> dict[str, Digest]:
-    return {bucket: Digest(count, int(high), int(low)) for bucket, count, high, low in rows}
+def source_catalog(database: Database, statement_timeout_seconds: float) -> EngineCatalog:
+    """The primary's, within the tenant's own rows. Raises ServiceError or psycopg.Error."""
+    reads = TenantReads(database, statement_timeout_seconds)
+
+    async def ask(tenant: Tenant, sql: str, given: Mapping[str, Any]) -> list[Any]:
+        return await reads.all(tenant, sql.encode(), given)
+
+    return EngineCatalog(Engine.POSTGRES, _POSTGRES, ask)
+
+
+def warehouse_catalog(warehouse: DuckDbWarehouse) -> EngineCatalog:
+    """The warehouse's. Raises ServiceError when too many read it already."""
+
+    async def ask(_: Tenant, sql: str, given: Mapping[str, Any]) -> list[Any]:
+        async with warehouse.reader() as reader:
+            return await reader.all(sql, given)
+
+    return EngineCatalog(Engine.DUCKDB, _DUCKDB, ask)

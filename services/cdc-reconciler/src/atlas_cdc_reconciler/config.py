@@ -34,6 +34,10 @@ class BatchConfig(Section):
         default=5.0, gt=0, description="Longest pause before the source is tried again."
     )
 
+    def is_full(self, changes: int, byte_count: int) -> bool:
+        """Whether a batch of so many changes and bytes is applied at once."""
+        return changes >= self.batch_changes_max or byte_count >= self.batch_bytes_max
+
 
 class SlotConfig(BatchConfig):
     """The logical replication slot that feeds the warehouse."""

@@ -15,10 +15,9 @@ Rows are gathered by the hash of their key, so that both versions of a row lie i
 from dataclasses import dataclass
 from functools import cache
 
-from atlas_cdc_reconciler.canonical import time_of_digits
+from atlas_cdc_reconciler.canonical import time_of_digits, time_text
 from atlas_cdc_reconciler.digest import Engine
 from atlas_cdc_reconciler.tables import Column, ColumnType, Table
-from atlas_common.values import us_to_datetime
 
 _NULL = "N"
 _TEXTS = {
@@ -110,13 +109,7 @@ def shown_columns(table: Table, row_text: str) -> dict[str, str | None]:
 
 
 def _shown(column: Column, value: str) -> str:
-    if column.type is not ColumnType.TIME:
-        return value
-    us = time_of_digits(value)
-    try:
-        return us_to_datetime(us).isoformat()
-    except OverflowError:  # Years that Postgres has and Python has not.
-        return f"{us} us since 1970"
+    return time_text(time_of_digits(value)) if column.type is ColumnType.TIME else value
 
 
 def _key(engine: Engine, table: Table) -> str:

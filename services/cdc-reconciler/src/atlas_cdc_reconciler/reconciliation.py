@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from atlas_cdc_reconciler.catalog_comparison import CatalogComparer
-from atlas_cdc_reconciler.catalog_sides import SourceCatalog, WarehouseCatalog
+from atlas_cdc_reconciler.catalog_sides import source_catalog, warehouse_catalog
 from atlas_cdc_reconciler.config import ReconcileConfig
 from atlas_cdc_reconciler.progress import Progress
 from atlas_cdc_reconciler.reconcile import Reconciler, WindowGrid
@@ -47,8 +47,8 @@ class Reconciliation:
             SourceDigests(primary, timeout),
             WarehouseDigests(warehouse),
             catalog=CatalogComparer(
-                SourceCatalog(primary, timeout),
-                WarehouseCatalog(warehouse),
+                source_catalog(primary, timeout),
+                warehouse_catalog(warehouse),
                 sealer,
                 config.differences_per_window_max,
             ),
