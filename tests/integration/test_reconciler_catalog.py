@@ -10,7 +10,7 @@ from atlas_cdc_reconciler.lifecycle import Actor, OrderKind
 from atlas_cdc_reconciler.reconcile import Outcome
 from atlas_cdc_reconciler.scope import Scope
 from atlas_common.tenant import Tenant
-from atlas_devstack.database import Database, another
+from atlas_devstack.database import Database
 
 from .reconciler_rig import ACME, GLOBEX, Rig, Running, make_rig
 
@@ -19,15 +19,9 @@ NUMBERS = ("1.50", "-0.0", "100", "0.000", "-12345678901234567890.12345678901234
 TEXTS = ("", "°C", "a|b:c,d", "4:four", "\u00e9", "e\u0301", "N", "😀")
 
 
-@pytest.fixture(scope="module")
-def server(database: Database) -> Iterator[Database]:
-    with another(database) as own:
-        yield own
-
-
 @pytest.fixture
-def rig(server: Database, tmp_path: Path) -> Iterator[Rig]:
-    with make_rig(server, tmp_path) as rig:
+def rig(module_database: Database, tmp_path: Path) -> Iterator[Rig]:
+    with make_rig(module_database, tmp_path) as rig:
         for table, column in (("entities", "entity_id"), ("attributes", "attribute_id")):
             # The rig's own rows were given their numbers.
             rig.admin.execute(

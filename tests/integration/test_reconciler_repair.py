@@ -12,7 +12,7 @@ import pytest
 from atlas_cdc_reconciler.windows import Span
 from atlas_common.errors import ServiceError
 from atlas_common.values import datetime_to_us
-from atlas_devstack.database import Database, another
+from atlas_devstack.database import Database
 
 from .reconciler_rig import ACME, GLOBEX, WINDOW_US, Rig, Running, make_rig, points
 
@@ -22,15 +22,9 @@ DAMAGE = (
 )
 
 
-@pytest.fixture(scope="module")
-def server(database: Database) -> Iterator[Database]:
-    with another(database) as own:
-        yield own
-
-
 @pytest.fixture
-def rig(server: Database, tmp_path: Path) -> Iterator[Rig]:
-    with make_rig(server, tmp_path) as rig:
+def rig(module_database: Database, tmp_path: Path) -> Iterator[Rig]:
+    with make_rig(module_database, tmp_path) as rig:
         yield rig
 
 

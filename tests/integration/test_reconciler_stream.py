@@ -12,22 +12,16 @@ import pytest
 from atlas_cdc_reconciler.changes import Batch
 from atlas_cdc_reconciler.progress import Phase
 from atlas_cdc_reconciler.sink import Sink
-from atlas_devstack.database import Database, another
+from atlas_devstack.database import Database
 
 from .reconciler_rig import ACME, GLOBEX, Rig, make_rig, points, points_of_all_types
 
 TENANTS = (ACME, GLOBEX)
 
 
-@pytest.fixture(scope="module")
-def server(database: Database) -> Iterator[Database]:
-    with another(database) as own:
-        yield own
-
-
 @pytest.fixture
-def rig(server: Database, tmp_path: Path) -> Iterator[Rig]:
-    with make_rig(server, tmp_path) as rig:
+def rig(module_database: Database, tmp_path: Path) -> Iterator[Rig]:
+    with make_rig(module_database, tmp_path) as rig:
         yield rig
 
 

@@ -11,7 +11,7 @@ import pytest
 from atlas_cdc_reconciler.windows import align_down
 from atlas_common.errors import ServiceError
 from atlas_common.values import datetime_to_us
-from atlas_devstack.database import Database, another
+from atlas_devstack.database import Database
 from atlas_devstack.waiting import Patience, wait_until
 
 from .lane_writer import LaneWriter
@@ -34,15 +34,9 @@ REPAIR_OF_FLIPPED = (
 )
 
 
-@pytest.fixture(scope="module")
-def server(database: Database) -> Iterator[Database]:
-    with another(database) as own:
-        yield own
-
-
 @pytest.fixture
-def rig(server: Database, tmp_path: Path) -> Iterator[Rig]:
-    with make_rig(server, tmp_path) as rig:
+def rig(module_database: Database, tmp_path: Path) -> Iterator[Rig]:
+    with make_rig(module_database, tmp_path) as rig:
         yield rig
 
 
