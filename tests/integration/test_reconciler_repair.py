@@ -238,11 +238,11 @@ async def test_the_sweep_reports_a_mismatch_once(rig: Rig) -> None:
     async with rig.running() as running:
         await damaged(rig, running)
         _, on_demand = await running.findings(ACME)
+        await running.warehouse.write(
+            [("DELETE FROM entity_values_ts WHERE tenant_id = 2 AND value_double = 3.5", {})]
+        )
         sweeping = asyncio.create_task(running.reconciler.run(0.02))
         try:
-            await running.warehouse.write(
-                [("DELETE FROM entity_values_ts WHERE tenant_id = 2 AND value_double = 3.5", {})]
-            )
             with rig.writer(1) as writer:  # Something new, to see that the sweep goes on.
                 done = writer.write([*points(ACME.id), *points(GLOBEX.id)])
             async with asyncio.timeout(20):
