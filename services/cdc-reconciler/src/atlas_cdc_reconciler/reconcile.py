@@ -27,6 +27,7 @@ from atlas_cdc_reconciler.windows import (
     align_down,
     between,
     cut,
+    halves,
     joined,
     paired,
     pieces,
@@ -91,6 +92,10 @@ class _Plan:
 
     again: tuple[WindowComparison, ...]
     """As they were remembered."""
+    begun: WindowComparison | None
+    """A window of which only a part was there: what agreed is not digested again."""
+    rest: Span
+    """What is new in it."""
     fresh: Span
     partial: Span
     """A part of a window that is remembered whole: compared, and not remembered."""
@@ -236,15 +241,28 @@ class Reconciler:
                 yield piece
             return
         # The warehouse knows at once which pieces it has rows in. For all years in which it has
-        # none the source need only say that it has none either, which it sees in its indexes.
+        # none the source need only say that it has none either, which it sees in its indexes; and
+        # where it has some, they are found by halving.
         numbers = await self._warehouse.occupied(tenant, span, piece_us)
         occupied = list(pieces(numbers, span, piece_us))
         for part in between(occupied, span):
             if part.is_occupied:
                 yield part.span
-            elif await self._source.has_rows(tenant, part.span):
-                for piece in cut(part.span, piece_us):
+            else:
+                async for piece in self._found(tenant, part.span):
                     yield piece
+
+    async def _found(self, tenant: Tenant, span: Span) -> AsyncGenerator[Span, None]:
+        """The pieces of a span that have rows at the source, in order."""
+        if not await self._source.has_rows(tenant, span):
+            return
+        if span.stop_us - span.start_us <= self.grid.piece_us:
+            for piece in cut(span, self.grid.piece_us):
+                yield piece
+            return
+        for half in halves(span, self.grid.piece_us):
+            async for piece in self._found(tenant, half):
+                yield piece
 
     async def _compare_catalog(self, tenant: Tenant) -> list[TableComparison]:
         tables = await self._catalog.compare(tenant)
@@ -357,6 +375,11 @@ class Reconciler:
             windows = await self._settled(tenant, await self._compare_span(tenant, span))
             await keep(span, windows)
             yield windows
+        if plan.begun is not None:
+            windows = await self._extended(tenant, plan.begun, plan.rest, through_us)
+            through = max(through, plan.rest.stop_us)
+            await self._progress.move()
+            yield windows
         begun = plan.fresh.start_us
         async for span in self.occupied(tenant, plan.fresh):
             windows = await self._settled(tenant, await self._compare_span(tenant, span))
@@ -369,6 +392,22 @@ class Reconciler:
             through = max(through, plan.fresh.stop_us)
             await keep(Span(begun, plan.fresh.stop_us), [])
 
+    async def _extended(
+        self, tenant: Tenant, begun: WindowComparison, rest: Span, checked_at_us: int
+    ) -> list[WindowComparison]:
+        """Compare the rest of a window that agreed so far, and all of it if that does not agree."""
+        none = WindowComparison(rest, Digest(), Digest())
+        more = sum(await self._compare_span(tenant, rest), none)
+        if more.is_matched:
+            await self._store.extend(tenant, begun, more, checked_at_us=checked_at_us)
+            return [begun + more]
+        whole = Span(begun.span.start_us, rest.stop_us)
+        windows = await self._settled(tenant, await self._compare_span(tenant, whole))
+        await self._store.keep(
+            tenant, whole, windows, compared_through_us=rest.stop_us, checked_at_us=checked_at_us
+        )
+        return windows
+
     async def _plan(self, tenant: Tenant, through_us: int, *, from_start: bool) -> _Plan:
         width_us = self.grid.window_us
         known = await self._store.verification(tenant)
@@ -378,11 +417,15 @@ class Reconciler:
             stop = align_down(through_us, width_us)
             partial = Span(stop, through_us)
         if from_start or known is None:
-            return _Plan((), Span(0, stop), partial)
+            return _Plan((), None, Span(0, 0), Span(0, stop), partial)
         start = align_down(known.compared_through_us, width_us)
         before = Span(0, min(start, stop))
         again = await self._store.mismatched(tenant, before, _RECHECKED_WINDOWS_MAX)
-        return _Plan(tuple(again), Span(start, stop), partial)
+        rest = Span(known.compared_through_us, min(start + width_us, stop))
+        begun = None if rest.is_empty else await self._store.begun(tenant, start)
+        if begun is not None:
+            start = rest.stop_us
+        return _Plan(tuple(again), begun, rest, Span(start, stop), partial)
 
     async def _settled(
         self, tenant: Tenant, windows: list[WindowComparison]

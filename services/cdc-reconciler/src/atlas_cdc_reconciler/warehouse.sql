@@ -291,10 +291,30 @@ FROM cdc_windows
 WHERE tenant_id = $tenant_id AND NOT is_matched AND start_us >= $start AND start_us < $stop
 ORDER BY start_us LIMIT $windows_max;
 
--- name: doubts
--- Rises whenever a row of these windows changes.
-SELECT coalesce(sum(doubts), 0) FROM cdc_windows
-WHERE tenant_id = $tenant_id AND start_us >= $start AND start_us < $stop;
+-- name: begun_window
+-- The window that starts then, if it agrees.
+SELECT start_us, end_us, source_rows, source_high, source_low,
+    warehouse_rows, warehouse_high, warehouse_low
+FROM cdc_windows
+WHERE tenant_id = $tenant_id AND is_matched AND start_us = $start;
+
+-- name: extend_window
+-- Adds what agrees as well; a doubt that has come in the meantime stays.
+UPDATE cdc_windows SET end_us = $end, checked_at = $checked_at,
+    source_rows = source_rows + $rows, source_high = source_high + $high::HUGEINT,
+    source_low = source_low + $low::HUGEINT, warehouse_rows = warehouse_rows + $rows,
+    warehouse_high = warehouse_high + $high::HUGEINT, warehouse_low = warehouse_low + $low::HUGEINT
+WHERE tenant_id = $tenant_id AND start_us = $start;
+
+-- name: changes
+-- What differs after any change of a row of these windows, applied or not.
+SELECT
+    (SELECT coalesce(sum(doubts), 0) FROM cdc_windows
+     WHERE tenant_id = $tenant_id AND start_us >= $start AND start_us < $stop) AS doubts,
+    (SELECT coalesce(max(letter_id), 0) FROM cdc_dead_letters
+     WHERE tenant_id = $tenant_id AND table_name = 'entity_values_ts'
+        AND json_extract(row_keys[1], '$[4]')::BIGINT >= $start
+        AND json_extract(row_keys[1], '$[4]')::BIGINT < $stop) AS newest_letter;
 
 -- name: window_totals
 -- Sums of the digests of whole windows.
@@ -401,10 +421,6 @@ FROM cdc_differences
 WHERE tenant_id = $tenant_id AND report_id = $report_id AND number > $after
 ORDER BY number LIMIT $differences_max;
 
--- name: delete_span
-DELETE FROM entity_values_ts
-WHERE tenant_id = $tenant_id
-    AND ingested_at >= make_timestamptz($start) AND ingested_at < make_timestamptz($stop);
 -- name: levelling
 -- One row while the warehouse may be neither the old state nor the new one.
 SELECT reason FROM cdc_levelling;
