@@ -207,7 +207,7 @@ class Running:
             windows_per_statement=7, seal_timeout_seconds=WAIT_SECONDS, reports_max=5
         )
         parts = Reconciliation.of(config, primary, warehouse, progress, window_us=window_us)
-        self.sealer, self.reconciler = parts.sealer, parts.reconciler
+        self.sealer, self.reconciler, self.sweep = parts.sealer, parts.reconciler, parts.sweep
         self.verifications, self.reports = parts.verifications, parts.reports
         self.repairer = parts.repairer
         self.digests = WarehouseDigests(warehouse)

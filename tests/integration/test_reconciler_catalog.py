@@ -1,5 +1,6 @@
 """The catalog in the warehouse is the catalog: each kind of damage is named, and healed."""
 
+import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from atlas_common.tenant import Tenant
 from atlas_devstack.database import Database
 
 from .reconciler_rig import ACME, GLOBEX, Rig, Running, make_rig
+from .waiting import eventually
 
 OPERATOR = Actor("ops@example", "request-1")
 NUMBERS = ("1.50", "-0.0", "100", "0.000", "-12345678901234567890.123456789012345678901234567890")
@@ -152,9 +154,55 @@ async def test_damage_is_named_exactly_and_healed_by_copying_again(rig: Rig, dam
         assert found == wanted
         assert [table.table for table in tables.values() if not table.is_matched] == [name]
         assert outcome.tables_mismatched == 1
-        others, _ = await catalog(running, GLOBEX)
+        report = await running.reports.get(ACME, outcome.report_id, after=0, differences_max=1)
+        assert report is not None
+        assert report[0].tables == (tables[name],)
+        others, of_others = await catalog(running, GLOBEX)
         assert all(table.is_matched for table in others.values())
+        report = await running.reports.get(GLOBEX, of_others.report_id, after=0, differences_max=1)
+        assert report is not None
+        assert report[0].tables == ()
         scope = Scope.of([name], [], None, None)
         await running.upkeep.lifecycle.order(OrderKind.BACKFILL, OPERATOR, scope)
         _, outcome = await catalog(running, ACME)
         assert outcome.tables_mismatched == 0
+
+
+async def reported(running: Running) -> list[tuple[int, str]]:
+    """(tenant, table) of all reports, oldest first."""
+    return await running.query(
+        "SELECT tenant_id, table_name FROM cdc_table_differences ORDER BY report_id, table_name"
+    )
+
+
+async def test_the_sweep_reports_a_mismatch_once(rig: Rig) -> None:
+    async with rig.running() as running:
+        await running.caught_up()
+        compare, compared = running.reconciler.compare_catalog, 0
+
+        async def counted(tenant: Tenant) -> list[TableComparison]:
+            nonlocal compared
+            tables = await compare(tenant)
+            compared += 1
+            return tables
+
+        running.reconciler.compare_catalog = counted  # type: ignore[method-assign]
+
+        async def rounds(count: int) -> None:
+            """So many whole rounds, and the begun one before them."""
+            until = compared + 2 * (count + 1)
+            await eventually(lambda: compared >= until)
+
+        sweeping = asyncio.create_task(running.sweep.run(0.02, 0.02))
+        try:
+            await rounds(1)
+            assert await reported(running) == []
+            await running.warehouse.write([(DAMAGES["a flag"][0], {})])
+            await rounds(2)
+            assert await reported(running) == [(1, "attributes")]
+            await running.warehouse.write([(DAMAGES["a row too many"][0], {})])
+            await rounds(2)
+        finally:
+            sweeping.cancel()
+            await asyncio.wait({sweeping})
+        assert await reported(running) == [(1, "attributes"), (1, "attributes"), (1, "entities")]

@@ -677,13 +677,15 @@ class AtlasClient:
         """
         rows: list[RowDifference] = []
         request = reconciler_pb2.GetReconciliationReportRequest(report_id=report_id)
+        report: ReconciliationReport | None = None
         while True:
             request.page_size = min(rows_max - len(rows), 1_000)
             method = self._reconciler.GetReconciliationReport
             answer = await self._caller.unary(method, request, timeout=timeout)
             rows += map(convert.row_difference, answer.rows)
+            report = report or convert.reconciliation_report(answer.report)
             if not answer.last_number or len(rows) >= rows_max:
-                return convert.reconciliation_report(answer.report), rows
+                return report, rows
             # The newest may be another one by the next page.
             request.report_id = answer.report.report_id
             request.after_number = answer.last_number

@@ -312,6 +312,7 @@ def reconciliation_report(
         windows_mismatched=message.windows_mismatched,
         difference_count=message.difference_count,
         complete=message.complete,
+        tables=tuple(map(table_result, message.tables)),
     )
 
 

@@ -423,20 +423,6 @@ class WindowDifferences:
 
 
 @dataclass(frozen=True, slots=True)
-class ReconciliationReport:
-    """What an earlier comparison found."""
-
-    report_id: int
-    cause: str
-    create_time: datetime | None
-    through_time: datetime | None
-    windows_compared: int
-    windows_mismatched: int
-    difference_count: int
-    complete: bool
-
-
-@dataclass(frozen=True, slots=True)
 class WindowRepair:
     """A window that did not agree, and what was done about it."""
 
@@ -487,6 +473,28 @@ class TableResult:
     rows: tuple[KeyDifference, ...]
     complete: bool
     """False: more rows differ than are named."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReconciliationReport:
+    """What an earlier comparison found."""
+
+    report_id: int
+    cause: str
+    create_time: datetime | None
+    through_time: datetime | None
+    windows_compared: int
+    windows_mismatched: int
+    difference_count: int
+    """Of rows of the history."""
+    complete: bool
+    tables: tuple[TableResult, ...] = ()
+    """Those of the catalog that differ."""
+
+    @property
+    def matched(self) -> bool:
+        """Say whether nothing was found."""
+        return not self.windows_mismatched and not self.tables
 
 
 @dataclass(frozen=True, slots=True)

@@ -135,8 +135,8 @@ async def main() -> None:
             exporter = Exporter(warehouse, config.warehouse.export_directory)
             housekeeping["export"] = lambda: exporter.run(config.warehouse.export_interval_seconds)
         if config.reconcile.interval_seconds:
-            metrics.show_verified_age(reconciliation.reconciler.verified_age_seconds)
-            housekeeping["reconcile"] = lambda: reconciliation.reconciler.run(
+            metrics.show_verified_age(reconciliation.sweep.verified_age_seconds)
+            housekeeping["reconcile"] = lambda: reconciliation.sweep.run(
                 config.reconcile.interval_seconds, config.reconcile.catalog_interval_seconds
             )
         if config.warehouse.audit_interval_seconds:

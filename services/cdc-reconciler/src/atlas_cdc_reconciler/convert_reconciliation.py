@@ -124,6 +124,7 @@ def report_response(
             windows_mismatched=report.windows_mismatched,
             difference_count=report.difference_count,
             complete=report.is_complete,
+            tables=[_table(table) for table in report.tables],
         ),
         rows=[_row(one) for one in rows],
         last_number=last if last < report.difference_count else 0,

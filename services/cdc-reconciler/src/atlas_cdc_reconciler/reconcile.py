@@ -3,10 +3,8 @@
 import asyncio
 import time
 from collections import defaultdict
-from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
-
-import psycopg
+from collections.abc import AsyncGenerator, Iterable, Sequence
+from dataclasses import dataclass
 
 from atlas_cdc_reconciler import metrics
 from atlas_cdc_reconciler.bisect import Bisector, Found
@@ -16,10 +14,8 @@ from atlas_cdc_reconciler.digest import Digest
 from atlas_cdc_reconciler.progress import Progress
 from atlas_cdc_reconciler.report_store import Cause, ReportStore
 from atlas_cdc_reconciler.seal import Sealer
-from atlas_cdc_reconciler.sink import WarehouseError
 from atlas_cdc_reconciler.source_digests import SourceDigests
 from atlas_cdc_reconciler.verification_store import VerificationStore
-from atlas_cdc_reconciler.verified_age import VerifiedAges
 from atlas_cdc_reconciler.warehouse_digests import WarehouseDigests
 from atlas_cdc_reconciler.windows import (
     Span,
@@ -32,7 +28,6 @@ from atlas_cdc_reconciler.windows import (
     paired,
     pieces,
 )
-from atlas_common.errors import ServiceError
 from atlas_common.telemetry import logger
 from atlas_common.tenant import Tenant
 
@@ -130,7 +125,7 @@ class _Findings:
 
 
 class Reconciler:
-    """Compares on demand and, while `run` runs, by itself."""
+    """Compares a tenant's copies, and remembers how they were."""
 
     def __init__(
         self,
@@ -145,7 +140,6 @@ class Reconciler:
         grid: WindowGrid,
         differences_per_window_max: int = 1_000,
         differences_per_report_max: int = 10_000,
-        budget_seconds: float = 300.0,
     ) -> None:
         self._source = source
         self._warehouse = warehouse
@@ -157,7 +151,6 @@ class Reconciler:
         self.grid = grid
         self._bisector = Bisector(source, warehouse, differences_per_window_max)
         self._differences_max = differences_per_report_max
-        self._ages = VerifiedAges(budget_seconds)
         # Two runs of one tenant would take each other's remembered windows away.
         self.busy: defaultdict[int, asyncio.Lock] = defaultdict(asyncio.Lock)
         """Held per tenant id while its remembered windows change, by repairs as well."""
@@ -173,40 +166,14 @@ class Reconciler:
         """
         sealed_us = await self._sealer.seal(through_us)
         async with self.busy[tenant.id]:
-            tables = await self._compare_catalog(tenant)
+            tables = await self.compare_catalog(tenant)
             for table in tables:
                 yield table
-            mismatched = sum(not table.is_matched for table in tables)
-            events = self._compare(tenant, sealed_us, Cause.CALL, from_start=from_start)
+            events = self.compare_windows(
+                tenant, sealed_us, Cause.CALL, tables=tables, from_start=from_start
+            )
             async for event in events:
-                if isinstance(event, Outcome):
-                    yield replace(event, tables_mismatched=mismatched)
-                else:
-                    yield event
-
-    def verified_age_seconds(self) -> float:
-        """How old the verified past of the tenant furthest behind is; -1: `run` has not looked."""
-        return self._ages.worst_seconds(time.monotonic())
-
-    async def run(self, interval_seconds: float, catalog_interval_seconds: float = 0.0) -> None:
-        """Compare all tenants' whole windows, again and again, through outages.
-
-        Their catalogs, which are compared whole each time, less often; 0: never.
-        """
-        catalog_due = time.monotonic()
-        while True:
-            await asyncio.sleep(interval_seconds)
-            try:
-                await self._sweep()
-                if catalog_interval_seconds and time.monotonic() >= catalog_due:
-                    catalog_due = time.monotonic() + catalog_interval_seconds
-                    for tenant in await self._source.tenants():
-                        await self._compare_catalog(tenant)
-            except (ServiceError, psycopg.Error, WarehouseError, TimeoutError) as error:
-                _log.warning("not reconciled", error=str(error))
-            for tenant_key in self._ages.breaches(time.monotonic()):
-                metrics.budget_breaches.add(1)
-                _log.warning("the verified past is older than the budget", tenant=tenant_key)
+                yield event
 
     async def compare_again(
         self, tenant: Tenant, span: Span, checked_at_us: int
@@ -252,19 +219,8 @@ class Reconciler:
                 async for piece in self._found(tenant, part.span):
                     yield piece
 
-    async def _found(self, tenant: Tenant, span: Span) -> AsyncGenerator[Span, None]:
-        """The pieces of a span that have rows at the source, in order."""
-        if not await self._source.has_rows(tenant, span):
-            return
-        if span.stop_us - span.start_us <= self.grid.piece_us:
-            for piece in cut(span, self.grid.piece_us):
-                yield piece
-            return
-        for half in halves(span, self.grid.piece_us):
-            async for piece in self._found(tenant, half):
-                yield piece
-
-    async def _compare_catalog(self, tenant: Tenant) -> list[TableComparison]:
+    async def compare_catalog(self, tenant: Tenant) -> list[TableComparison]:
+        """Compare the tenant's rows of the catalog's tables, as they are now."""
         tables = await self._catalog.compare(tenant)
         for table in tables:
             metrics.tables.add(1, {"table": table.table, "matched": table.is_matched})
@@ -278,25 +234,19 @@ class Reconciler:
                 )
         return tables
 
-    async def _sweep(self) -> None:
-        sealed_us = align_down(await self._sealer.seal(None), self.grid.window_us)
-        for tenant in await self._source.tenants():
-            async with self.busy[tenant.id]:
-                known = await self._store.verification(tenant)
-                # A call may have compared further, into a window.
-                through_us = (
-                    sealed_us if known is None else max(sealed_us, known.compared_through_us)
-                )
-                events = self._compare(tenant, through_us, Cause.CONTINUOUS, from_start=False)
-                async for event in events:
-                    if isinstance(event, Outcome):
-                        _log_outcome(tenant, event)
-                        verified_us = event.verified_through_us or 0
-                        self._ages.note(tenant.key, sealed_us, verified_us, time.monotonic())
-
-    async def _compare(
-        self, tenant: Tenant, through_us: int, cause: Cause, *, from_start: bool
+    async def compare_windows(
+        self,
+        tenant: Tenant,
+        through_us: int,
+        cause: Cause,
+        *,
+        tables: Sequence[TableComparison] = (),
+        from_start: bool = False,
     ) -> AsyncGenerator[Event, None]:
+        """Compare what was ingested before a moment that is sealed. The caller holds `busy`.
+
+        As `reconcile`; `tables` are what was found of the catalog, for the report.
+        """
         plan = await self._plan(tenant, through_us, from_start=from_start)
         findings = _Findings(self._differences_max)
         known_bad = frozenset(plan.again)
@@ -315,8 +265,21 @@ class Reconciler:
             _sum(source, (window.source for window in cut_short)),
             _sum(warehouse, (window.warehouse for window in cut_short)),
             None if found is None else found.verified_through_us,
-            await self._report(tenant, through_us, findings, cause),
+            await self._report(tenant, through_us, findings, cause, tables),
+            sum(not table.is_matched for table in tables),
         )
+
+    async def _found(self, tenant: Tenant, span: Span) -> AsyncGenerator[Span, None]:
+        """The pieces of a span that have rows at the source, in order."""
+        if not await self._source.has_rows(tenant, span):
+            return
+        if span.stop_us - span.start_us <= self.grid.piece_us:
+            for piece in cut(span, self.grid.piece_us):
+                yield piece
+            return
+        for half in halves(span, self.grid.piece_us):
+            async for piece in self._found(tenant, half):
+                yield piece
 
     async def _shown(
         self,
@@ -343,13 +306,19 @@ class Reconciler:
                 findings.is_complete = False
 
     async def _report(
-        self, tenant: Tenant, through_us: int, findings: _Findings, cause: Cause
+        self,
+        tenant: Tenant,
+        through_us: int,
+        findings: _Findings,
+        cause: Cause,
+        tables: Sequence[TableComparison],
     ) -> int:
         if cause is Cause.CONTINUOUS and not findings.is_news:
             return 0
         return await self._reports.keep(
             tenant,
             findings.differences,
+            [table for table in tables if not table.is_matched],
             cause=cause,
             through_us=through_us,
             windows_compared=findings.compared,
@@ -475,22 +444,6 @@ class Reconciler:
             return windows
         floor_us = await self._source.retention_floor_us()  # Behind the digests: it only rises.
         return [window for window in windows if not window.is_retired(floor_us)]
-
-
-def _log_outcome(tenant: Tenant, outcome: Outcome) -> None:
-    say: Callable[..., object]
-    if outcome.windows_mismatched:
-        say = _log.error
-    else:
-        say = _log.info if outcome.windows_compared else _log.debug
-    say(
-        "reconciled",
-        tenant=tenant.key,
-        windows=outcome.windows_compared,
-        mismatched=outcome.windows_mismatched,
-        report=outcome.report_id,
-        rows=outcome.warehouse.rows,
-    )
 
 
 def _sum(total: Digest, digests: Iterable[Digest]) -> Digest:

@@ -13,6 +13,7 @@ from atlas_cdc_reconciler.seal import Sealer
 from atlas_cdc_reconciler.sink.duckdb import DuckDbWarehouse
 from atlas_cdc_reconciler.source_digests import SourceDigests
 from atlas_cdc_reconciler.source_rows import SourceRows
+from atlas_cdc_reconciler.sweep import Sweep
 from atlas_cdc_reconciler.verification_store import VerificationStore
 from atlas_cdc_reconciler.warehouse_digests import WarehouseDigests
 from atlas_common.db import Database
@@ -26,6 +27,7 @@ class Reconciliation:
     reports: ReportStore
     sealer: Sealer
     reconciler: Reconciler
+    sweep: Sweep
     repairer: Repairer
 
     @classmethod
@@ -43,8 +45,9 @@ class Reconciliation:
         reports = ReportStore(warehouse, config.reports_max, config.reports_days_max)
         sealer = Sealer(primary, progress, config.seal_timeout_seconds)
         timeout = config.statement_timeout_seconds
+        source = SourceDigests(primary, timeout)
         reconciler = Reconciler(
-            SourceDigests(primary, timeout),
+            source,
             WarehouseDigests(warehouse),
             catalog=CatalogComparer(
                 source_catalog(primary, timeout),
@@ -59,8 +62,15 @@ class Reconciliation:
             grid=WindowGrid(window_us or config.window_us, config.windows_per_statement),
             differences_per_window_max=config.differences_per_window_max,
             differences_per_report_max=config.differences_per_report_max,
+        )
+        sweep = Sweep(
+            reconciler,
+            source,
+            store=verifications,
+            reports=reports,
+            sealer=sealer,
             budget_seconds=config.freshness_budget_seconds,
         )
         rows = SourceRows(primary, timeout, config.repair_rows_max)
         repairer = Repairer(rows, warehouse, verifications, reconciler, sealer)
-        return cls(verifications, reports, sealer, reconciler, repairer)
+        return cls(verifications, reports, sealer, reconciler, sweep, repairer)

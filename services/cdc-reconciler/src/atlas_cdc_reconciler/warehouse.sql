@@ -393,6 +393,12 @@ SELECT $report_id, unnest($numbers::BIGINT[]), $tenant_id, unnest($kinds::VARCHA
     unnest($warehouse_qualities::SMALLINT[]), unnest($warehouse_values::VARCHAR[]),
     unnest($copies::BIGINT[]);
 
+-- name: keep_table
+INSERT INTO cdc_table_differences (report_id, tenant_id, table_name, source, warehouse, is_complete,
+    differences)
+VALUES ($report_id, $tenant_id, $table_name, $source::HUGEINT[], $warehouse::HUGEINT[], $is_complete,
+    $differences);
+
 -- name: expire_reports
 -- By number and by age; and then the differences of reports that are gone.
 DELETE FROM cdc_reports WHERE tenant_id = $tenant_id AND (
@@ -403,13 +409,20 @@ DELETE FROM cdc_reports WHERE tenant_id = $tenant_id AND (
 
 -- name: expire_differences
 DELETE FROM cdc_differences
-WHERE tenant_id = $tenant_id AND report_id NOT IN (SELECT report_id FROM cdc_reports);
+WHERE tenant_id = $tenant_id
+    AND report_id NOT IN (SELECT report_id FROM cdc_reports WHERE tenant_id = $tenant_id);
+
+-- name: expire_tables
+DELETE FROM cdc_table_differences
+WHERE tenant_id = $tenant_id
+    AND report_id NOT IN (SELECT report_id FROM cdc_reports WHERE tenant_id = $tenant_id);
 
 -- name: report
 -- The newest one where no number is given.
 SELECT r.report_id, r.cause, epoch_us(r.made_at), r.through_us, r.windows_compared,
     r.windows_mismatched, r.is_complete,
-    (SELECT count(*) FROM cdc_differences AS d WHERE d.report_id = r.report_id)
+    (SELECT count(*) FROM cdc_differences AS d
+     WHERE d.tenant_id = r.tenant_id AND d.report_id = r.report_id)
 FROM cdc_reports AS r
 WHERE r.tenant_id = $tenant_id AND ($report_id = 0 OR r.report_id = $report_id)
 ORDER BY r.report_id DESC LIMIT 1;
@@ -420,6 +433,11 @@ SELECT kind, entity_id, attribute_id, event_us, ingested_us, source_quality, sou
 FROM cdc_differences
 WHERE tenant_id = $tenant_id AND report_id = $report_id AND number > $after
 ORDER BY number LIMIT $differences_max;
+
+-- name: tables
+SELECT table_name, source, warehouse, is_complete, differences FROM cdc_table_differences
+WHERE tenant_id = $tenant_id AND report_id = $report_id
+ORDER BY table_name;
 
 -- name: levelling
 -- One row while the warehouse may be neither the old state nor the new one.

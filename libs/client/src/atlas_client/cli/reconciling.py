@@ -2,7 +2,7 @@
 
 import getpass
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
@@ -126,7 +126,9 @@ async def report(
         )
         _show_rows(differences)
         _say_more(found.complete and len(differences) == found.difference_count)
-    return exits.OK if found.windows_mismatched == 0 else exits.REFUSED
+        if found.tables:
+            _show_tables(found.tables)
+    return exits.OK if found.matched else exits.REFUSED
 
 
 @_group.command(epilog=exits.EPILOG)
@@ -226,7 +228,7 @@ def _show(
         note("copy the catalog again: atlas pipeline backfill --table NAME")
 
 
-def _show_tables(tables: list[TableResult]) -> None:
+def _show_tables(tables: Sequence[TableResult]) -> None:
     print_table(
         ("table", "source rows", "warehouse rows", "equal"),
         [(one.table, one.source.row_count, one.warehouse.row_count, one.matched) for one in tables],

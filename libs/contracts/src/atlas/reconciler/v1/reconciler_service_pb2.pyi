@@ -652,6 +652,7 @@ class ReconciliationReport(_message.Message):
     WINDOWS_MISMATCHED_FIELD_NUMBER: _builtins.int
     DIFFERENCE_COUNT_FIELD_NUMBER: _builtins.int
     COMPLETE_FIELD_NUMBER: _builtins.int
+    TABLES_FIELD_NUMBER: _builtins.int
     report_id: _builtins.int
     cause: _builtins.str
     """"call", "continuous" or "repair"."""
@@ -667,6 +668,10 @@ class ReconciliationReport(_message.Message):
     def through_time(self) -> _timestamp_pb2.Timestamp:
         """Everything ingested before was compared."""
 
+    @_builtins.property
+    def tables(self) -> _containers.RepeatedCompositeFieldContainer[Global___TableResult]:
+        """Those of the catalog that differ; with the first page."""
+
     def __init__(
         self,
         *,
@@ -678,10 +683,11 @@ class ReconciliationReport(_message.Message):
         windows_mismatched: _builtins.int = ...,
         difference_count: _builtins.int = ...,
         complete: _builtins.bool = ...,
+        tables: _abc.Iterable[Global___TableResult] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "through_time", b"through_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cause", b"cause", "complete", b"complete", "create_time", b"create_time", "difference_count", b"difference_count", "report_id", b"report_id", "through_time", b"through_time", "windows_compared", b"windows_compared", "windows_mismatched", b"windows_mismatched"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cause", b"cause", "complete", b"complete", "create_time", b"create_time", "difference_count", b"difference_count", "report_id", b"report_id", "tables", b"tables", "through_time", b"through_time", "windows_compared", b"windows_compared", "windows_mismatched", b"windows_mismatched"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
