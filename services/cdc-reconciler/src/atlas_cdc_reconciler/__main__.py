@@ -39,7 +39,7 @@ from atlas_common.db import (
     rights,
 )
 from atlas_common.errors import FatalError
-from atlas_common.rpc import authenticator, interceptors, new_server, run, serve
+from atlas_common.rpc import authenticator, call_chain, new_server, run, serve
 from atlas_common.token import TokenSigner
 
 
@@ -87,7 +87,7 @@ async def main() -> None:
             TokenSigner.from_config(config.token),
         )
         tenants = PostgresTenants(primary)
-        chain = interceptors(
+        chain = call_chain(
             config.rpc,
             authenticator=authenticator(config.environment),
             tenants=tenants,
