@@ -18,7 +18,7 @@ from atlas.hotcache.v1 import hotcache_service_pb2 as pb
 from atlas.hotcache.v1 import hotcache_service_pb2_grpc, projection_service_pb2_grpc
 from atlas_common.catalog import Catalog
 from atlas_common.db import Database, PostgresTenants
-from atlas_common.rpc import TENANT_KEY, Insecure, declared_access, interceptors
+from atlas_common.rpc import TENANT_KEY, Insecure, call_chain, declared_access
 from atlas_common.testing import serving
 from atlas_common.token import Position, TokenSigner
 from atlas_devstack.database import Database as OwnDatabase
@@ -369,7 +369,7 @@ async def start_rig(
                 )
 
             administration = new_projection()
-            chain = interceptors(
+            chain = call_chain(
                 config.rpc,
                 authenticator=Insecure("dev"),
                 tenants=PostgresTenants(database),

@@ -9,6 +9,7 @@ import pytest
 from atlas_devstack.errors import DevstackError
 from atlas_devstack.health import is_serving
 from atlas_devstack.platform import INDEXER_ROLE, SERVICES
+from atlas_devstack.postgres.settings import REPLICATION_USER
 from atlas_devstack.pytest_plugin import StartStack
 from atlas_devstack.servers import ServerOptions
 from atlas_devstack.stack import Stack, StackOptions
@@ -47,7 +48,8 @@ def test_services_log_in_with_roles_of_their_own(stack: Stack) -> None:
             " WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
         ).fetchall()
     own = {kind.role for kind in SERVICES.values()}
-    assert {role for (role,) in rows} <= own | {INDEXER_ROLE}
+    # Replicas also log in to copy the state of slots.
+    assert {role for (role,) in rows} <= own | {INDEXER_ROLE, REPLICATION_USER}
 
 
 def test_no_secret_stands_in_arguments(stack: Stack) -> None:

@@ -216,8 +216,7 @@ class _Levelling:
                 window.span,
                 window.source.rows,
                 # The warehouse keeps what retention dropped: it was no deletion.
-                differs=not window.is_matched
-                and (window.source.rows > 0 or window.span.stop_us > floor_us),
+                differs=not (window.is_matched or window.is_retired(floor_us)),
             )
             for window in paired(source, here, piece, width_us)
         ]

@@ -4,7 +4,7 @@ from contextlib import AsyncExitStack
 
 from atlas_common import telemetry
 from atlas_common.config import load
-from atlas_common.rpc import authenticator, declared_access, interceptors, new_server, run, serve
+from atlas_common.rpc import authenticator, call_chain, declared_access, new_server, run, serve
 from atlas_ingest.config import Config
 from atlas_ingest.wiring import SERVICES, wire
 
@@ -16,7 +16,7 @@ async def main() -> None:
         stack.enter_context(telemetry.setup("ingest", config.telemetry, instance=config.instance))
         identity = authenticator(config)
         ingest = await stack.enter_async_context(wire(config))
-        chain = interceptors(
+        chain = call_chain(
             config.rpc,
             authenticator=identity,
             tenants=ingest.tenants,

@@ -20,8 +20,8 @@ from atlas_common.db import Database, PrimaryClock
 from atlas_common.rpc import (
     Check,
     authenticator,
+    call_chain,
     declared_access,
-    interceptors,
     new_server,
     open_channel,
     run,
@@ -94,7 +94,7 @@ async def main() -> None:
             signer=TokenSigner.from_config(config.token),
             message_bytes_max=config.rpc.max_message_bytes,
         )
-        chain = interceptors(
+        chain = call_chain(
             config.rpc,
             authenticator=identity,
             tenants=tenants,

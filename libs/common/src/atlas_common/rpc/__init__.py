@@ -5,7 +5,7 @@ from atlas_common.call import request_id
 from atlas_common.rpc import deadline
 from atlas_common.rpc.access import Access, Accesses, declared_access
 from atlas_common.rpc.authenticator import Authenticator, Insecure, authenticator
-from atlas_common.rpc.chain import interceptors
+from atlas_common.rpc.chain import call_chain
 from atlas_common.rpc.channel import open_channel
 from atlas_common.rpc.identity import TENANT_KEY, TenantResolver
 from atlas_common.rpc.observation import REQUEST_ID_KEY
@@ -24,9 +24,9 @@ __all__ = [
     "Supervisor",
     "TenantResolver",
     "authenticator",
+    "call_chain",
     "deadline",
     "declared_access",
-    "interceptors",
     "new_server",
     "open_channel",
     "request_id",

@@ -2,8 +2,6 @@
 
 from collections.abc import Sequence
 
-import grpc.aio
-
 from atlas_common.config import RpcConfig
 from atlas_common.rpc.access import Accesses
 from atlas_common.rpc.access_log import AccessLog
@@ -13,31 +11,21 @@ from atlas_common.rpc.deadline import Deadline
 from atlas_common.rpc.failures import failures_reported
 from atlas_common.rpc.identity import Identity, TenantResolver
 from atlas_common.rpc.observation import Observation
-from atlas_common.rpc.scope import Scope, ScopedInterceptor
+from atlas_common.rpc.scope import Scope
 
 
-def interceptors(
+def call_chain(
     config: RpcConfig,
     *,
     authenticator: Authenticator,
     tenants: TenantResolver,
     accesses: Accesses,
-) -> list[grpc.aio.ServerInterceptor]:
-    """The chain as grpc.aio takes it.
-
-    `accesses`: see `declared_access()`. What is not in it nobody may call, but for health checks
-    and reflection, which everybody may.
-    """
-    return [ScopedInterceptor(scopes(config, authenticator, tenants, accesses))]
-
-
-def scopes(
-    config: RpcConfig,
-    authenticator: Authenticator,
-    tenants: TenantResolver,
-    accesses: Accesses,
 ) -> Sequence[Scope]:
-    """The chain in its order."""
+    """The scopes in their order.
+
+    `accesses`: see `declared_access()`. What is not in it nobody may call; health checks and
+    reflection, which everybody may, run outside of the scopes.
+    """
     return [
         # First, so that the span, the log line and the metrics cover all the rest and its errors.
         Observation(AccessLog(config.logged_calls_per_second_max)).observed,

@@ -36,8 +36,6 @@ class Identity:
 
     async def known(self, call: Call, proceed: Proceed) -> Any:
         """Raises ServiceError UNAUTHENTICATED, PERMISSION_DENIED, NOT_FOUND / TENANT_UNKNOWN."""
-        if call.is_infrastructure:
-            return await proceed()
         caller = await self._authenticator.authenticate(call)
         call.attributes["caller"] = caller.subject
         access = self._accesses.get(call.method)

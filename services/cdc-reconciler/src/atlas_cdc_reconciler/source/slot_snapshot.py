@@ -8,7 +8,8 @@ import pyarrow as pa
 from psycopg import sql
 
 from atlas_cdc_reconciler.columns import Field, FieldError, table_from
-from atlas_cdc_reconciler.digest import Digest, Engine, window_digests_sql
+from atlas_cdc_reconciler.digest import Digest, Engine, digests_of, window_digests_sql
+from atlas_cdc_reconciler.retention import retention_floor_us
 from atlas_cdc_reconciler.source import CopiedRows, SourcePosition
 from atlas_cdc_reconciler.source.copy import CopyColumns
 from atlas_cdc_reconciler.tables import TABLES, Table
@@ -20,7 +21,7 @@ from atlas_common.db import (
     load_queries,
     tenant_transaction,
 )
-from atlas_common.values import datetime_to_us, us_to_datetime
+from atlas_common.values import us_to_datetime
 
 Q = load_queries("atlas_cdc_reconciler")
 _WINDOW_DIGESTS = window_digests_sql(
@@ -49,13 +50,8 @@ class SlotSnapshot:
             return [row[0] for row in await cursor.fetchall()]
 
     async def retention_floor_us(self) -> int:
-        """What was ingested before it was dropped by retention, now, whatever the snapshot shows.
-
-        A partition that is dropped is gone from every snapshot.
-        """
-        async with self.database.transaction(read_only=True) as connection:
-            row = await (await connection.execute(Q["retention_floor"], {})).fetchone()
-        return 0 if row is None or row[0] is None else datetime_to_us(row[0])
+        """See retention.py: as it is now, whatever the snapshot shows."""
+        return await retention_floor_us(self.database)
 
     async def row_counts(self, tenant_id: int, span: Span, width_us: int) -> Mapping[int, int]:
         """Rows of the history by window of this width, by its number since 1970."""
@@ -72,7 +68,7 @@ class SlotSnapshot:
             await self._adopt(connection)
             cursor = await connection.execute(_WINDOW_DIGESTS, _within(tenant_id, span, width_us))
             rows = await cursor.fetchall()
-        return {number: Digest(count, int(high), int(low)) for number, count, high, low in rows}
+        return digests_of(rows)
 
     async def table_rows(
         self, table: Table, tenant_id: int | None, span: Span | None = None
