@@ -20,7 +20,7 @@ from atlas_common.caller import METHOD_SCOPES
 from atlas_common.config import IdentityConfig, RpcConfig, ServiceConfig, TelemetryConfig
 from atlas_common.errors import FatalError
 from atlas_common.identity.peers import Peers
-from atlas_common.rpc import Access, authenticator, declared_access, interceptors
+from atlas_common.rpc import Access, authenticator, call_chain, declared_access
 from atlas_common.tenant import Tenant
 from atlas_common.testing import KnownTenants, serving
 from atlas_devstack.issuer import AUDIENCE, ISSUER, Issuer
@@ -50,7 +50,7 @@ def service_config(tmp_path: Path, environment: str = "prod", **identity: Any) -
 
 @asynccontextmanager
 async def echoing(config: ServiceConfig) -> AsyncIterator[grpc.aio.Channel]:
-    chain = interceptors(
+    chain = call_chain(
         RpcConfig(),
         authenticator=authenticator(config),
         tenants=KnownTenants(Tenant(1, "acme"), Tenant(2, "globex")),

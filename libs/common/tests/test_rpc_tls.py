@@ -22,7 +22,7 @@ from atlas_common.errors import FatalError
 from atlas_common.rpc import (
     Access,
     authenticator,
-    interceptors,
+    call_chain,
     new_server,
     open_channel,
     serve,
@@ -107,7 +107,7 @@ async def serving_tls(tmp_path: Path, **ports: int) -> AsyncIterator[Site]:
     config = ServiceConfig.model_validate(
         {"environment": "prod", "identity": {"jwt": jwt, "peers": PEERS}, "rpc": rpc}
     )
-    chain = interceptors(
+    chain = call_chain(
         rpc,
         authenticator=authenticator(config),
         tenants=KnownTenants(Tenant(1, "acme"), Tenant(2, "globex")),
