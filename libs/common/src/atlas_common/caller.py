@@ -77,6 +77,17 @@ def caller_or_none() -> Caller | None:
     return _current.get()
 
 
+def acting(named: str) -> str:
+    """Who acts, as an audit names him: who was verified, behind whom he says to act for.
+
+    `named`: what the call says; "" if nothing. "unknown" where nobody was verified or named.
+    """
+    caller = _current.get()
+    if caller is None or caller.kind is CallerKind.ANYBODY:
+        return named or "unknown"
+    return caller.subject if named in {"", caller.subject} else f"{named}, by {caller.subject}"
+
+
 def caller_context(caller: Caller) -> Scoped[Caller]:
     """Run the block as work for this caller."""
     return Scoped(_current, caller)
