@@ -1,6 +1,5 @@
 """The platform as it is outside development: TLS, certificates, tokens; every service is real."""
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, contextmanager
 from dataclasses import dataclass, replace
@@ -22,12 +21,12 @@ from atlas.reconciler.v1 import (
 from atlas.type.v1 import access_pb2
 from atlas_client import AtlasClient, Endpoints, Security
 from atlas_common.errors import ServiceError, from_rpc_error
-from atlas_devstack.authority import Authority, CertificateFiles
-from atlas_devstack.issuer import AUDIENCE, ISSUER, Issuer
+from atlas_devstack.authority import CertificateFiles
 from atlas_devstack.platform import SERVICES as KINDS
-from atlas_devstack.ports import LOOPBACK, free_port
+from atlas_devstack.ports import LOOPBACK
 from atlas_devstack.servers import ServerOptions
 from atlas_devstack.stack import Stack, StackOptions
+from atlas_devstack.verified import Verified
 
 SERVICES: dict[str, list[ServiceDescriptor]] = {
     "ingest": [
@@ -51,15 +50,6 @@ METHODS = [
     for service in services
     for method in service.methods
 ]
-PEERS = {
-    "hotcache": {
-        "ingest.atlas": ["platform.internal"],
-        "query.atlas": ["telemetry.read", "platform.status"],
-    },
-    "cdc-reconciler": {"query.atlas": ["telemetry.read", "platform.status"]},
-}
-CALLS = {"ingest": ["hotcache"], "query": ["hotcache", "cdc-reconciler"]}
-VARIABLES = {"hotcache": "ATLAS_HOTCACHE", "cdc-reconciler": "ATLAS_RECONCILER"}
 ALL_SCOPES = (
     "telemetry.read",
     "telemetry.write",
@@ -85,27 +75,23 @@ def path(method: MethodDescriptor) -> str:
 @dataclass(frozen=True)
 class Fortress:
     stack: Stack
-    authority: Authority
-    issuer: Issuer
-    key_set: Path
-    certificates: dict[str, CertificateFiles]
-    peer_ports: dict[str, int]
+    verified: Verified
 
     def target(self, service: str, *, for_peers: bool = False) -> str:
         if for_peers:
-            return f"{LOOPBACK}:{self.peer_ports[service]}"
+            return f"{LOOPBACK}:{self.verified.peer_ports[service]}"
         return self.stack.services[service].target
 
     def client(
         self, token: str | Callable[[], str], tenant: str | None = None
     ) -> AbstractAsyncContextManager[AtlasClient]:
         known = Endpoints.from_json(self.stack.endpoints.to_json())
-        security = Security(ca_file=self.authority.ca_file, token=token)
+        security = Security(ca_file=self.verified.authority.ca_file, token=token)
         endpoints = replace(known, security=security)
         return AtlasClient.connect(endpoints, tenant=tenant, timeout=60)
 
     def token(self, tenant: str | None = None, scopes: Sequence[str] = ALL_SCOPES) -> str:
-        return self.issuer.token(tenant=tenant, scopes=scopes)
+        return self.verified.issuer.token(tenant=tenant, scopes=scopes)
 
     @contextmanager
     def channel(
@@ -118,7 +104,7 @@ class Fortress:
     ) -> Iterator[grpc.Channel]:
         """A channel that can only be made with what is given."""
         credentials = grpc.ssl_channel_credentials(
-            (ca_file or self.authority.ca_file).read_bytes(),
+            (ca_file or self.verified.authority.ca_file).read_bytes(),
             None if client is None else client.key.read_bytes(),
             None if client is None else client.certificate.read_bytes(),
         )
@@ -158,57 +144,10 @@ def _call(channel: Any, method: MethodDescriptor, metadata: Any) -> bytes:
 @contextmanager
 def fortress(directory: Path, servers: ServerOptions) -> Iterator[Fortress]:
     """Start it, with the tenants acme and globex nowhere yet."""
-    authority, issuer = Authority(directory / "pki"), Issuer()
-    key_set = directory / "jwks.json"
-    issuer.publish(key_set)
-    certificates = {name: authority.issue(LOOPBACK, "localhost", f"{name}.atlas") for name in KINDS}
-    taken: set[int] = set()
-    peer_ports = {name: free_port(taken) for name in PEERS}
-    environment = {
-        name: {
-            "ATLAS_ENVIRONMENT": "staging",
-            "ATLAS_IDENTITY__MODE": "verified",
-            "ATLAS_IDENTITY__JWT__JWKS": str(key_set),
-            "ATLAS_IDENTITY__JWT__ISSUER": ISSUER,
-            "ATLAS_IDENTITY__JWT__AUDIENCE": AUDIENCE,
-            "ATLAS_RPC__TLS__CERTIFICATE_FILE": str(certificates[name].certificate),
-            "ATLAS_RPC__TLS__KEY_FILE": str(certificates[name].key),
-            "ATLAS_RPC__HEALTH_PORT": str(free_port(taken)),
-            **_let_in(name, authority, peer_ports),
-            **_calling(name, authority, certificates[name], peer_ports),
-        }
-        for name in KINDS
-    }
-    options = StackOptions(servers=servers, environment=environment, ready_seconds_max=180)
+    verified = Verified.made(directory, tuple(KINDS))
+    options = StackOptions(servers=servers, environment=verified.environment, ready_seconds_max=180)
     stack = Stack.start(directory / "state", options)
     try:
-        yield Fortress(stack, authority, issuer, key_set, certificates, peer_ports)
+        yield Fortress(stack, verified)
     finally:
         stack.remove()
-
-
-def _let_in(name: str, authority: Authority, ports: dict[str, int]) -> dict[str, str]:
-    """Which other services may call this one, and where."""
-    if name not in PEERS:
-        return {}
-    return {
-        "ATLAS_RPC__TLS__CLIENT_CA_FILE": str(authority.ca_file),
-        "ATLAS_RPC__PEER_PORT": str(ports[name]),
-        "ATLAS_IDENTITY__PEERS": json.dumps(PEERS[name]),
-    }
-
-
-def _calling(
-    name: str, authority: Authority, own: CertificateFiles, ports: dict[str, int]
-) -> dict[str, str]:
-    """Which other services this one calls, and with what."""
-    variables: dict[str, str] = {}
-    for called in CALLS.get(name, ()):
-        prefix = VARIABLES[called]
-        variables |= {
-            f"{prefix}__TARGET": f"{LOOPBACK}:{ports[called]}",
-            f"{prefix}__TLS__CA_FILE": str(authority.ca_file),
-            f"{prefix}__TLS__CERTIFICATE_FILE": str(own.certificate),
-            f"{prefix}__TLS__KEY_FILE": str(own.key),
-        }
-    return variables

@@ -23,8 +23,9 @@ from atlas_client.consistency import analytics, at_least_as_fresh, strong
 from atlas_devstack.authority import Authority
 from atlas_devstack.issuer import Issuer
 from atlas_devstack.platform import SERVICES as KINDS
+from atlas_devstack.verified import PEERS
 
-from .fortress import ALL_SCOPES, METHODS, PEERS, Fortress, access, path, refusal
+from .fortress import ALL_SCOPES, METHODS, Fortress, access, path, refusal
 
 every_method = pytest.mark.parametrize(
     ("service", "method"), METHODS, ids=[method.full_name for _, method in METHODS]
@@ -41,7 +42,7 @@ def channels(held: Fortress) -> Iterator[dict[str, grpc.Channel]]:
 @pytest.fixture(scope="module")
 def forged(held: Fortress) -> dict[str, tuple[str, str]]:
     """Tokens that are none, with the reason that each has to be refused for."""
-    issuer, now = held.issuer, int(time.time())
+    issuer, now = held.verified.issuer, int(time.time())
     good: dict[str, Any] = {"tenant": "acme", "scopes": ALL_SCOPES}
     claims = issuer.token(**good).split(".")[1]
     public = issuer.private_key().public_key()
@@ -139,7 +140,7 @@ def test_peers_get_no_connection_without_a_certificate_of_ours(
     attackers = {
         "none": None,
         "another authority's": Authority(tmp_path).issue("query.atlas"),
-        "one past its end": held.authority.issue(
+        "one past its end": held.verified.authority.issue(
             "query.atlas", not_before=now - timedelta(days=9), not_after=now - timedelta(days=1)
         ),
     }
@@ -162,7 +163,7 @@ def test_a_peer_may_what_it_is_configured_for_and_no_more(
     for name, scopes in names.items():
         if scopes is not None and access(method).scope in scopes:
             continue
-        certificate = held.authority.issue(name)
+        certificate = held.verified.authority.issue(name)
         with held.channel(service, certificate, for_peers=True) as channel:
             error = refusal(channel, method, None, "acme")
         expected = "CREDENTIALS_INVALID" if scopes is None else "SCOPE_MISSING"
@@ -182,8 +183,8 @@ def test_a_user_cannot_say_what_services_tell_each_other(held: Fortress) -> None
         "InvalidateEntities"
     ]
     token = held.token("acme", [*ALL_SCOPES, "platform.internal", "tenant.any"])
-    query = held.certificates["query"]
-    for certificate, shown in ((held.certificates["ingest"], token), (query, None)):
+    query = held.verified.certificates["query"]
+    for certificate, shown in ((held.verified.certificates["ingest"], token), (query, None)):
         with held.channel("hotcache", certificate, for_peers=True) as channel:
             assert refusal(channel, method, shown).reason == "SCOPE_MISSING"
 
@@ -238,7 +239,9 @@ async def _until_from_cache(client: AtlasClient, number: int) -> None:
 async def test_operators_are_written_down(held: Fortress) -> None:
     async with held.client(held.token("acme")) as client:
         await client.write([Point("pump-2", "rpm", 7)])
-    token = held.issuer.token(subject="olga@atlas.test", scopes=["telemetry.read", "tenant.any"])
+    token = held.verified.issuer.token(
+        subject="olga@atlas.test", scopes=["telemetry.read", "tenant.any"]
+    )
     async with held.client(token, tenant="acme") as operator:
         read = await operator.get_entities(["pump-2"], consistency=strong())
         assert read["pump-2"].values["rpm"] == 7
@@ -271,7 +274,7 @@ def test_the_command_line_takes_a_token_and_an_authority(held: Fortress, tmp_pat
     token_file = tmp_path / "token"
     token_file.write_text(held.token("acme", ["telemetry.read"]) + "\n")
     endpoints["security"] = {
-        "ca_file": str(held.authority.ca_file),
+        "ca_file": str(held.verified.authority.ca_file),
         "token_file": str(token_file),
     }
     (tmp_path / "endpoints.json").write_text(json.dumps(endpoints))
@@ -280,7 +283,7 @@ def test_the_command_line_takes_a_token_and_an_authority(held: Fortress, tmp_pat
     assert told.exit_code == 0, told.output
     variables = {
         "ATLAS_QUERY": held.target("query"),
-        "ATLAS_TLS_CA_FILE": str(held.authority.ca_file),
+        "ATLAS_TLS_CA_FILE": str(held.verified.authority.ca_file),
         "ATLAS_BEARER_TOKEN": held.token("globex", ["telemetry.read"]),
     }
     refused = CliRunner().invoke(build(), command, env=variables)

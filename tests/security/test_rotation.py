@@ -84,14 +84,14 @@ async def test_signing_keys_are_rotated_while_calls_run(held: Fortress) -> None:
     async with traffic(held, tokens) as running:
         await running.until_more(20)
         for algorithm in algorithms:
-            old_key, old = held.issuer.key_id, tokens["acme"]
-            held.issuer.rotate(algorithm)
-            held.issuer.publish(held.key_set)
+            old_key, old = held.verified.issuer.key_id, tokens["acme"]
+            held.verified.issuer.rotate(algorithm)
+            held.verified.issuer.publish(held.verified.key_set)
             # Signed with the new key at once: services look for it when they first see its id.
             tokens.update(tokens_now())
             await running.until_more(20)
-            held.issuer.withdraw(old_key)
-            held.issuer.publish(held.key_set)
+            held.verified.issuer.withdraw(old_key)
+            held.verified.issuer.publish(held.verified.key_set)
             await _until_refused(held, old)
             await running.until_more(20)
 
@@ -111,8 +111,8 @@ async def test_certificates_are_renewed_while_calls_run(held: Fortress) -> None:
         await running.until_more(20)
         for _ in range(2):
             serials = {}
-            for name, files in held.certificates.items():
-                fresh = held.authority.issue(LOOPBACK, "localhost", f"{name}.atlas")
+            for name, files in held.verified.certificates.items():
+                fresh = held.verified.authority.issue(LOOPBACK, "localhost", f"{name}.atlas")
                 files.replace_with(fresh)
                 serials[name] = _serial(fresh.certificate)
             for name, serial in serials.items():
@@ -125,7 +125,7 @@ def _serial(certificate: Path) -> int:
 
 
 async def _until_shown(held: Fortress, service: str, serial: int) -> None:
-    for for_peers in (False, True) if service in held.peer_ports else (False,):
+    for for_peers in (False, True) if service in held.verified.peer_ports else (False,):
         target = held.target(service, for_peers=for_peers)
         async with asyncio.timeout(60):
             while await asyncio.to_thread(_shown, held, target) != serial:  # noqa: ASYNC110
@@ -134,8 +134,8 @@ async def _until_shown(held: Fortress, service: str, serial: int) -> None:
 
 def _shown(held: Fortress, target: str) -> int:
     """The serial number of the certificate that a server shows to a new connection."""
-    context = ssl.create_default_context(cafile=held.authority.ca_file)
-    own: CertificateFiles = held.certificates["query"]
+    context = ssl.create_default_context(cafile=held.verified.authority.ca_file)
+    own: CertificateFiles = held.verified.certificates["query"]
     context.load_cert_chain(own.certificate, own.key)
     host, _, port = target.rpartition(":")
     with (

@@ -20,7 +20,8 @@ from atlas_bench.read.turns import Turns
 from atlas_bench.targets import verdicts
 
 _STEADY = ("hot", "echo", "jsonb", "filter", "filter_all", "cold", "history_first")
-_FULL_SPEED = ("hot", "echo", "hot_named", "single", "batch")
+_FULL_SPEED = ("hot", "echo", "hot_named", "plain", "secured", "single", "batch")
+_RATE = "calls_per_second"
 
 
 def measure(options: ReadOptions, state: Path | None) -> dict[str, Any]:
@@ -54,9 +55,10 @@ def measure(options: ReadOptions, state: Path | None) -> dict[str, Any]:
 
 def _figures(turns: Turns) -> dict[str, Any]:
     runs = turns.runs
-    rates = {kind: runs.median(f"{kind}_full_speed", "calls_per_second") for kind in _FULL_SPEED}
+    rates = {kind: runs.median(f"{kind}_full_speed", _RATE) for kind in _FULL_SPEED}
     ratios = {
-        "hot_vs_echo": runs.ratio("hot_full_speed", "echo_full_speed", "calls_per_second"),
+        "hot_vs_echo": runs.ratio("hot_full_speed", "echo_full_speed", _RATE),
+        "secured_vs_plain": runs.ratio("secured_full_speed", "plain_full_speed", _RATE),
         "batch_vs_single": runs.ratio("batch_full_speed", "single_full_speed", "entities_per_s"),
         "filter_vs_eav": runs.ratio("eav", "filter", "latency_ms.p50"),
     }

@@ -4,6 +4,7 @@ from atlas_bench.targets import Target
 
 TARGETS = (
     Target("ratios.hot_vs_echo", 0.70),
+    Target("ratios.secured_vs_plain", 0.85),
     Target("ratios.batch_vs_single", 10.0),
     Target("ratios.filter_vs_eav", 20.0),
     Target("latency_ms.hot_p99", 10.0, is_most=True),
