@@ -7,7 +7,7 @@ PACKAGES := libs/contracts libs/common libs/client libs/devstack db \
     services/ingest services/hotcache services/query services/cdc-reconciler bench
 STATE ?= .atlas
 
-.PHONY: help setup demo test chaos lint proto up down status bench lock clean
+.PHONY: help setup demo test chaos lint sbom proto up down status bench lock clean
 help: ## Show the targets.
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
 
@@ -29,6 +29,9 @@ chaos: setup ## Do random faults to the write path for SECONDS (600), audit ever
 
 lint: setup ## ruff, mypy --strict, import rules, buf lint + breaking, stubs current, squawk.
 	@tools/lint
+
+sbom: setup ## Write what is in each image, as CycloneDX, into sbom/.
+	@$(BIN)/python tools/sbom.py sbom
 
 proto: setup ## Generate libs/contracts from protos/.
 	@tools/proto

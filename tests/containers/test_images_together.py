@@ -89,6 +89,7 @@ def start(image: Image, environment: dict[str, str]) -> str:
     name = container_name(int(environment["ATLAS_RPC__PORT"]))
     docker(
         *("run", "--detach", "--network=host", "--name", name),
+        *("--read-only", "--tmpfs=/tmp", "--cap-drop=ALL", "--security-opt=no-new-privileges"),
         # By the environment: arguments are public.
         *(f"--env={variable}" for variable in environment),
         image.tag,

@@ -17,7 +17,7 @@ import redis
 from atlas.hotcache.v1 import hotcache_service_pb2 as pb
 from atlas.hotcache.v1 import hotcache_service_pb2_grpc, projection_service_pb2_grpc
 from atlas_common.catalog import Catalog
-from atlas_common.db import Database, PostgresTenants
+from atlas_common.db import AuditLog, Database, PostgresTenants
 from atlas_common.rpc import TENANT_KEY, Insecure, call_chain, declared_access
 from atlas_common.testing import serving
 from atlas_common.token import Position, TokenSigner
@@ -374,6 +374,7 @@ async def start_rig(
                 authenticator=Insecure("dev"),
                 tenants=PostgresTenants(database),
                 accesses=declared_access([SERVICE, PROJECTION_SERVICE]),
+                audit=AuditLog(database),
             )
 
             def add(servicer: Any, server: grpc.aio.Server) -> None:

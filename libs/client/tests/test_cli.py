@@ -76,6 +76,7 @@ class Store(
     WriteStream: Any = _unserved
     CreateTenant = UpdateTenant = ListTenants = _unserved
     BatchCreateEntities = ListEntities = _unserved
+    ListAdministrativeActs = ListPlatformActs = _unserved
 
     async def ListAttributes(self, request: Any, context: Any) -> Any:
         return catalog_service_pb2.ListAttributesResponse(attributes=self.attributes.values())

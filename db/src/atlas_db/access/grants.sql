@@ -120,6 +120,14 @@ GRANT EXECUTE ON FUNCTION atlas.measure_attribute_writes(integer, bigint, double
     atlas.begin_promotion_evaluation(text, double precision, double precision),
     atlas.keep_promotion_lease(text, double precision), atlas.promotion_tenants(integer, integer) TO atlas_hotcache;
 
+-- The audit log: who serves administrative calls adds to it, at the database's time; ingest shows it. Nobody is granted
+-- UPDATE, DELETE or TRUNCATE.
+GRANT INSERT (tenant_id, act, event, actor, actor_kind, actor_tenant, method, request_id, request, outcome)
+    ON atlas.audit_log TO atlas_ingest, atlas_hotcache, atlas_reconciler;
+GRANT SELECT ON atlas.audit_log TO atlas_ingest;
+GRANT SELECT (tenant_id, entry_id, recorded_at, act, event, actor, actor_kind, actor_tenant, method, request_id, outcome)
+    ON atlas.audit_log TO atlas_monitor; -- Not what was asked for: that names a tenant's things.
+
 GRANT EXECUTE ON FUNCTION atlas.beat_heart(interval), atlas.announce_seal(timestamptz),
     atlas.flushes_in_flight(), atlas.flush_lock() TO atlas_reconciler;
 -- Where the primary stands, for tokens of watches: asked by order, see standings.py of query.

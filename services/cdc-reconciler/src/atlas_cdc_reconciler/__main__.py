@@ -31,6 +31,7 @@ from atlas_common import telemetry
 from atlas_common.background import Supervisor, Work
 from atlas_common.config import load
 from atlas_common.db import (
+    AuditLog,
     Database,
     Heartbeat,
     PostgresTenants,
@@ -101,6 +102,7 @@ async def main() -> None:
             authenticator=identity,
             tenants=tenants,
             accesses=declared_access(SERVICES),
+            audit=AuditLog(primary),
         )
         server = new_server(config.rpc, chain)
         reconciler_service_pb2_grpc.add_ReconcilerServiceServicer_to_server(servicer, server)

@@ -28,6 +28,7 @@ from atlas_cdc_reconciler.source.configured import configured_sources
 from atlas_cdc_reconciler.status import Instance, PipelineStatus
 from atlas_common import errors, telemetry
 from atlas_common.db import (
+    AuditLog,
     Beat,
     Database,
     Heartbeat,
@@ -66,6 +67,7 @@ async def serve_redshift(config: Config, redshift: RedshiftConfig) -> None:
             authenticator=identity,
             tenants=PostgresTenants(primary),
             accesses=declared_access([SERVICE]),
+            audit=AuditLog(primary),
         )
         server = new_server(config.rpc, chain)
         pb_grpc.add_ReconcilerServiceServicer_to_server(FeedServicer(reporter), server)

@@ -7,7 +7,7 @@ from atlas.hotcache.v1 import hotcache_service_pb2_grpc, projection_service_pb2_
 from atlas_common import telemetry
 from atlas_common.catalog import Catalog
 from atlas_common.config import load
-from atlas_common.db import Database, PostgresTenants, rights
+from atlas_common.db import AuditLog, Database, PostgresTenants, rights
 from atlas_common.rpc import authenticator, call_chain, declared_access, new_server, run, serve
 from atlas_hotcache.cache_store import ValkeyCache
 from atlas_hotcache.config import Config
@@ -49,6 +49,7 @@ async def main() -> None:
             authenticator=identity,
             tenants=PostgresTenants(primary),
             accesses=declared_access([SERVICE, PROJECTION_SERVICE]),
+            audit=AuditLog(primary),
         )
         server = new_server(config.rpc, chain)
         hotcache_service_pb2_grpc.add_HotCacheServiceServicer_to_server(parts.servicer, server)

@@ -312,3 +312,14 @@ LEFT JOIN (
     FROM flushing_lanes()
     GROUP BY lane
 ) AS f ON s.lane = f.lane
+
+-- name: list_acts
+-- A page of the audit log, the newest first: each act with its end, where that was entered. tenant_id 0: the platform's.
+SELECT
+    b.entry_id AS act_id, b.recorded_at AS begun_at, e.recorded_at AS ended_at, b.actor, b.actor_tenant, b.method,
+    b.request_id, b.request, coalesce(e.outcome, '') AS outcome
+FROM audit_log AS b
+LEFT JOIN audit_log AS e ON e.tenant_id = b.tenant_id AND e.act = b.act AND e.event = 'ended'
+WHERE b.tenant_id = %(tenant_id)s AND b.event = 'begun' AND (%(before)s = 0 OR b.entry_id < %(before)s)
+ORDER BY b.entry_id DESC
+LIMIT %(row_limit)s

@@ -10,10 +10,11 @@ from atlas.catalog.v1 import catalog_service_pb2, catalog_service_pb2_grpc
 from atlas.hotcache.v1 import hotcache_service_pb2
 from atlas.ingest.v1 import ingest_service_pb2, ingest_service_pb2_grpc
 from atlas_common.background import Work
-from atlas_common.db import Database, Heartbeat, PostgresTenants, rights
+from atlas_common.db import AuditLog, Database, Heartbeat, PostgresTenants, rights
 from atlas_common.rpc import Check, open_channel
 from atlas_common.token import TokenSigner
 from atlas_ingest.budget import Budget
+from atlas_ingest.catalog.acts import ActReader
 from atlas_ingest.catalog.resolver import Resolver
 from atlas_ingest.catalog.servicer import CatalogServicer
 from atlas_ingest.catalog.watch import CatalogWatch
@@ -53,6 +54,7 @@ class Ingest:
     ingest: IngestServicer
     catalog: CatalogServicer
     tenants: PostgresTenants
+    audit: AuditLog
     intake: Intake
     offsets: SourceOffsets
     flusher: Flusher
@@ -103,8 +105,11 @@ async def wire(config: Config) -> AsyncIterator[Ingest]:
         adoption = Adoption(primary, config.direct, config.maintenance, flusher.take_over)
         yield Ingest(
             ingest=IngestServicer(optimizer, signer, monitor, store, streams),
-            catalog=CatalogServicer(store, resolver, tenants, signer, config.catalog),
+            catalog=CatalogServicer(
+                store, resolver, tenants, signer, config.catalog, acts=ActReader(primary)
+            ),
             tenants=tenants,
+            audit=AuditLog(primary),
             intake=intake,
             offsets=offsets,
             flusher=flusher,

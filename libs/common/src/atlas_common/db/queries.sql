@@ -67,3 +67,13 @@ WHERE c.relispartition
     AND (a.grantee = 0 OR pg_has_role(current_user, a.grantee, 'MEMBER'))
 ORDER BY 1
 LIMIT 10
+
+-- name: enter_act
+-- An entry of the audit log. Its number and its time are the database's.
+INSERT INTO audit_log (
+    tenant_id, act, event, actor, actor_kind, actor_tenant, method, request_id, request, outcome
+)
+VALUES (
+    %(tenant_id)s, %(act)s, %(event)s, %(actor)s, %(actor_kind)s, %(actor_tenant)s, %(method)s,
+    %(request_id)s, %(request)s, %(outcome)s
+)

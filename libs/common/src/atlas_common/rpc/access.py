@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
+from google.protobuf.descriptor_pb2 import MethodOptions
 
 from atlas.type.v1 import access_pb2
 from atlas_common.caller import METHOD_SCOPES
@@ -17,6 +18,8 @@ class Access:
     scope: str
     tenantless: bool = False
     """The call is no tenant's."""
+    audited: bool = False
+    """It is an administrative act: the audit log tells who made it."""
 
 
 Accesses = Mapping[str, Access]
@@ -49,4 +52,10 @@ def _declared(method: MethodDescriptor) -> Access:
             f"{method.full_name} needs the scope {declared.scope!r}, which is none of"
             f" {', '.join(sorted(METHOD_SCOPES))}"
         )
-    return Access(scope=declared.scope, tenantless=declared.tenantless)
+    # So by what it is, not by an option more that somebody has to think of.
+    reads = options.idempotency_level == MethodOptions.NO_SIDE_EFFECTS
+    return Access(
+        scope=declared.scope,
+        tenantless=declared.tenantless,
+        audited=declared.scope.endswith(".admin") and not reads,
+    )

@@ -6,6 +6,7 @@ from atlas_common.config import RpcConfig
 from atlas_common.rpc.access import Accesses
 from atlas_common.rpc.access_log import AccessLog
 from atlas_common.rpc.admission import Admission
+from atlas_common.rpc.auditing import ActLog, Auditing
 from atlas_common.rpc.authenticator import Authenticator
 from atlas_common.rpc.deadline import Deadline
 from atlas_common.rpc.failures import failures_reported
@@ -20,11 +21,13 @@ def call_chain(
     authenticator: Authenticator,
     tenants: TenantResolver,
     accesses: Accesses,
+    audit: ActLog | None = None,
 ) -> Sequence[Scope]:
     """The scopes in their order.
 
     `accesses`: see `declared_access()`. What is not in it nobody may call; health checks and
-    reflection, which everybody may, run outside of the scopes.
+    reflection, which everybody may, run outside of the scopes. `audit`: needed by services with
+    administrative methods. Raises FatalError if such a service has none.
     """
     return [
         # First, so that the span, the log line and the metrics cover all the rest and its errors.
@@ -35,6 +38,8 @@ def call_chain(
         Admission(config.max_concurrent_rpcs).admitted,
         # Before the tenant, whose look-up may wait for a database.
         Deadline(config).kept,
-        # Last: a handler runs with its caller and tenant known.
+        # A handler runs with its caller and tenant known.
         Identity(authenticator, tenants, accesses).known,
+        # Last: only what may be done is entered, and as whose it is done.
+        Auditing(audit, accesses).audited,
     ]

@@ -29,7 +29,7 @@ async def failures_reported(call: Call, proceed: Proceed) -> Any:
         answer = await proceed()
     except (asyncio.CancelledError, grpc.aio.AbortError):
         if call.code is grpc.StatusCode.OK:
-            call.code = _code_of(call.context)  # The handler called context.abort() itself.
+            call.code = code_of(call.context)  # The handler called context.abort() itself.
         raise
     except Exception as error:  # noqa: BLE001 - the last place where an error can be told.
         failure = translated(error)
@@ -40,7 +40,7 @@ async def failures_reported(call: Call, proceed: Proceed) -> Any:
         call.code, call.reason = failure.code, failure.reason
         await _abort(call.context, failure)
     else:
-        call.code = _code_of(call.context)
+        call.code = code_of(call.context)
         return answer
 
 
@@ -72,7 +72,8 @@ async def _abort(context: Context, failure: ServiceError) -> None:
     )
 
 
-def _code_of(context: Context) -> grpc.StatusCode:
+def code_of(context: Context) -> grpc.StatusCode:
+    """The code that the handler set; OK if none."""
     code: object = context.code()
     if isinstance(code, grpc.StatusCode):
         return code

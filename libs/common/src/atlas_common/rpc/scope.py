@@ -34,6 +34,8 @@ class Call:
     response_streaming: bool
     metadata: Sequence[tuple[str, str | bytes]]
     context: Context
+    request: Any = None
+    """The request's message; None where it comes as a stream, or is no message."""
     code: grpc.StatusCode = grpc.StatusCode.OK
     reason: str | None = None
     attributes: dict[str, Any] = field(default_factory=dict)
@@ -131,7 +133,7 @@ class _Scoped(grpc.GenericRpcHandler):
             async def handled() -> Any:
                 return await behavior(_parsed(request), context)
 
-            return await self._within(_call(name, handler, context), handled)
+            return await self._within(_call(name, handler, context, request), handled)
 
         return unary
 
@@ -144,7 +146,7 @@ class _Scoped(grpc.GenericRpcHandler):
                 else:  # A coroutine, which calls context.write() itself.
                     await produced
 
-            await self._within(_call(name, handler, context), handled)
+            await self._within(_call(name, handler, context, request), handled)
 
         return stream
 
@@ -159,13 +161,14 @@ def _is_infrastructure(handler: grpc.GenericRpcHandler) -> bool:
     return isinstance(handler, grpc.ServiceRpcHandler) and handler.service_name() in INFRASTRUCTURE
 
 
-def _call(name: str, handler: Handler, context: Context) -> Call:
+def _call(name: str, handler: Handler, context: Context, request: Any) -> Call:
     return Call(
         method=name,
         request_streaming=handler.request_streaming,
         response_streaming=handler.response_streaming,
         metadata=tuple(context.invocation_metadata() or ()),
         context=context,
+        request=None if handler.request_streaming else request,
     )
 
 

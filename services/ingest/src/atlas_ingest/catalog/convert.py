@@ -15,6 +15,7 @@ from atlas_common.values import (
     us_to_timestamp,
 )
 from atlas_ingest.catalog import definitions
+from atlas_ingest.catalog.acts import ActRow
 from atlas_ingest.catalog.definitions import AttributeDraft
 from atlas_ingest.catalog.tenants import LATE_DATA_WINDOW_MAX, RETENTION_CLASS_DEFAULT, TenantDraft
 from atlas_ingest.store import AttributeRow, EntityColumns, EntityRow, TenantRow
@@ -131,4 +132,20 @@ def attribute_message(row: AttributeRow) -> pb.Attribute:
         allowed_values=row.allowed_values,
         hot=row.is_hot,
         create_time=us_to_timestamp(datetime_to_us(row.created_at)),
+    )
+
+
+def act_message(row: ActRow) -> pb.AdministrativeAct:
+    """An act of the audit log."""
+    ended = None if row.ended_at is None else us_to_timestamp(datetime_to_us(row.ended_at))
+    return pb.AdministrativeAct(
+        act_id=row.act_id,
+        begin_time=us_to_timestamp(datetime_to_us(row.begun_at)),
+        end_time=ended,
+        actor=row.actor,
+        actor_tenant=row.actor_tenant,
+        method=row.method,
+        request_id=row.request_id,
+        request=row.request,
+        outcome=row.outcome,
     )

@@ -15,6 +15,7 @@ from atlas_common.limits import check_bytes, check_items
 from atlas_common.tenant import check_tenant_key, current_tenant
 from atlas_common.token import TokenSigner
 from atlas_ingest.catalog import convert
+from atlas_ingest.catalog.acts import ActReader
 from atlas_ingest.catalog.definitions import AttributeDraft
 from atlas_ingest.catalog.resolver import Resolver
 from atlas_ingest.catalog.tenants import FIELDS, TenantDraft
@@ -31,6 +32,7 @@ from atlas_ingest.validate import entity_key_problem
 Context = grpc.aio.ServicerContext[Any, Any]
 _PAGE_SIZE_DEFAULT = 1_000
 _TENANTS_PAGE_MAX = 1_000
+_ACTS_PAGE_MAX = 1_000
 _PAGE_MAX = 10_000
 _NO_TENANT = 0  # In page tokens of lists that belong to no tenant.
 
@@ -45,12 +47,15 @@ class CatalogServicer(catalog_service_pb2_grpc.CatalogServiceServicer):
         tenants: PostgresTenants,
         signer: TokenSigner,
         config: CatalogConfig,
+        *,
+        acts: ActReader,
     ) -> None:
         self._store = store
         self._resolver = resolver
         self._tenants = tenants
         self._pages = _Pages(signer)
         self._config = config
+        self._acts = acts
 
     @override
     async def CreateTenant(
@@ -180,6 +185,35 @@ class CatalogServicer(catalog_service_pb2_grpc.CatalogServiceServicer):
         return pb.ListAttributesResponse(
             attributes=map(convert.attribute_message, rows[:size]),
             next_page_token=self._pages.next(ids, size, tenant.id, "attributes"),
+        )
+
+    @override
+    async def ListAdministrativeActs(
+        self, request: pb.ListAdministrativeActsRequest, context: Context
+    ) -> pb.ListAdministrativeActsResponse:
+        """A page of the tenant's audit log."""
+        tenant = current_tenant()
+        size = _page_size(request.page_size, _ACTS_PAGE_MAX)
+        before = self._pages.open(request.page_token, tenant.id, "acts")
+        rows = await self._acts.of_tenant(tenant, before, size + 1)
+        ids = [row.act_id for row in rows]
+        return pb.ListAdministrativeActsResponse(
+            acts=map(convert.act_message, rows[:size]),
+            next_page_token=self._pages.next(ids, size, tenant.id, "acts"),
+        )
+
+    @override
+    async def ListPlatformActs(
+        self, request: pb.ListPlatformActsRequest, context: Context
+    ) -> pb.ListPlatformActsResponse:
+        """A page of the platform's own."""
+        size = _page_size(request.page_size, _ACTS_PAGE_MAX)
+        before = self._pages.open(request.page_token, _NO_TENANT, "acts")
+        rows = await self._acts.of_platform(before, size + 1)
+        ids = [row.act_id for row in rows]
+        return pb.ListPlatformActsResponse(
+            acts=map(convert.act_message, rows[:size]),
+            next_page_token=self._pages.next(ids, size, _NO_TENANT, "acts"),
         )
 
 
