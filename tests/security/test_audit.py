@@ -39,7 +39,7 @@ class Administrator:
 
     def __init__(self, held: Fortress, tenant: str | None, subject: str = WHO) -> None:
         self._held = held
-        self._token = held.issuer.token(subject=subject, tenant=tenant, scopes=ALL_SCOPES)
+        self._token = held.verified.issuer.token(subject=subject, tenant=tenant, scopes=ALL_SCOPES)
 
     def metadata(self, request_id: str) -> tuple[tuple[str, str], ...]:
         return (("authorization", f"Bearer {self._token}"), ("x-request-id", request_id))
@@ -150,7 +150,9 @@ def test_each_administrative_call_leaves_its_line(held: Fortress) -> None:
 def test_what_was_done_is_told_to_its_tenant_alone(held: Fortress) -> None:
     """By an operator from elsewhere, too: acme sees who was at its catalog."""
     canary = f"canary-{uuid.uuid4().hex}"
-    token = held.issuer.token(subject="olga@atlas.test", scopes=[*ALL_SCOPES, "tenant.any"])
+    token = held.verified.issuer.token(
+        subject="olga@atlas.test", scopes=[*ALL_SCOPES, "tenant.any"]
+    )
     with held.channel("ingest") as channel:
         stub: Any = catalog_service_pb2_grpc.CatalogServiceStub(channel)
         request = catalog.BatchCreateEntitiesRequest(keys=[f"{canary}-{n}" for n in range(1000)])
