@@ -35,6 +35,7 @@ from pydantic_settings import (
 )
 
 from atlas_common.caller import SCOPES
+from atlas_common.secrets import check_login_source
 
 PREFIX = "ATLAS_"
 DELIMITER = "__"
@@ -181,6 +182,16 @@ class DatabaseConfig(Section):
     """One Postgres server, and how its connections behave."""
 
     dsn: SecretStr = Field(description="libpq connection string or URL, with the service's role.")
+    password_source: str | None = Field(
+        default=None,
+        description="Where the password is, as file:/absolute/path, in place of the DSN's; read"
+        " again for each new connection. JSON with username and password names the user as well.",
+    )
+    connection_lifetime_seconds: float = Field(
+        default=3600.0,
+        ge=1,
+        description="Age at which a pooled connection is replaced, by the newest login.",
+    )
     pooler: bool = Field(
         default=False,
         description="The DSN leads to a transaction pooler: nothing is kept in sessions.",
@@ -212,6 +223,11 @@ class DatabaseConfig(Section):
         ge=0,
         description="Executions after which a statement is prepared; unused with a pooler.",
     )
+
+    @field_validator("password_source")
+    @classmethod
+    def _is_a_login_source(cls, named: str | None) -> str | None:
+        return check_login_source(named)
 
     @model_validator(mode="after")
     def _sizes_fit(self) -> "DatabaseConfig":
