@@ -145,7 +145,9 @@ def _call(channel: Any, method: MethodDescriptor, metadata: Any) -> bytes:
 def fortress(directory: Path, servers: ServerOptions) -> Iterator[Fortress]:
     """Start it, with the tenants acme and globex nowhere yet."""
     verified = Verified.made(directory, tuple(KINDS))
-    options = StackOptions(servers=servers, environment=verified.environment, ready_seconds_max=180)
+    options = StackOptions(
+        servers=servers, environment=verified.environment, ready_seconds_max=180, spans=True
+    )
     stack = Stack.start(directory / "state", options)
     try:
         yield Fortress(stack, verified)
