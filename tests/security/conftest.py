@@ -10,6 +10,7 @@ from atlas_client import Attribute, DataType
 from atlas_devstack.servers import ServerOptions
 
 from .fortress import Fortress, fortress
+from .siege import Siege, siege
 
 TENANTS = ("acme", "globex")
 
@@ -33,3 +34,12 @@ async def _set_up(held: Fortress) -> None:
     for tenant in TENANTS:
         async with held.client(held.token(tenant, ["catalog.admin"])) as admin:
             await admin.upsert_attributes([Attribute("rpm", DataType.INT, hot=True)])
+
+
+@pytest.fixture(scope="session")
+def besieged(
+    tmp_path_factory: pytest.TempPathFactory, server_options: ServerOptions
+) -> Iterator[Siege]:
+    """A platform that believes everybody, with an attacker and another tenant."""
+    with siege(tmp_path_factory.mktemp("siege"), server_options) as besieged:
+        yield besieged

@@ -15,9 +15,8 @@ from typing import Any, TypeAlias
 
 import grpc
 import grpc.aio
-from google.protobuf.message import DecodeError
 
-from atlas_common import errors
+from atlas_common.rpc.parsing import parsed_each, parser
 
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"  # Generic for the type checker alone.
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -123,24 +122,28 @@ class _Scoped(grpc.GenericRpcHandler):
         around = self._stream if handler.response_streaming else self._unary
         wrapped: Handler = make(
             around(name, handler, behavior),
-            request_deserializer=_parser(handler),
+            request_deserializer=None,  # Within the scopes: strangers have nothing parsed.
             response_serializer=_encoder(handler),
         )
         return wrapped
 
     def _unary(self, name: str, handler: Handler, behavior: Behavior) -> Behavior:
+        requested = _requested(handler)
+
         async def unary(request: Any, context: Context) -> Any:
             async def handled() -> Any:
-                return await behavior(_parsed(request), context)
+                return await behavior(requested(request), context)
 
             return await self._within(_call(name, handler, context, request), handled)
 
         return unary
 
     def _stream(self, name: str, handler: Handler, behavior: Behavior) -> Behavior:
+        requested = _requested(handler)
+
         async def stream(request: Any, context: Context) -> None:
             async def handled() -> None:
-                produced = behavior(_parsed(request), context)
+                produced = behavior(requested(request), context)
                 if isinstance(produced, AsyncIterator):
                     await _written(produced, context)
                 else:  # A coroutine, which calls context.write() itself.
@@ -172,29 +175,15 @@ def _call(name: str, handler: Handler, context: Context, request: Any) -> Call:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Unparsed:
-    """Stands in for a request that is no message, until the scopes can report it."""
+def _requested(handler: Handler) -> Callable[[Any], Any]:
+    """From what gRPC gives, bytes or a stream of them, to what the handler takes.
 
-    problem: str
-
-
-def _parser(handler: Handler) -> Callable[[bytes], Any] | None:
-    """The method's parser. gRPC would answer UNKNOWN, with the exception's text, where it raises.
-
-    Of streams the messages go straight to the handler: there it stays so.
+    Were gRPC to parse, it would answer UNKNOWN, with the exception's text, where that raises.
     """
-    parse = handler.request_deserializer
-    if parse is None or handler.request_streaming:
-        return parse
-
-    def parsed(data: bytes) -> Any:
-        try:
-            return parse(data)
-        except DecodeError as error:
-            return _Unparsed(str(error))
-
-    return parsed
+    parse = parser(handler.request_deserializer)
+    if handler.request_streaming:
+        return lambda requests: parsed_each(requests, parse)
+    return parse
 
 
 def _encoder(handler: Handler) -> Callable[[Any], bytes] | None:
@@ -207,12 +196,6 @@ def _encoder(handler: Handler) -> Callable[[Any], bytes] | None:
         return message if isinstance(message, bytes) else encode(message)
 
     return encoded
-
-
-def _parsed(request: Any) -> Any:
-    if isinstance(request, _Unparsed):
-        raise errors.invalid_argument("INVALID_FIELD", f"no valid message: {request.problem}")
-    return request
 
 
 async def _written(messages: AsyncIterator[Any], context: Context) -> None:
