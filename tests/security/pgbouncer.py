@@ -73,8 +73,6 @@ class PgBouncer(Component):
         account = server_account()  # It refuses to run as root.
         if account is not None:
             account.own(directory, 0o700)
-            for parent in directory.parents[:3]:
-                parent.chmod(parent.stat().st_mode | 0o011)
         password = self._site.database.role_passwords[self._site.role]
         write_private(directory / "users", f'"{self._site.role}" "{password}"\n', account)
         write_private(directory / "pgbouncer.ini", self._configuration(), account)

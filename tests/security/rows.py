@@ -12,6 +12,7 @@ TENANTS = (1, 2)
 _VALUES: dict[str, dict[str, Any]] = {
     "attribute_indexes": {"data_type": "text", "state": "ready"},
     "attributes": {"data_type": "text"},
+    "audit_log": {"actor_kind": "user", "event": "begun"},
     "entity_values_ts": {"value_double": 1.0},
     "projected_attributes": {"phase": "promoting"},
     "projection_jobs": {"kind": "verify"},
@@ -24,6 +25,7 @@ _OF_TYPE: dict[str, Any] = {
     "jsonb": "{}",
     "text": "of-tenant-{}",
     "timestamp with time zone": "2026-01-01T00:00:00Z",
+    "uuid": "00000000-0000-0000-0000-00000000000a",
 }
 _NEEDED = """
 SELECT a.attname, format_type(a.atttypid, NULL) FROM pg_attribute AS a

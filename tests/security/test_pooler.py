@@ -1,6 +1,8 @@
 """Behind a pooler two tenants take turns on one session of the server, and see nothing of it."""
 
 import asyncio
+import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import AsyncExitStack, ExitStack
 from pathlib import Path
@@ -27,19 +29,20 @@ pytestmark = pytest.mark.skipif(
 
 
 @pytest.fixture(scope="module")
-def pooler(
-    module_database: Devstack, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[PgBouncer]:
+def pooler(module_database: Devstack) -> Iterator[PgBouncer]:
     with psycopg.connect(module_database.admin_dsn) as admin:
         for tenant_id, key in TENANTS.items():
             admin.execute("INSERT INTO tenants (tenant_id, key) VALUES (%s, %s)", [tenant_id, key])
             admin.execute("INSERT INTO entities (tenant_id, key) VALUES (%s, %s)", [tenant_id, key])
-    directory: Path = tmp_path_factory.mktemp("pooler") / "etc"
+    place = Path(tempfile.mkdtemp(prefix="atlas-pgbouncer-"))  # Its account enters no test's own.
+    place.chmod(0o755)
+    directory = place / "etc"
     directory.mkdir()
     keeping = ("max_prepared_statements = 100",) if version() >= (1, 21) else ()
     site = PgBouncerSite(directory, module_database, "atlas_query", keeping)
     pgbouncer = PgBouncer(site, Patience())
     with ExitStack() as cleanup:
+        cleanup.callback(shutil.rmtree, place)
         cleanup.callback(pgbouncer.stop)
         pgbouncer.start()
         yield pgbouncer

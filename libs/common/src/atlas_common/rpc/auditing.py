@@ -96,7 +96,7 @@ def _act(call: Call) -> Act:
         tenant=tenant_or_none(),
         method=call.method,
         request_id=request_id or "",
-        request=told(call.request),
+        request=told(call.request()),
     )
 
 

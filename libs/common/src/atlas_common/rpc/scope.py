@@ -33,8 +33,10 @@ class Call:
     response_streaming: bool
     metadata: Sequence[tuple[str, str | bytes]]
     context: Context
-    request: Any = None
-    """The request's message; None where it comes as a stream, or is no message."""
+    sent: Any = None
+    """The request's bytes, or a stream of them; see `request`."""
+    parse: Callable[[Any], Any] | None = None
+    """Makes of `sent` what the handler takes; None once that is done."""
     code: grpc.StatusCode = grpc.StatusCode.OK
     reason: str | None = None
     attributes: dict[str, Any] = field(default_factory=dict)
@@ -44,6 +46,15 @@ class Call:
     def is_unary(self) -> bool:
         """One request, one response."""
         return not (self.request_streaming or self.response_streaming)
+
+    def request(self) -> Any:
+        """What the handler takes, a message or a stream of them, parsed when first asked for.
+
+        Raises ServiceError as `parsing.parser`.
+        """
+        if self.parse is not None:
+            self.sent, self.parse = self.parse(self.sent), None
+        return self.sent
 
     def text_metadata(self) -> Mapping[str, str]:
         """The metadata with text values; of a repeated key the last."""
@@ -131,10 +142,12 @@ class _Scoped(grpc.GenericRpcHandler):
         requested = _requested(handler)
 
         async def unary(request: Any, context: Context) -> Any:
-            async def handled() -> Any:
-                return await behavior(requested(request), context)
+            call = _call(name, handler, context, request, requested)
 
-            return await self._within(_call(name, handler, context, request), handled)
+            async def handled() -> Any:
+                return await behavior(call.request(), context)
+
+            return await self._within(call, handled)
 
         return unary
 
@@ -142,14 +155,16 @@ class _Scoped(grpc.GenericRpcHandler):
         requested = _requested(handler)
 
         async def stream(request: Any, context: Context) -> None:
+            call = _call(name, handler, context, request, requested)
+
             async def handled() -> None:
-                produced = behavior(requested(request), context)
+                produced = behavior(call.request(), context)
                 if isinstance(produced, AsyncIterator):
                     await _written(produced, context)
                 else:  # A coroutine, which calls context.write() itself.
                     await produced
 
-            await self._within(_call(name, handler, context, request), handled)
+            await self._within(call, handled)
 
         return stream
 
@@ -164,14 +179,21 @@ def _is_infrastructure(handler: grpc.GenericRpcHandler) -> bool:
     return isinstance(handler, grpc.ServiceRpcHandler) and handler.service_name() in INFRASTRUCTURE
 
 
-def _call(name: str, handler: Handler, context: Context, request: Any) -> Call:
+def _call(
+    name: str,
+    handler: Handler,
+    context: Context,
+    request: Any,
+    requested: Callable[[Any], Any],
+) -> Call:
     return Call(
         method=name,
         request_streaming=handler.request_streaming,
         response_streaming=handler.response_streaming,
         metadata=tuple(context.invocation_metadata() or ()),
         context=context,
-        request=None if handler.request_streaming else request,
+        sent=request,
+        parse=requested,
     )
 
 

@@ -2,7 +2,7 @@
 
 from atlas_db.migrations.sql import run_file
 
-revision = "0012"
+revision = "0010"
 down_revision = "0009"
 
 
