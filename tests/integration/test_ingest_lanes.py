@@ -110,10 +110,7 @@ async def test_a_cancelled_caller_takes_no_other_write_along(rig: Rig) -> None:
         with pytest.raises(asyncio.CancelledError):
             await doomed
         error = await refusal(rig.client.write(rig.client.acme, [point()], timeout=0.3))
-        assert (error.code, error.reason) == (
-            grpc.StatusCode.DEADLINE_EXCEEDED,
-            "DEADLINE_EXCEEDED",
-        )
+        assert error.code is grpc.StatusCode.DEADLINE_EXCEEDED
     await asyncio.gather(first, *waiting)
     await eventually(lambda: rig.service.ingest.pending_points == 0)
     assert await rig.count(rig.client.globex) == 1
