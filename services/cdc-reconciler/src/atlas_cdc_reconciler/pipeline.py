@@ -192,7 +192,7 @@ class Pipeline:
                     await self._upkeep.carry_out(order)
                     await self._tell_pause()
                 except BaseException as error:
-                    lifecycle.fail(order, _told(error) if isinstance(error, Exception) else error)
+                    lifecycle.fail(order, _told(error))
                     raise
                 lifecycle.end(order)
             if lifecycle.pause is None:
@@ -223,7 +223,7 @@ class Pipeline:
         try:
             copied = await self._backfill(stream, order)
         except asyncio.CancelledError as error:
-            self._upkeep.lifecycle.fail(order, error)
+            self._upkeep.lifecycle.fail(order, _told(error))
             raise
         except Exception as error:
             _log.warning("backfill failed", error=str(error))
@@ -265,8 +265,11 @@ class Pipeline:
         return None if working.cancelled() else working.result()
 
 
-def _told(error: Exception) -> Exception:
-    """What the caller of an order hears: not the error's text, which may have SQL or paths."""
+def _told(error: BaseException) -> ServiceError:
+    """What the caller of an order hears: not the error's text, which may have SQL or paths.
+
+    Nor the pipeline's own cancellation: it would end the caller's handler without any status.
+    """
     if isinstance(error, ServiceError):
         return error
     return errors.unavailable(
