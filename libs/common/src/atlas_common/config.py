@@ -110,6 +110,15 @@ class RpcConfig(Section):
         ge=0,
         description="Taken off the working time, so that a timeout can be reported.",
     )
+    stalled_reader_seconds: float = Field(
+        default=30.0, gt=0, le=3600, description="How long the reader of a stream may take nothing."
+    )
+    keepalive_seconds: float = Field(
+        default=60.0, ge=1, description="How often a connection is asked whether it is alive."
+    )
+    keepalive_timeout_seconds: float = Field(
+        default=20.0, ge=0.1, description="How long its answer may take; then it is closed."
+    )
     logged_calls_per_second_max: float = Field(
         default=20.0,
         ge=0,

@@ -45,10 +45,10 @@ class FlushConfig(Section):
 
 
 class StreamConfig(Section):
-    """WriteStream: how many, and how much of each may be unacknowledged."""
+    """WriteStream, how many and how much of each may be unacknowledged; and how long waits are."""
 
     streams_max: int = Field(
-        default=200, ge=1, le=10_000, description="Streams at a time; more are refused."
+        default=200, ge=1, le=10_000, description="WriteStreams at a time; more are refused."
     )
     window_batches: int = Field(
         default=64, ge=1, le=4096, description="Most unacknowledged batches of one stream."
@@ -60,7 +60,11 @@ class StreamConfig(Section):
         default=5.0, gt=0, le=60, description="How long the first message of a stream may take."
     )
     idle_seconds: float = Field(
-        default=300.0, gt=0, le=86_400, description="How long nothing may be sent and under way."
+        default=300.0,
+        gt=0,
+        le=86_400,
+        description="How long nothing may be sent and under way; of WriteArrow, how long a message"
+        " may take.",
     )
     settle_seconds: float = Field(
         default=5.0, gt=0, le=60, description="Longest wait for what an older stream left."

@@ -19,6 +19,7 @@ from atlas_ingest.catalog.resolver import Resolver
 from atlas_ingest.catalog.servicer import CatalogServicer
 from atlas_ingest.catalog.watch import CatalogWatch
 from atlas_ingest.config import Config, MaintenanceConfig
+from atlas_ingest.doors.write_arrow import ArrowWriter
 from atlas_ingest.doors.write_streams import WriteStreams
 from atlas_ingest.invalidation import Invalidator, nobody_to_tell
 from atlas_ingest.lanes.adoption import Adoption
@@ -100,11 +101,12 @@ async def wire(config: Config) -> AsyncIterator[Ingest]:
         intake, offsets = Intake(optimizer, tenants), SourceOffsets(primary)
         signer = TokenSigner.from_config(config.token)
         streams = WriteStreams(optimizer, store, signer, monitor, config.stream)
+        arrow = ArrowWriter(optimizer, signer, monitor, config.stream)
         partitions = Partitions(primary, config.maintenance)
         observe_partitions(partitions)
         adoption = Adoption(primary, config.direct, config.maintenance, flusher.take_over)
         yield Ingest(
-            ingest=IngestServicer(optimizer, signer, monitor, store, streams),
+            ingest=IngestServicer(optimizer, signer, monitor, store, streams=streams, arrow=arrow),
             catalog=CatalogServicer(
                 store, resolver, tenants, signer, config.catalog, acts=ActReader(primary)
             ),
