@@ -1,6 +1,7 @@
 """Debezium's topic when something goes wrong: the engine, the broker, the topic itself."""
 
 import asyncio
+import json
 import subprocess
 import sys
 import threading
@@ -75,6 +76,18 @@ def recording(origin: Origin) -> list[Message]:
 
     wait_until(is_whole, "the engine writes", patience=Patience(60))
     return messages
+
+
+def test_a_change_is_keyed_by_the_tenant_it_is_of(recording: Sequence[Message]) -> None:
+    """But for the history's, which have no key: the topic is one, in the order of commits."""
+    seen = set()
+    for key, value in recording:
+        change = json.loads(value or b"{}")
+        row = change.get("after") or change.get("before") or {}
+        if "tenant_id" in row and change["source"]["table"] != "entity_values_ts":
+            assert json.loads(key or b"{}")["tenant_id"] == row["tenant_id"], change["source"]
+            seen.add((change["source"]["table"], row["tenant_id"]))
+    assert {("entities", tenant.id) for tenant in TENANTS} <= seen
 
 
 @pytest.fixture

@@ -19,9 +19,9 @@ TENANTS = ("acme", "globex")
 def held(
     tmp_path_factory: pytest.TempPathFactory, server_options: ServerOptions
 ) -> Iterator[Fortress]:
-    """The platform, with two tenants that have an attribute each."""
+    """The platform, with a topic, and two tenants that have an attribute each."""
     postgres = replace(server_options.postgres, replicas=0)
-    servers = replace(server_options, postgres=postgres, replica_dsns=())
+    servers = replace(server_options, postgres=postgres, replica_dsns=(), kafka=True)
     with fortress(tmp_path_factory.mktemp("fortress"), servers) as held:
         asyncio.run(_set_up(held))
         yield held

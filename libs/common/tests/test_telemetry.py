@@ -16,8 +16,7 @@ from atlas_common import telemetry
 from atlas_common.call import request_context
 from atlas_common.config import TelemetryConfig
 from atlas_common.tenant import Tenant, tenant_context
-
-from .otlp_collector import collecting
+from atlas_devstack.collector import collecting
 
 
 def lines(text: str) -> list[dict[str, Any]]:

@@ -17,15 +17,19 @@ class Collector:
         self.endpoint = ""
         self.spans: list[tuple[dict[str, str], str]] = []
         self.metrics: list[tuple[dict[str, str], str]] = []
+        self.exports: list[tuple[str, str]] = []
+        """The service that each export came from, and all of it as text."""
 
     def take_spans(self, request: Any, _context: Any) -> Any:
         for block in request.resource_spans:
+            self.exports.append((_resource(block).get("service.name", ""), str(block)))
             for scope in block.scope_spans:
                 self.spans += [(_resource(block), span.name) for span in scope.spans]
         return trace_pb.ExportTraceServiceResponse()
 
     def take_metrics(self, request: Any, _context: Any) -> Any:
         for block in request.resource_metrics:
+            self.exports.append((_resource(block).get("service.name", ""), str(block)))
             for scope in block.scope_metrics:
                 self.metrics += [(_resource(block), metric.name) for metric in scope.metrics]
         return metrics_pb.ExportMetricsServiceResponse()
