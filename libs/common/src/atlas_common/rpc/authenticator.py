@@ -1,6 +1,5 @@
 """From a call to who makes it."""
 
-import ipaddress
 from collections.abc import Mapping
 from typing import Protocol
 from urllib.parse import urlsplit
@@ -16,6 +15,7 @@ from atlas_common.identity.tokens import TokenVerifier
 from atlas_common.rpc.readiness import Check
 from atlas_common.rpc.scope import Call
 from atlas_common.telemetry.logs import logger
+from atlas_common.transport import is_this_host
 
 AUTHORIZATION_KEY = "authorization"
 _SCHEME = "bearer "
@@ -137,17 +137,14 @@ def _check_anybody_can_call(identity: IdentityConfig, rpc: RpcConfig) -> None:
 def _check_address(config: JwtConfig, environment: str) -> None:
     """Whoever can change the keys on their way can be anybody."""
     address = urlsplit(config.jwks)
-    if address.scheme == "http" and environment != "dev" and not _is_this_host(address.hostname):
+    if (
+        address.scheme == "http"
+        and environment != "dev"
+        and not is_this_host(address.hostname or "")
+    ):
         raise FatalError(
             f"ATLAS_IDENTITY__JWT__JWKS: http is refused in environment {environment!r}: use https"
         )
-
-
-def _is_this_host(host: str | None) -> bool:
-    try:
-        return ipaddress.ip_address(host or "").is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _bearer(call: Call) -> str | None:
