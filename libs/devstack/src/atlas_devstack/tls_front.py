@@ -73,12 +73,11 @@ class TlsFront:
             with socket.create_server((LOOPBACK, 0), backlog=_BACKLOG) as listener:
                 listener.setblocking(False)
                 front.port = listener.getsockname()[1]
-                accepting = asyncio.run_coroutine_threadsafe(front._accept(listener), front._loop)
+                front._loop.call_soon_threadsafe(front._listen, listener)
                 try:
                     yield front
                 finally:
-                    accepting.cancel()
-                    front.cut()
+                    front._called(front._end(listener))
         finally:
             front._loop.call_soon_threadsafe(front._loop.stop)
             thread.join()
@@ -95,23 +94,36 @@ class TlsFront:
     def _called(self, work: Coroutine[Any, Any, None]) -> None:
         asyncio.run_coroutine_threadsafe(work, self._loop).result()
 
+    def _listen(self, listener: socket.socket) -> None:
+        self._loop.add_reader(listener, self._accept, listener)
+
+    async def _end(self, listener: socket.socket) -> None:
+        self._loop.remove_reader(listener)
+        await self._cut()
+
     async def _cut(self) -> None:
         serving = list(self._serving)
         for task in serving:
             task.cancel()
         await asyncio.gather(*serving, return_exceptions=True)
+        for _ in range(3):  # Transports close a step after they were told to.
+            await asyncio.sleep(0)
 
-    async def _accept(self, listener: socket.socket) -> None:
-        while True:
-            connection, _ = await self._loop.sock_accept(listener)
-            connection.setblocking(False)
-            task = self._loop.create_task(self._serve(connection))
-            self._serving.add(task)
-            task.add_done_callback(self._serving.discard)
+    def _accept(self, listener: socket.socket) -> None:
+        try:
+            connection, _ = listener.accept()
+        except OSError:  # The client is gone again.
+            return
+        connection.setblocking(False)
+        task = self._loop.create_task(self._serve(connection))
+        self._serving.add(task)
+        task.add_done_callback(self._serving.discard)
+        # Also of a task that is cancelled before its first step.
+        task.add_done_callback(lambda _: connection.close())
 
     async def _serve(self, connection: socket.socket) -> None:
         # Whoever is not who he must be, or goes away, is gone: nothing is handed on for him.
-        with contextlib.closing(connection), contextlib.suppress(OSError, TimeoutError):
+        with contextlib.suppress(OSError, TimeoutError):
             async with asyncio.timeout(_HANDSHAKE_SECONDS_MAX):
                 if self._asks_first and not await self._was_asked(connection):
                     return
