@@ -1,10 +1,11 @@
 """Postgres and Valkey are reached by TLS alone that verifies them; every handshake is real."""
 
 import asyncio
+import gc
 import socket
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,6 +18,8 @@ from pydantic import SecretStr
 from redis.exceptions import RedisError
 
 import atlas_db
+from atlas_cdc_reconciler.config import RedshiftConfig
+from atlas_cdc_reconciler.sink.redshift.client import Session
 from atlas_cdc_reconciler.source.walsender import open_walsender
 from atlas_common.config import DatabaseConfig
 from atlas_common.db import Database, direct_connection, tenant_transaction
@@ -210,6 +213,40 @@ async def test_certificate_and_authority_are_rotated_while_calls_run(
             await replace_certificate(pki.stranger.issue(NAME))
             ca_file.write_bytes(stranger)
             await until_new_connections()
+
+
+# Its driver's ways: an older constructor, and a socket that it leaves to the garbage collector.
+@pytest.mark.filterwarnings("ignore:ssl:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_the_name_of_a_redshift_cluster_is_verified(
+    database: Devstack, pki: Pki, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By its driver, up to where a cluster would answer; what does here is Postgres."""
+    monkeypatch.setenv("SSL_CERT_FILE", str(pki.right.ca_file))
+    given = conninfo_to_dict(database.dsn("atlas_reconciler"))
+    for certificate, is_believed in (
+        (pki.certificate("other.atlas.example"), False),
+        (pki.stranger.issue("localhost"), False),
+        (pki.certificate("localhost"), True),
+    ):
+        target = int(given["port"] or 0)
+        with TlsFront.listen(target, certificate, asks_first=True) as front:
+            config = RedshiftConfig(
+                host="localhost",
+                port=front.port,
+                database=str(given["dbname"]),
+                user=str(given["user"]),
+                password=SecretStr(str(given["password"])),
+                iam_role="default",
+                bucket="atlas-staging",
+                region="eu-central-1",
+            )
+            session = Session(config)
+            with suppress(Exception):  # Postgres asks for a login as no cluster does.
+                session.run("SELECT 1")
+            session.close()
+            assert (front.taken > 0) == is_believed
+    gc.collect()
 
 
 @pytest.fixture(scope="module")
