@@ -30,7 +30,7 @@ from atlas_devstack.dsn import with_words
 from atlas_devstack.ports import LOOPBACK, free_port
 from atlas_devstack.tls_front import TlsFront
 from atlas_devstack.valkey import Valkey, ValkeySite
-from atlas_devstack.waiting import Patience
+from atlas_devstack.waiting import Patience, wait_until
 from atlas_hotcache.config import ValkeyConfig
 from atlas_hotcache.valkey_client import Client, open_client
 from atlas_hotcache.valkey_url import ValkeyUrl
@@ -177,6 +177,30 @@ async def test_who_strips_tls_off_hears_nothing(database: Devstack, pki: Pki) ->
     with stripped(b"N") as (port, heard), pytest.raises(ServiceError):
         await by_session(verified(database.dsn("atlas_ingest"), port, pki.right.ca_file))
     assert bytes(heard) == b"\0\0\0\x08\x04\xd2\x16\x2f", "more than the question whether there is"
+
+
+async def test_cancelling_a_statement_goes_by_tls_too(database: Devstack, pki: Pki) -> None:
+    """What cancels it is a secret of the session: older libraries send it in the clear."""
+    dsn = database.dsn("atlas_ingest")
+    running = "SELECT FROM pg_stat_activity WHERE pid = %s AND query LIKE '%%pg_sleep%%'"
+    with (
+        TlsFront.listen(port_of(dsn), pki.certificate(), asks_first=True) as front,
+        psycopg.connect(database.admin_dsn, autocommit=True) as admin,
+    ):
+        config = config_of(verified(dsn, front.port, pki.right.ca_file))
+        async with direct_connection(config, name="tls") as direct:
+            pid = direct.info.backend_pid
+
+            def is_running() -> bool:
+                return admin.execute(running, [pid]).fetchone() is not None
+
+            sleeping = asyncio.create_task(direct.execute("SELECT pg_sleep(600)"))
+            await asyncio.to_thread(wait_until, is_running, "it runs", patience=Patience(30.0))
+            taken = front.taken
+            await direct.cancel_safe(timeout=20)
+            with pytest.raises(psycopg.errors.QueryCanceled):
+                await sleeping
+            assert front.taken == taken + 1
 
 
 async def test_certificate_and_authority_are_rotated_while_calls_run(
