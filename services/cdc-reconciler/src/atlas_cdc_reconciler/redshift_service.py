@@ -38,6 +38,7 @@ from atlas_common.db import (
     rights,
 )
 from atlas_common.rpc import authenticator, call_chain, declared_access, new_server, serve
+from atlas_common.secrets.opened import secrets_opened
 
 Context = grpc.aio.ServicerContext[Any, Any]
 _log = telemetry.logger(__name__)
@@ -49,6 +50,7 @@ async def serve_redshift(config: Config, redshift: RedshiftConfig) -> None:
         stack.enter_context(
             telemetry.setup("cdc-reconciler", config.telemetry, instance=config.instance)
         )
+        await stack.enter_async_context(secrets_opened(config))
         identity = authenticator(config)
         _log.warning("the warehouse is only fed: it is not read, compared or repaired from here")
         primary = await stack.enter_async_context(Database.open(config.primary, name="primary"))

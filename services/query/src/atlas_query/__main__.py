@@ -27,6 +27,7 @@ from atlas_common.rpc import (
     run,
     serve,
 )
+from atlas_common.secrets.opened import secrets_opened
 from atlas_common.token import TokenSigner
 from atlas_query.access.flusher import AccessFlusher
 from atlas_query.access.sampler import AccessSampler
@@ -64,6 +65,7 @@ async def main() -> None:
     config = load(Config)  # The environment is read here and nowhere else.
     async with AsyncExitStack() as stack:
         stack.enter_context(telemetry.setup("query", config.telemetry, instance=config.instance))
+        await stack.enter_async_context(secrets_opened(config))
         identity = authenticator(config)
         roster = Roster(_opener(config.router), _discovery(config.discovery), config.discovery)
         first = await stack.enter_async_context(roster.opened(config.primary, config.replicas))
