@@ -43,24 +43,34 @@ class BoundedHttp:
 
         Raises OSError, or ValueError for one that is too large, too slow, or none: see `told`.
         """
+        try:
+            return self._asked(request)
+        except urllib.error.HTTPError as error:
+            error.close()
+            raise
+        except TimeoutError:
+            raise self._late() from None
+        except urllib.error.URLError as error:
+            raise (self._late() if isinstance(error.reason, TimeoutError) else error) from None
+        except http.client.HTTPException as error:
+            raise ValueError(f"no answer in HTTP: {type(error).__name__}") from None
+
+    def _asked(self, request: Request) -> bytes:
         ends = time.monotonic() + self._timeout_seconds
         sent = urllib.request.Request(  # noqa: S310 - the scheme is checked by who configures it.
             request.url, data=request.body, headers=dict(request.headers)
         )
-        try:
-            with self._opener.open(sent, timeout=self._timeout_seconds) as answer:
-                body = b""
-                # The timeout is of one read: a body that drips would take for ever.
-                while chunk := answer.read1(_CHUNK_BYTES):
-                    body = bounded(body + chunk, self._bytes_max)
-                    if time.monotonic() > ends:
-                        raise ValueError(f"not there within {self._timeout_seconds:g} s")
-                return body
-        except urllib.error.HTTPError as error:
-            error.close()
-            raise
-        except http.client.HTTPException as error:
-            raise ValueError(f"no answer in HTTP: {type(error).__name__}") from None
+        with self._opener.open(sent, timeout=self._timeout_seconds) as answer:
+            body = b""
+            # The timeout is of one read: a body that drips would take for ever.
+            while chunk := answer.read1(_CHUNK_BYTES):
+                body = bounded(body + chunk, self._bytes_max)
+                if time.monotonic() > ends:
+                    raise TimeoutError
+            return body
+
+    def _late(self) -> ValueError:
+        return ValueError(f"not there within {self._timeout_seconds:g} s")
 
 
 class _NoRedirects(urllib.request.HTTPRedirectHandler):
