@@ -60,9 +60,7 @@ class VaultKeeper:
         bao.allow(name, f"secret/data/{name}")
         self.settings = SecretsConfig(
             refresh_seconds=_REFRESH_SECONDS,
-            vault=VaultConfig(
-                address=bao.address, app_role=app_role(bao, directory, name, ttl="1h")
-            ),
+            vault=vault_config(bao, app_role=app_role(bao, directory, name, ttl="1h")),
         )
 
     def publish(self, secret: Mapping[str, Any]) -> None:
@@ -102,6 +100,11 @@ class AwsKeeper:
     def publish_binary(self, secret: bytes) -> None:
         """What is no text."""
         self._client.put_secret_value(SecretId=self._arn, SecretBinary=secret)
+
+
+def vault_config(bao: OpenBao, **login: Any) -> VaultConfig:
+    """How it is reached, logging in so."""
+    return VaultConfig(address=bao.address, ca_file=str(bao.ca_file), **login)
 
 
 def app_role(bao: OpenBao, directory: Path, policy: str, *, ttl: str) -> VaultAppRoleConfig:

@@ -3,6 +3,7 @@
 import json
 import os
 import secrets
+import ssl
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
@@ -18,7 +19,7 @@ from atlas_devstack.waiting import Patience
 
 
 class OpenBao(Component):
-    """In development mode: unsealed, in memory, KV version 2 at secret/."""
+    """In development mode: unsealed, in memory, KV version 2 at secret/; with TLS."""
 
     stop_seconds_max = 5.0
 
@@ -31,9 +32,16 @@ class OpenBao(Component):
     @property
     def address(self) -> str:
         """As settings have it."""
-        return f"http://{LOOPBACK}:{self.port}"
+        return f"https://{LOOPBACK}:{self.port}"
+
+    @property
+    def ca_file(self) -> Path:
+        """The authority of its certificate."""
+        return self._directory / "vault-ca.pem"
 
     def answers(self) -> bool:
+        if not self.ca_file.exists():
+            return False
         try:
             self.ask("GET", "sys/health")
         except (urllib.error.URLError, ConnectionError):
@@ -48,7 +56,8 @@ class OpenBao(Component):
             headers={"X-Vault-Token": self._root_token},
             method=method,
         )
-        with urllib.request.urlopen(request, timeout=20) as answer:
+        context = ssl.create_default_context(cafile=self.ca_file)
+        with urllib.request.urlopen(request, timeout=20, context=context) as answer:
             content = answer.read()
         parsed: dict[str, Any] = json.loads(content) if content else {}
         return parsed
@@ -75,6 +84,8 @@ class OpenBao(Component):
                 "server",
                 "-dev",
                 "-dev-no-store-token",
+                "-dev-tls",
+                f"-dev-tls-cert-dir={self._directory}",
                 f"-dev-listen-address={LOOPBACK}:{self.port}",
             ],
             environment={

@@ -23,7 +23,6 @@ from atlas_common.config import (
     SecretsConfig,
     ServiceConfig,
     TokenConfig,
-    VaultConfig,
     VaultWorkloadConfig,
 )
 from atlas_common.db import Database, direct_connection, tenant_transaction
@@ -35,7 +34,7 @@ from atlas_common.token import Position, TokenSigner
 from atlas_devstack.database import Database as Devstack
 from atlas_devstack.dsn import dsn_as
 
-from .keepers import KINDS, AwsKeeper, Keeper, Keepers, VaultKeeper, app_role
+from .keepers import KINDS, AwsKeeper, Keeper, Keepers, VaultKeeper, app_role, vault_config
 from .openbao import OpenBao
 
 LEASE_SECONDS = 8
@@ -178,7 +177,7 @@ async def test_logins_live_as_long_as_their_lease_and_no_call_fails_for_it(
         pool_size_max=2,
         acquire_timeout_seconds=30,
     )
-    vault = VaultConfig(address=engine.bao.address, token_file=str(token_file))
+    vault = vault_config(engine.bao, token_file=str(token_file))
     config = RotatedConfig(primary=primary, secrets=SecretsConfig(vault=vault))
     seen: dict[str, str] = {}
 
@@ -210,9 +209,9 @@ async def test_a_login_is_not_trusted_for_longer_than_the_token_it_was_asked_wit
 ) -> None:
     token_file = tmp_path / "token"
     token_file.write_text(f"{engine.bao.token(engine.role, ttl='5s')}\n")
-    by_token = VaultConfig(address=engine.bao.address, token_file=str(token_file))
+    by_token = vault_config(engine.bao, token_file=str(token_file))
     role = app_role(engine.bao, tmp_path, engine.role, ttl="6s")
-    by_role = VaultConfig(address=engine.bao.address, app_role=role)
+    by_role = vault_config(engine.bao, app_role=role)
     for config, most in ((by_token, 5), (by_role, 6)):
         secret = await asyncio.to_thread(Vault(config).fetch, engine.source)
         assert secret.lease_seconds is not None
@@ -240,10 +239,10 @@ async def test_a_workload_logs_in_with_its_own_token(bao: OpenBao, tmp_path: Pat
     file = tmp_path / "jwt"
     file.write_text(jwt.encode(claims, key, algorithm="EdDSA"))
     workload = VaultWorkloadConfig(role="query", jwt_file=str(file), mount="jwt")
-    vault = Vault(VaultConfig(address=bao.address, workload=workload))
+    vault = Vault(vault_config(bao, workload=workload))
     assert "canary-4711" in (await asyncio.to_thread(vault.fetch, "secret/data/workload")).text
     file.write_text(jwt.encode({**claims, "aud": "other"}, key, algorithm="EdDSA"))
-    refused = Vault(VaultConfig(address=bao.address, workload=workload))
+    refused = Vault(vault_config(bao, workload=workload))
     with pytest.raises(ValueError, match="refuses the login") as caught:
         await asyncio.to_thread(refused.fetch, "secret/data/workload")
     assert "eyJ" not in str(caught.value)
@@ -358,6 +357,16 @@ async def test_what_vault_does_not_give_stops_the_start_by_its_setting(
         await _open(_named(keeper, keeper.settings))
     assert str(caught.value).startswith(f"ATLAS_PRIMARY__PASSWORD_SOURCE: vault:{path}: ")
     assert "canary-4711" not in str(caught.value)
+
+
+async def test_a_vault_is_not_believed_without_its_authority(bao: OpenBao, tmp_path: Path) -> None:
+    keeper = VaultKeeper(bao, tmp_path, "unbelieved")
+    keeper.publish({"password": "canary-4711"})
+    assert keeper.settings.vault is not None
+    anybody = keeper.settings.vault.model_copy(update={"ca_file": None})
+    settings = keeper.settings.model_copy(update={"vault": anybody})
+    with pytest.raises(FatalError, match="no connection: SSLCertVerificationError"):
+        await _open(_named(keeper, settings))
 
 
 async def test_what_aws_does_not_give_stops_the_start_by_its_setting(
