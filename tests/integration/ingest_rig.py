@@ -241,6 +241,7 @@ async def start_rig(
             authenticator=Insecure("dev"),
             tenants=service.tenants,
             accesses=declared_access(INGEST_SERVICES),
+            meters=service.meters,
             audit=service.audit,
         )
         add: Callable[[Ingest, grpc.aio.Server], None] = Ingest.add_to
