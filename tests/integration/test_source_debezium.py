@@ -131,9 +131,10 @@ async def row_count(running: Running) -> int:
 
 async def until_rows(running: Running, count: int) -> None:
     """Wait until the history has so many rows."""
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(100):  # An engine may have to start anew.
+        version = running.progress.now.version
         while await row_count(running) != count:
-            await running.progress.after(running.progress.now.version)
+            version = (await running.progress.after(version)).version
 
 
 async def stopped(running: Running) -> str:
