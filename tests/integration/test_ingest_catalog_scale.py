@@ -197,27 +197,27 @@ async def test_two_processes_make_the_same_new_keys_without_a_deadlock(
         "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"
     )
     keys = [f"e-{n}" for n in range(2_000)]
-    with ingest_process(database, tmp_path) as process:
-        async with grpc.aio.insecure_channel(process.target) as channel:
-            other = replace(client_on(channel), acme=rig.client.acme, globex=rig.client.globex)
+    async with (
+        ingest_process(database, tmp_path) as process,
+        grpc.aio.insecure_channel(process.target) as channel,
+    ):
+        other = replace(client_on(channel), acme=rig.client.acme, globex=rig.client.globex)
 
-            async def create(client: Any, tenant: str, some: list[str]) -> int:
-                request = pb.BatchCreateEntitiesRequest(keys=some)
-                answer = await client.catalog.BatchCreateEntities(
-                    request, metadata=as_tenant(tenant)
-                )
-                assert [entity.key for entity in answer.entities] == some
-                return int(answer.created_count)
+        async def create(client: Any, tenant: str, some: list[str]) -> int:
+            request = pb.BatchCreateEntitiesRequest(keys=some)
+            answer = await client.catalog.BatchCreateEntities(request, metadata=as_tenant(tenant))
+            assert [entity.key for entity in answer.entities] == some
+            return int(answer.created_count)
 
-            calls = []
-            for n in range(8):
-                some = keys[n * 200 :] + keys[: n * 200]
-                for tenant in rig.client.tenants:
-                    for client in (rig.client, other):
-                        calls.append(create(client, tenant, some[:: 1 if n % 2 else -1]))
-                        writes = [point(key=key) for key in some[::7]]
-                        calls.append(client.write(tenant, writes))  # type: ignore[arg-type]
-            outcomes = await asyncio.gather(*calls)
+        calls = []
+        for n in range(8):
+            some = keys[n * 200 :] + keys[: n * 200]
+            for tenant in rig.client.tenants:
+                for client in (rig.client, other):
+                    calls.append(create(client, tenant, some[:: 1 if n % 2 else -1]))
+                    writes = [point(key=key) for key in some[::7]]
+                    calls.append(client.write(tenant, writes))  # type: ignore[arg-type]
+        outcomes = await asyncio.gather(*calls)
     created = sum(outcome for outcome in outcomes if isinstance(outcome, int))
     assert 0 < created <= 2 * len(keys)
     for tenant in rig.client.tenants:
