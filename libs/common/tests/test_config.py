@@ -171,3 +171,29 @@ def test_every_field_is_described() -> None:
     for model in (RpcConfig, DatabaseConfig, ReplicaConfig, PeerConfig, TokenConfig, ServiceConfig):
         for name, field in model.model_fields.items():
             assert field.description, f"{model.__name__}.{name}"
+
+
+def test_servers_elsewhere_are_verified_outside_dev(
+    environment: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    elsewhere = "postgresql://u:hunter2@db/atlas"
+    environment.setenv("ATLAS_REPLICAS", json.dumps([{"name": "a", "dsn": elsewhere}]))
+    assert load(Config, []).environment == "dev"
+    environment.setenv("ATLAS_ENVIRONMENT", "prod")
+    told = refused(capsys).splitlines()
+    assert [line.split(": refused in environment 'prod'")[0] for line in told] == [
+        "ATLAS_PRIMARY__DSN",
+        "ATLAS_REPLICAS[0].dsn",
+    ]
+    assert all("sslmode=verify-full" in line for line in told)
+    verified = f"{elsewhere}?sslmode=verify-full"
+    environment.setenv("ATLAS_PRIMARY__DSN", verified)
+    environment.setenv("ATLAS_REPLICAS", json.dumps([{"name": "a", "dsn": verified}]))
+    assert load(Config, []).environment == "prod"
+
+
+def test_a_dsn_that_is_none_is_not_said_back(
+    environment: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    environment.setenv("ATLAS_PRIMARY__DSN", "postgresql://u:hunter2%zz@db/atlas")
+    assert "ATLAS_PRIMARY__DSN: Value error, not a connection string" in refused(capsys)

@@ -1,7 +1,6 @@
 """Requests to addresses that we need not trust: bounded in time and size, and led nowhere else."""
 
 import http.client
-import ipaddress
 import ssl
 import time
 import urllib.error
@@ -10,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
+
+from atlas_common.transport import is_this_host
 
 _CHUNK_BYTES = 16 * 1024
 
@@ -99,11 +100,4 @@ def told(error: Exception) -> str:
 def is_private(url: str, environment: str) -> bool:
     """Whether nobody on the way can read or change it: https, this host, or development."""
     address = urlsplit(url)
-    return address.scheme == "https" or environment == "dev" or _is_this_host(address.hostname)
-
-
-def _is_this_host(host: str | None) -> bool:
-    try:
-        return ipaddress.ip_address(host or "").is_loopback
-    except ValueError:
-        return host == "localhost"
+    return address.scheme == "https" or environment == "dev" or is_this_host(address.hostname or "")

@@ -36,6 +36,7 @@ from pydantic_settings import (
 from atlas_common.caller import SCOPES
 from atlas_common.key_ring import KeyRing
 from atlas_common.secrets import FORMS, check_login_source, check_source
+from atlas_common.transport import dsn_words, unverified_postgres
 
 PREFIX = "ATLAS_"
 DELIMITER = "__"
@@ -47,6 +48,10 @@ class Section(BaseModel):
     """A group of settings. A name that does not exist in it is an error, not a shrug."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    def unverified(self) -> tuple[str, str] | None:
+        """The setting by which another host is reached that is not verified, and the way out."""
+        return None
 
 
 PasswordSource = Annotated[str | None, AfterValidator(check_login_source)]
@@ -270,7 +275,10 @@ class TokenConfig(Section):
 class DatabaseConfig(Section):
     """One Postgres server, and how its connections behave."""
 
-    dsn: SecretStr = Field(description="libpq connection string or URL, with the service's role.")
+    dsn: SecretStr = Field(
+        description="libpq connection string or URL, with the service's role. To another host with"
+        " sslmode=verify-full and sslrootcert=/path, outside dev."
+    )
     password_source: PasswordSource = Field(default=None, description=PASSWORD_SOURCE.format("DSN"))
     connection_lifetime_seconds: float = Field(
         default=3600.0,
@@ -309,6 +317,17 @@ class DatabaseConfig(Section):
         ge=0,
         description="Executions after which a statement is prepared; unused with a pooler.",
     )
+
+    @field_validator("dsn")
+    @classmethod
+    def _is_a_dsn(cls, dsn: SecretStr) -> SecretStr:
+        dsn_words(dsn.get_secret_value())
+        return dsn
+
+    def unverified(self) -> tuple[str, str] | None:
+        """As Section."""
+        way_out = unverified_postgres(self.dsn.get_secret_value())
+        return None if way_out is None else ("dsn", way_out)
 
     @model_validator(mode="after")
     def _sizes_fit(self) -> "DatabaseConfig":
@@ -483,7 +502,9 @@ class ServiceConfig(BaseSettings):
     )
 
     environment: Literal["dev", "staging", "prod"] = Field(
-        default="dev", description="Where this runs; dev alone allows the insecure mode."
+        default="dev",
+        description="Where this runs; dev alone allows the insecure mode, and servers on other"
+        " hosts that are not verified.",
     )
     instance: str = Field(
         default_factory=lambda: f"{socket.gethostname()}-{os.getpid()}",
@@ -550,10 +571,35 @@ def load(config_class: type[ConfigT], argv: Sequence[str] | None = None) -> Conf
         _refuse([line for problem in error.errors() for line in _problem(config_class, problem)])
     except SettingsError as error:
         _refuse([_unparsed(error)])
+    if problems := list(_unverified(config)):
+        _refuse(problems)
     if arguments.check_config:
         sys.stdout.write(json.dumps(config.describe(), indent=2) + "\n")
         raise SystemExit(0)
     return config
+
+
+def _unverified(config: ServiceConfig) -> Iterator[str]:
+    """A line for each setting by which the service would trust whoever answers."""
+    if config.environment == "dev":
+        return
+    for location, section in _sections(config, ()):
+        if (found := section.unverified()) is not None:
+            name, way_out = found
+            variable = variable_name((*location, name))
+            yield f"{variable}: refused in environment {config.environment!r}: {way_out}"
+
+
+def _sections(
+    model: BaseModel, location: tuple[int | str, ...]
+) -> Iterator[tuple[tuple[int | str, ...], Section]]:
+    for name in type(model).model_fields:
+        value = getattr(model, name)
+        several = enumerate(value) if isinstance(value, tuple) else ()
+        for place, each in (((name,), value), *(((name, index), one) for index, one in several)):
+            if isinstance(each, Section):
+                yield (*location, *place), each
+                yield from _sections(each, (*location, *place))
 
 
 def _refuse(problems: Sequence[str]) -> NoReturn:

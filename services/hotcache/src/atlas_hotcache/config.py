@@ -12,6 +12,7 @@ from atlas_common.config import (
     ServiceConfig,
     TokenConfig,
 )
+from atlas_common.transport import is_this_host
 from atlas_hotcache.promotion.policy import Mode, Rules
 from atlas_hotcache.valkey_url import FORMS, ValkeyUrl
 
@@ -19,7 +20,10 @@ from atlas_hotcache.valkey_url import FORMS, ValkeyUrl
 class ValkeyConfig(Section):
     """The Valkey (or Redis) server, servers with sentinels, or cluster, that holds the cache."""
 
-    url: SecretStr = Field(description=f"As {FORMS}.")
+    url: SecretStr = Field(
+        description=f"As {FORMS}, with ?ssl_ca_certs=/path. To another host by TLS and with a"
+        " login, outside dev."
+    )
     password_source: PasswordSource = Field(default=None, description=PASSWORD_SOURCE.format("URL"))
     shards: int = Field(
         default=16,
@@ -53,6 +57,25 @@ class ValkeyConfig(Section):
     def _is_a_valkey_url(cls, url: SecretStr) -> SecretStr:
         ValkeyUrl.parse(url.get_secret_value())
         return url
+
+    def unverified(self) -> tuple[str, str] | None:
+        """As Section."""
+        url = ValkeyUrl.parse(self.url.get_secret_value())
+        if all(is_this_host(host) for host, _ in url.nodes):
+            return None
+        if not url.is_tls:
+            return "url", (
+                "the server is on another host and not verified; begin the URL with rediss, and"
+                " add ?ssl_ca_certs=/path/of/its/authorities.pem unless the system knows them"
+            )
+        if not (
+            url.login.password or self.password_source or "ssl_certfile" in dict(url.tls_files)
+        ):
+            return "url", (
+                "the server is on another host and lets in whoever reaches it; give the URL a"
+                " password, or set ATLAS_VALKEY__PASSWORD_SOURCE"
+            )
+        return None
 
 
 class CacheConfig(Section):

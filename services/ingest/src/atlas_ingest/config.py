@@ -6,6 +6,7 @@ from typing import Literal, Self
 from pydantic import Field, SecretStr, field_validator, model_validator
 
 from atlas_common.config import DatabaseConfig, PeerConfig, Section, ServiceConfig, TokenConfig
+from atlas_common.transport import unverified_kafka
 
 
 class FlushConfig(Section):
@@ -132,6 +133,12 @@ class KafkaConfig(Section):
         if ours:
             raise ValueError(f"{', '.join(ours)} cannot be set: the source needs its own")
         return settings
+
+    def unverified(self) -> tuple[str, str] | None:
+        """As Section."""
+        settings = {name: value.get_secret_value() for name, value in self.settings.items()}
+        way_out = unverified_kafka(self.bootstrap_servers, settings)
+        return None if way_out is None else ("settings", way_out)
 
 
 class SqsConfig(Section):

@@ -34,7 +34,7 @@ from atlas_query.access.flusher import AccessFlusher
 from atlas_query.access.sampler import AccessSampler
 from atlas_query.admission import Admission
 from atlas_query.analytics import Aggregates
-from atlas_query.config import AccessConfig, Config, DiscoveryConfig, RouterConfig
+from atlas_query.config import AccessConfig, Config, RouterConfig
 from atlas_query.discovery import Discovery, DnsName, ReplicaFile
 from atlas_query.downsampled import DownsampledHistory
 from atlas_query.election import Election
@@ -68,7 +68,7 @@ async def main() -> None:
         stack.enter_context(telemetry.setup("query", config.telemetry, instance=config.instance))
         await stack.enter_async_context(secrets_opened(config))
         identity = authenticator(config)
-        roster = Roster(_opener(config.router), _discovery(config.discovery), config.discovery)
+        roster = Roster(_opener(config.router), _discovery(config), config.discovery)
         first = await stack.enter_async_context(roster.opened(config.primary, config.replicas))
         clock = PrimaryClock()
         tracker = FreshnessTracker(clock, time.monotonic)
@@ -136,11 +136,12 @@ def _opener(router: RouterConfig) -> OpenEndpoint:
     return opened
 
 
-def _discovery(config: DiscoveryConfig) -> Discovery | None:
-    if config.file is not None:
-        return ReplicaFile(Path(config.file))
-    if config.dns is not None:
-        return DnsName(config.dns, time.monotonic)
+def _discovery(config: Config) -> Discovery | None:
+    settings = config.discovery
+    if settings.file is not None:
+        return ReplicaFile(Path(settings.file), config.environment)
+    if settings.dns is not None:
+        return DnsName(settings.dns, time.monotonic)
     return None
 
 
