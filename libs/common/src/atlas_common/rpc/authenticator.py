@@ -6,6 +6,7 @@ from urllib.parse import urlsplit
 
 from atlas_common import errors
 from atlas_common.background import Work
+from atlas_common.bounded_http import is_private
 from atlas_common.caller import SCOPES, Caller, CallerKind
 from atlas_common.config import IdentityConfig, JwtConfig, RpcConfig, ServiceConfig
 from atlas_common.errors import FatalError, ServiceError
@@ -15,7 +16,6 @@ from atlas_common.identity.tokens import TokenVerifier
 from atlas_common.rpc.readiness import Check
 from atlas_common.rpc.scope import Call
 from atlas_common.telemetry.logs import logger
-from atlas_common.transport import is_this_host
 
 AUTHORIZATION_KEY = "authorization"
 _SCHEME = "bearer "
@@ -136,12 +136,7 @@ def _check_anybody_can_call(identity: IdentityConfig, rpc: RpcConfig) -> None:
 
 def _check_address(config: JwtConfig, environment: str) -> None:
     """Whoever can change the keys on their way can be anybody."""
-    address = urlsplit(config.jwks)
-    if (
-        address.scheme == "http"
-        and environment != "dev"
-        and not is_this_host(address.hostname or "")
-    ):
+    if urlsplit(config.jwks).scheme == "http" and not is_private(config.jwks, environment):
         raise FatalError(
             f"ATLAS_IDENTITY__JWT__JWKS: http is refused in environment {environment!r}: use https"
         )
