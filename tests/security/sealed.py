@@ -24,7 +24,7 @@ from atlas_devstack.verified import Verified
 from .fortress import Fortress
 
 _NAME = "db.atlas.example"
-PRIVATE_FILES = {"secrets.json", "endpoints.json", "valkey.conf"}
+PRIVATE_FILES = {"secrets.json", "endpoints.json", "valkey.conf", "token_keys.json"}
 """Of the devstack's own: they have passwords in them, and nobody else may read them."""
 
 
