@@ -43,7 +43,8 @@ class Scrape:
         self.endpoint = ""
         self.labels: dict[str, set[str]] = {}
         """Series name -> the names of labels seen on it."""
-        self.jobs: set[str] = set()
+        self.jobs: dict[str, set[str]] = {}
+        """Series name -> the jobs that send it."""
         self.buckets: dict[str, set[str]] = {}
         """Histogram -> its boundaries, as `le` has them."""
 
@@ -51,13 +52,13 @@ class Scrape:
         """Receive an export."""
         for block in request.resource_metrics:
             who = {item.key: item.value.string_value for item in block.resource.attributes}
-            self.jobs.add(f"{who['service.namespace']}/{who['service.name']}")
+            job = f"{who['service.namespace']}/{who['service.name']}"
             for scope in block.scope_metrics:
                 for metric in scope.metrics:
-                    self._note(metric)
+                    self._note(metric, job)
         return pb.ExportMetricsServiceResponse()
 
-    def _note(self, metric: Any) -> None:
+    def _note(self, metric: Any, job: str) -> None:
         what = metric.WhichOneof("data")
         kind = what if what != "sum" else ("counter" if metric.sum.is_monotonic else "gauge")
         points = getattr(metric, what).data_points
@@ -65,6 +66,7 @@ class Scrape:
             return
         labels = {item.key for point in points for item in point.attributes}
         for name in series_names(metric.name, metric.unit, kind):
+            self.jobs.setdefault(name, set()).add(job)
             self.labels.setdefault(name, {"job", "instance"}).update(labels)
             if name.endswith("_bucket"):
                 self.labels[name].add("le")

@@ -194,6 +194,7 @@ from atlas_common.telemetry.breakers import show_breakers
 breaker = Breaker(failures_max=1, open_seconds=60)
 show_breakers(lambda: {"away": breaker, "well": Breaker()})
 telemetry.metrics.counter("atlas.test.never", "1", "For a test.")
+telemetry.metrics.up_down_counter("atlas.test.idle", "1", "For a test.")
 with telemetry.setup("query", TelemetryConfig(otlp_endpoint=sys.argv[1]), instance="query-1"):
     breaker.failure(breaker.allow())
     telemetry.metrics.histogram("atlas.test.time", "s", "For a test.").record(0.3)
@@ -203,8 +204,9 @@ with telemetry.setup("query", TelemetryConfig(otlp_endpoint=sys.argv[1]), instan
 def test_what_never_happened_is_nought_and_seconds_have_buckets_of_their_size() -> None:
     with collecting() as collector:
         subprocess.run([sys.executable, "-c", MEASURING, collector.endpoint], check=True)
-    (never,) = collector.points["atlas.test.never"]
-    assert never.as_int == 0
+    for name in ("atlas.test.never", "atlas.test.idle"):
+        (point,) = collector.points[name]
+        assert point.as_int == 0
     (time_,) = collector.points["atlas.test.time"]
     assert time_.explicit_bounds[list(time_.bucket_counts).index(1)] == 0.5
     assert {

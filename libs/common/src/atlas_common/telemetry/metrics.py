@@ -25,7 +25,7 @@ from atlas_common.telemetry.tracing import EXPORT_TIMEOUT_SECONDS, resource
 Reading = float | Mapping[str, float]
 
 _meter = metrics.get_meter("atlas")
-_counters: list[Counter] = []
+_counters: list[Counter | UpDownCounter] = []
 # OpenTelemetry's own boundaries are for milliseconds: everything would be in the first bucket.
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 _NUMBERS = (1, 10, 100, 1_000, 5_000, 10_000, 20_000, 50_000, 100_000, 1_000_000)
@@ -40,7 +40,9 @@ def counter(name: str, unit: str, description: str) -> Counter:
 
 def up_down_counter(name: str, unit: str, description: str) -> UpDownCounter:
     """A sum that grows and shrinks: `.add(-1)`."""
-    return _meter.create_up_down_counter(name, unit=unit, description=description)
+    made = _meter.create_up_down_counter(name, unit=unit, description=description)
+    _counters.append(made)
+    return made
 
 
 def histogram(name: str, unit: str, description: str) -> Histogram:
