@@ -90,3 +90,18 @@ def _promtool(*arguments: str | Path) -> None:
     ran = subprocess.run([PROMTOOL, *arguments], capture_output=True, text=True, check=False)
     told = (version.stdout or version.stderr).splitlines()[0]
     assert ran.returncode == 0, f"{told}\n{ran.stdout}\n{ran.stderr}"
+
+
+def test_ask_prints_one_query_whole_and_says_when_there_is_none() -> None:
+    ask = OPS / "ask"
+    named = re.findall(r"(?m)^-- name: (\w+)$", (OPS / "monitoring.sql").read_text())
+    listed = subprocess.run([ask], capture_output=True, text=True, check=True)
+    assert listed.stdout.split() == named
+    parts = [
+        subprocess.run([ask, name], capture_output=True, text=True, check=True).stdout
+        for name in (named[0], named[-1])
+    ]
+    assert all(part.count("-- name: ") == 1 and part.endswith(";\n") for part in parts)
+    unknown = subprocess.run([ask, "nothing"], capture_output=True, text=True, check=False)
+    assert unknown.returncode == 1
+    assert "no query nothing" in unknown.stderr
