@@ -4,9 +4,13 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
+from typer.main import get_command
+
+from atlas_client.cli.root import build
 
 from .rule_files import OPS, ROOT, RULE_TESTS, RULES, RUNBOOKS, alerts, expressions, rules, tool
 
@@ -46,6 +50,23 @@ def test_runbooks_name_queries_and_settings_that_exist() -> None:
         assert named <= queries, path.name
         for setting in re.findall(r"ATLAS_\w+__(\w+)", text):
             assert re.search(rf"(?m)^    {setting.lower()}:", sources), (path.name, setting)
+
+
+def test_runbooks_name_commands_and_options_that_exist() -> None:
+    root = get_command(build())
+    for path in RUNBOOKS.glob("*.md"):
+        for line in re.findall(
+            r"(?:`|^)atlas ([a-z].*?)(?:`| {2,}#|$)", path.read_text(), re.MULTILINE
+        ):
+            words = line.split()
+            command: Any = root
+            while getattr(command, "commands", None) and words and words[0] in command.commands:
+                command = command.commands[words.pop(0)]
+            assert command is not root, (path.name, line)
+            known = {option for parameter in command.params for option in parameter.opts}
+            if getattr(command, "commands", None):  # `atlas reconcile` is `atlas reconcile run`.
+                known |= {o for each in command.commands["run"].params for o in each.opts}
+            assert {word for word in words if word.startswith("--")} <= known, (path.name, line)
 
 
 def test_every_alert_has_a_test() -> None:
