@@ -358,6 +358,37 @@ class IdentityConfig(Section):
         return peers
 
 
+class QuotaConfig(Section):
+    """What a tenant may take, where the catalog has no quota of its own for it."""
+
+    points_per_second: float = Field(
+        default=1_000_000.0, gt=0, description="Points that are taken in."
+    )
+    calls_per_second: float = Field(default=10_000.0, gt=0, description="Calls of each service.")
+    entities: int = Field(default=10_000_000, ge=0, description="Entities in the catalog.")
+    attributes: int = Field(
+        default=10_000, ge=0, le=100_000, description="Attributes in the catalog."
+    )
+    concurrent_streams: int = Field(
+        default=1_000, ge=0, description="Streaming calls of each service at a time."
+    )
+    warehouse_seconds_per_minute: float = Field(
+        default=240.0, gt=0, description="How long the warehouse may read, in all of a minute."
+    )
+    burst_seconds: float = Field(
+        default=2.0, gt=0, le=3600, description="For how long unused calls and points add up."
+    )
+    processes: int = Field(
+        default=1,
+        ge=1,
+        description="How many processes of this service share the calls: each grants its share of"
+        " the rates and the streams.",
+    )
+    tenants_max: int = Field(
+        default=10_000, ge=1, description="Tenants whose use is known at a time."
+    )
+
+
 class ServiceConfig(BaseSettings):
     """What every service can be told. Subclass it and add the service's own fields."""
 
@@ -380,6 +411,9 @@ class ServiceConfig(BaseSettings):
     rpc: RpcConfig = Field(default_factory=RpcConfig, description="How the service is called.")
     identity: IdentityConfig = Field(
         default_factory=IdentityConfig, description="How it is known who calls."
+    )
+    quota: QuotaConfig = Field(
+        default_factory=QuotaConfig, description="What a tenant may take of the service."
     )
     telemetry: TelemetryConfig = Field(
         default_factory=TelemetryConfig, description="Logs, traces and metrics."

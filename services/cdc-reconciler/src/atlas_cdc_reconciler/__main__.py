@@ -40,6 +40,7 @@ from atlas_common.db import (
     rights,
 )
 from atlas_common.errors import FatalError
+from atlas_common.metering import QuotaMeters
 from atlas_common.rpc import authenticator, call_chain, declared_access, new_server, run, serve
 from atlas_common.token import TokenSigner
 
@@ -59,7 +60,7 @@ async def main() -> None:
         identity = authenticator(config)
         primary = await stack.enter_async_context(Database.open(config.primary, name="primary"))
         warehouse = await stack.enter_async_context(DuckDbWarehouse.unopened(config.warehouse))
-        clock, progress = PrimaryClock(), Progress()
+        clock, progress, meters = PrimaryClock(), Progress(), QuotaMeters(config.quota)
         sources = configured_sources(config, primary)
         upkeep = _upkeep(config, sources.rows, warehouse, progress)
         backoff_seconds_max = config.gathering.backoff_seconds_max
@@ -97,6 +98,7 @@ async def main() -> None:
             reconciliation,
             reporter,
             TokenSigner.from_config(config.token),
+            meters,
         )
         tenants = PostgresTenants(primary)
         chain = call_chain(
@@ -104,6 +106,7 @@ async def main() -> None:
             authenticator=identity,
             tenants=tenants,
             accesses=declared_access(SERVICES),
+            meters=meters,
             audit=AuditLog(primary),
         )
         server = new_server(config.rpc, chain)

@@ -37,6 +37,7 @@ from atlas_common.db import (
     PrimaryClockPoller,
     rights,
 )
+from atlas_common.metering import QuotaMeters
 from atlas_common.rpc import authenticator, call_chain, declared_access, new_server, serve
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -69,6 +70,7 @@ async def serve_redshift(config: Config, redshift: RedshiftConfig) -> None:
             authenticator=identity,
             tenants=PostgresTenants(primary),
             accesses=declared_access([SERVICE]),
+            meters=QuotaMeters(config.quota),
             audit=AuditLog(primary),
         )
         server = new_server(config.rpc, chain)

@@ -8,6 +8,7 @@ from atlas_common import telemetry
 from atlas_common.catalog import Catalog
 from atlas_common.config import load
 from atlas_common.db import AuditLog, Database, PostgresTenants, rights
+from atlas_common.metering import QuotaMeters
 from atlas_common.rpc import authenticator, call_chain, declared_access, new_server, run, serve
 from atlas_common.telemetry.breakers import show_breakers
 from atlas_hotcache import metrics
@@ -53,6 +54,7 @@ async def main() -> None:
             authenticator=identity,
             tenants=PostgresTenants(primary),
             accesses=declared_access([SERVICE, PROJECTION_SERVICE]),
+            meters=QuotaMeters(config.quota),
             audit=AuditLog(primary),
         )
         server = new_server(config.rpc, chain)

@@ -21,6 +21,7 @@ async def main() -> None:
             authenticator=identity,
             tenants=ingest.tenants,
             accesses=declared_access(SERVICES),
+            meters=ingest.meters,
             audit=ingest.audit,
         )
         server = new_server(config.rpc, chain)

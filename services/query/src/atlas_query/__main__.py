@@ -17,6 +17,7 @@ from atlas_common.breaker import Breaker
 from atlas_common.catalog import Catalog
 from atlas_common.config import DatabaseConfig, load
 from atlas_common.db import Database, PrimaryClock
+from atlas_common.metering import QuotaMeters
 from atlas_common.rpc import (
     Check,
     authenticator,
@@ -103,6 +104,7 @@ async def main() -> None:
             authenticator=identity,
             tenants=tenants,
             accesses=declared_access([SERVICE]),
+            meters=QuotaMeters(config.quota),
         )
         server = new_server(config.rpc, chain)
         query_service_pb2_grpc.add_QueryServiceServicer_to_server(servicer, server)

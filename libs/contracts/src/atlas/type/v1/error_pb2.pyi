@@ -113,6 +113,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """No such report of a reconciliation, or one that is forgotten. Example: GetReconciliationReport of report 12 of another tenant."""
     ERROR_REASON_WINDOW_NOT_REPAIRABLE: _ErrorReason.ValueType  # 51
     """Rows of a window cannot be taken from the source now. Example: RepairRange of a range that was never compared."""
+    ERROR_REASON_QUOTA_EXCEEDED: _ErrorReason.ValueType  # 52
+    """The tenant's quota is used up; ErrorInfo.metadata names it and its limit, RetryInfo says when to come back.
+    Example: the 101st call within a second where calls_per_second is 100.
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call or a point was refused. The name without its prefix is ErrorInfo.reason (domain "atlas")
@@ -210,4 +214,8 @@ ERROR_REASON_REPORT_UNKNOWN: ErrorReason.ValueType  # 50
 """No such report of a reconciliation, or one that is forgotten. Example: GetReconciliationReport of report 12 of another tenant."""
 ERROR_REASON_WINDOW_NOT_REPAIRABLE: ErrorReason.ValueType  # 51
 """Rows of a window cannot be taken from the source now. Example: RepairRange of a range that was never compared."""
+ERROR_REASON_QUOTA_EXCEEDED: ErrorReason.ValueType  # 52
+"""The tenant's quota is used up; ErrorInfo.metadata names it and its limit, RetryInfo says when to come back.
+Example: the 101st call within a second where calls_per_second is 100.
+"""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
