@@ -431,6 +431,14 @@ DASHBOARDS = (
                         '(atlas_breaker_open{job="$service"})'
                     },
                 ),
+                Panel(
+                    "Refused by quotas",
+                    "reqps",
+                    {
+                        "{{instance}}": "sum by (instance) "
+                        '(rate(atlas_quota_refusals_total{job="$service"}[$__rate_interval]))'
+                    },
+                ),
             ),
         },
         service=True,
