@@ -17,6 +17,8 @@ class Collector:
         self.endpoint = ""
         self.spans: list[tuple[dict[str, str], str]] = []
         self.metrics: list[tuple[dict[str, str], str]] = []
+        self.points: dict[str, list[Any]] = {}
+        """Metric -> its data points as they arrived last."""
 
     def take_spans(self, request: Any, _context: Any) -> Any:
         for block in request.resource_spans:
@@ -28,6 +30,9 @@ class Collector:
         for block in request.resource_metrics:
             for scope in block.scope_metrics:
                 self.metrics += [(_resource(block), metric.name) for metric in scope.metrics]
+                for metric in scope.metrics:
+                    data = getattr(metric, metric.WhichOneof("data"))
+                    self.points[metric.name] = list(data.data_points)
         return metrics_pb.ExportMetricsServiceResponse()
 
 

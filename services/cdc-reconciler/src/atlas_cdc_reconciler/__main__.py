@@ -80,7 +80,9 @@ async def main() -> None:
             Instance(config.instance, lambda: leadership.leader),
             auditor=auditor,
         )
-        metrics.show_lag(lambda: reporter.lag_seconds(progress.now.sink.beat))
+        metrics.show_progress(
+            lambda: reporter.lag_seconds(progress.now.sink.beat), lambda: progress.now.phase
+        )
         metrics.show_audit(
             lambda: len(auditor.last.discrepancies),
             lambda: auditor.last.open_letters,

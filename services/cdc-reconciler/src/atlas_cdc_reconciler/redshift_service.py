@@ -64,7 +64,9 @@ async def serve_redshift(config: Config, redshift: RedshiftConfig) -> None:
         watch = SlotWatch(config.slot, config.slot_name, primary, progress)
         instance = Instance(config.instance, lambda: leadership.leader)
         reporter = FeedReporter(warehouse, progress, clock, watch, instance)
-        metrics.show_lag(lambda: reporter.lag_seconds(progress.now.sink.beat))
+        metrics.show_progress(
+            lambda: reporter.lag_seconds(progress.now.sink.beat), lambda: progress.now.phase
+        )
         chain = call_chain(
             config.rpc,
             authenticator=identity,

@@ -11,6 +11,8 @@ from atlas_common.db import AuditLog, Database, PostgresTenants, rights
 from atlas_common.metering import QuotaMeters
 from atlas_common.rpc import authenticator, call_chain, declared_access, new_server, run, serve
 from atlas_common.secrets.opened import secrets_opened
+from atlas_common.telemetry.breakers import show_breakers
+from atlas_hotcache import metrics
 from atlas_hotcache.cache_store import ValkeyCache
 from atlas_hotcache.config import Config
 from atlas_hotcache.indexing.builder import Builder
@@ -37,6 +39,8 @@ async def main() -> None:
             attributes_age_max_seconds=config.projection.catalog_age_max_seconds,
         )
         parts = wire(config, store, caches, catalog, time.monotonic)
+        show_breakers(lambda: {f"valkey-{n}": cache.breaker for n, cache in enumerate(caches)})
+        metrics.show_lag(lambda: parts.watcher.proof().lag_seconds)
         projection = wire_projection(
             config.projection,
             config.promotion,

@@ -32,7 +32,7 @@ from atlas_ingest.maintenance import (
     observe_partitions,
     observe_retention,
 )
-from atlas_ingest.metrics import observe_pending
+from atlas_ingest.metrics import observe_lanes, observe_pending
 from atlas_ingest.optimizer import WriteOptimizer
 from atlas_ingest.servicer import IngestServicer
 from atlas_ingest.sources.intake import Intake
@@ -90,6 +90,7 @@ async def wire(config: Config) -> AsyncIterator[Ingest]:
             announce=announce,
             on_failover=resolver.forget_all,
         )
+        observe_lanes(lambda: flusher.workers, config.flush.lanes_max)
         optimizer = WriteOptimizer(
             resolver=resolver,
             store=store,
