@@ -65,7 +65,6 @@ class Reconciliation:
         )
         sweep = Sweep(
             reconciler,
-            source,
             store=verifications,
             reports=reports,
             sealer=sealer,

@@ -4,7 +4,13 @@ from dataclasses import fields
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 
-from atlas_common.config import DatabaseConfig, Section, ServiceConfig, TokenConfig
+from atlas_common.config import (
+    DatabaseConfig,
+    PolicyConfig,
+    Section,
+    ServiceConfig,
+    TokenConfig,
+)
 from atlas_common.secrets import check_login_source
 from atlas_hotcache.promotion.policy import Mode, Rules
 from atlas_hotcache.valkey_url import FORMS, ValkeyUrl
@@ -152,6 +158,14 @@ class ProjectionConfig(Section):
     statement_seconds_max: float = Field(
         default=5.0, gt=0, description="A batch that takes longer is given up, and made smaller."
     )
+    verify_interval_seconds: float = Field(
+        default=86_400.0,
+        ge=0,
+        description="How often projection and cache are verified, by the default policy; 0: never.",
+    )
+    verify_percent: int = Field(
+        default=10, ge=1, le=100, description="How many of the entities are compared then."
+    )
     jobs_per_tenant_max: int = Field(
         default=8, ge=1, le=16, description="Most jobs of one tenant at a time."
     )
@@ -218,10 +232,9 @@ class PromotionConfig(Section):
         default=6, ge=1, description="In how many of them reads must have been counted at least."
     )
     interval_seconds: float = Field(
-        default=3600.0, gt=0, description="How often all attributes are evaluated."
-    )
-    poll_seconds: float = Field(
-        default=30.0, gt=0, description="How often it is asked whether that is due."
+        default=3600.0,
+        gt=0,
+        description="How often all attributes are evaluated, by the default policy.",
     )
     lease_seconds: float = Field(
         default=60.0, ge=5, description="How long after a process's death another may evaluate."
@@ -302,4 +315,7 @@ class Config(ServiceConfig):
     )
     promotion: PromotionConfig = Field(
         default_factory=PromotionConfig, description="Promoting and demoting by reads."
+    )
+    policies: PolicyConfig = Field(
+        default_factory=PolicyConfig, description="How policies are run."
     )

@@ -11,6 +11,7 @@ from atlas_client.cli import (
     exits,
     freshness,
     pipeline,
+    policies,
     producing,
     projecting,
     reading,
@@ -53,6 +54,7 @@ def build() -> typer.Typer:
         projecting.app,
         deadletters.app,
         pipeline.app,
+        policies.app,
         reconciling.app,
         state.app,
     ):

@@ -113,6 +113,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """No such report of a reconciliation, or one that is forgotten. Example: GetReconciliationReport of report 12 of another tenant."""
     ERROR_REASON_WINDOW_NOT_REPAIRABLE: _ErrorReason.ValueType  # 51
     """Rows of a window cannot be taken from the source now. Example: RepairRange of a range that was never compared."""
+    ERROR_REASON_POLICY_UNKNOWN: _ErrorReason.ValueType  # 53
+    """No such policy, or no such job. Example: RunPolicy of policy 99."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call or a point was refused. The name without its prefix is ErrorInfo.reason (domain "atlas")
@@ -210,4 +212,6 @@ ERROR_REASON_REPORT_UNKNOWN: ErrorReason.ValueType  # 50
 """No such report of a reconciliation, or one that is forgotten. Example: GetReconciliationReport of report 12 of another tenant."""
 ERROR_REASON_WINDOW_NOT_REPAIRABLE: ErrorReason.ValueType  # 51
 """Rows of a window cannot be taken from the source now. Example: RepairRange of a range that was never compared."""
+ERROR_REASON_POLICY_UNKNOWN: ErrorReason.ValueType  # 53
+"""No such policy, or no such job. Example: RunPolicy of policy 99."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
