@@ -62,6 +62,7 @@ from atlas_client.records import (
     Tier,
     UnknownAttributes,
     Verification,
+    Verifications,
     WaitResult,
     WindowDifferences,
     WindowRepair,
@@ -745,6 +746,14 @@ class AtlasClient:
         request = reconciler_pb2.GetVerificationRequest()
         method = self._reconciler.GetVerification
         return convert.verification(await self._caller.unary(method, request, timeout=timeout))
+
+    async def list_verifications(
+        self, *, limit: int = 100, timeout: float | None = None
+    ) -> Verifications:
+        """Return up to where all tenants are proven equal, those furthest behind first."""
+        request = reconciler_pb2.ListVerificationsRequest(page_size=limit)
+        method = self._reconciler.ListVerifications
+        return convert.verifications(await self._caller.unary(method, request, timeout=timeout))
 
     async def list_tiers(self, *, timeout: float | None = None) -> list[Tier]:
         """Return the tiers that reads are routed to, and how far each is behind."""
