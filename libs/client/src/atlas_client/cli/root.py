@@ -16,7 +16,9 @@ from atlas_client.cli import (
     projecting,
     reading,
     reconciling,
+    serving,
     state,
+    top,
     watching,
     writing,
 )
@@ -57,6 +59,8 @@ def build() -> typer.Typer:
         policies.app,
         reconciling.app,
         state.app,
+        top.app,
+        serving.app,
     ):
         _adopt(app, own)
     for entry_point in sorted(entry_points(group=PLUGIN_GROUP), key=lambda each: each.name):
