@@ -303,3 +303,38 @@ def test_what_makes_no_sense_is_refused_by_name(
     code, _, problem = atlas(*arguments)
     assert code == 1
     assert told in problem
+
+
+def test_one_command_shows_the_whole_platform(stack: Stack) -> None:
+    """For scripts as JSON, and for people; of both tenants."""
+    make_tenants(stack)
+    services = stack.endpoints.services
+    targets = [
+        *("--ingest", services["ingest"], "--query", services["query"]),
+        *("--hotcache", services["hotcache"], "--reconciler", services["cdc-reconciler"]),
+    ]
+
+    def look() -> Any:
+        return json.loads(CliRunner().invoke(build(), ["top", "--json", *targets]).stdout)
+
+    def both_are_known() -> bool:
+        known = {one["tenant"] for one in look()["verifications"]["tenants"]}
+        return known >= {"policy-acme", "policy-globex"}
+
+    wait_until(both_are_known, "the warehouse knows both tenants", patience=Patience(30.0))
+    found = look()
+    assert found["problems"] == {}
+    assert {each["tier"]["source"] for each in found["tiers"]} == {
+        "primary", "replica", "cache", "warehouse",
+    }  # fmt: skip
+    assert {each["job"] for each in found["policies"]} >= JOBS
+    assert found["pipeline"]["phase"] == "streaming"
+    shown = CliRunner().invoke(build(), ["top", "--once", *targets]).stdout
+    for told in ("replica-1", "policy-acme", "partitions", "streaming"):
+        assert told in shown
+    # What is away is told, and the rest is shown.
+    away = ["top", "--json", *targets[:-1], "127.0.0.1:1", "--timeout", "2"]
+    done = CliRunner().invoke(build(), away)
+    partly = json.loads(done.stdout.splitlines()[-1])  # Retries are told before, but by `main`.
+    assert (done.exit_code, set(partly["problems"])) == (1, {"pipeline", "verification"})
+    assert partly["policies"]

@@ -6,7 +6,7 @@ Every part is asked for at once and may fail alone: what is away is told, and th
 import asyncio
 import math
 from collections.abc import Awaitable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 
@@ -123,14 +123,7 @@ async def take(client: AtlasClient, *, timeout: float = TIMEOUT_SECONDS) -> Over
         policies=None if policies is None else tuple(policies),
         problems=dict(sorted(problems.items())),
     )
-    return Overview(
-        **{name: getattr(found, name) for name in _PARTS}, banners=tuple(banners(found))
-    )
-
-
-_PARTS = (
-    "taken_at", "tiers", "staging", "pipeline", "verifications", "cache", "policies", "problems",
-)  # fmt: skip
+    return replace(found, banners=tuple(banners(found)))
 
 
 def view(tier: Tier) -> TierView:
