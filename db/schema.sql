@@ -4011,8 +4011,10 @@ CREATE TABLE atlas.tenants (
     created_at timestamp with time zone DEFAULT now() NOT NULL,
     retention_class text DEFAULT 'standard'::text NOT NULL,
     late_data_window interval,
+    quotas jsonb DEFAULT '{}'::jsonb NOT NULL,
     CONSTRAINT tenants_key_check CHECK ((key ~ '^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$'::text)),
     CONSTRAINT tenants_late_data_window_check CHECK ((late_data_window > '00:00:00'::interval)),
+    CONSTRAINT tenants_quotas_check CHECK (((jsonb_typeof(quotas) = 'object'::text) AND (octet_length((quotas)::text) <= 4096))),
     CONSTRAINT tenants_status_check CHECK ((status = ANY (ARRAY['active'::text, 'suspended'::text]))),
     CONSTRAINT tenants_unknown_attribute_policy_check CHECK ((unknown_attribute_policy = ANY (ARRAY['reject'::text, 'register'::text])))
 );
@@ -5367,6 +5369,8 @@ GRANT UPDATE(retention_class) ON TABLE atlas.tenants TO atlas_ingest;
 GRANT SELECT(retention_class) ON TABLE atlas.tenants TO atlas_monitor;
 
 GRANT UPDATE(late_data_window) ON TABLE atlas.tenants TO atlas_ingest;
+
+GRANT UPDATE(quotas) ON TABLE atlas.tenants TO atlas_ingest;
 
 GRANT SELECT,INSERT ON TABLE atlas.write_requests TO atlas_flusher;
 

@@ -1,5 +1,6 @@
 """An ingest service in the test's process or beside it, on a real Postgres, with two tenants."""
 
+import asyncio
 import base64
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
@@ -241,6 +242,7 @@ async def start_rig(
             authenticator=Insecure("dev"),
             tenants=service.tenants,
             accesses=declared_access(INGEST_SERVICES),
+            meters=service.meters,
             audit=service.audit,
         )
         add: Callable[[Ingest, grpc.aio.Server], None] = Ingest.add_to
@@ -251,9 +253,14 @@ async def start_rig(
         yield rig
 
 
-@contextmanager
-def ingest_process(database: Database, directory: Path, **environment: str) -> Iterator[Service]:
-    """A service in a process of its own, ready."""
+@asynccontextmanager
+async def ingest_process(
+    database: Database, directory: Path, **environment: str
+) -> AsyncIterator[Service]:
+    """A service in a process of its own, ready.
+
+    Waited for in a thread: a rig of this loop may be in a transaction that the process waits for.
+    """
     for name in ("logs", "run"):
         (directory / name).mkdir(parents=True, exist_ok=True)
     taken: set[int] = set()
@@ -269,8 +276,8 @@ def ingest_process(database: Database, directory: Path, **environment: str) -> I
         spans=False,
     )
     service = Service(SERVICES["ingest"], wiring, environment, Patience(timeout_seconds=20))
-    service.start()
     try:
+        await asyncio.to_thread(service.start)
         yield service
     finally:
-        service.stop()
+        await asyncio.to_thread(service.stop)

@@ -18,6 +18,7 @@ GIVEN = {
 WRONG = {
     "ATLAS_PRIMARY__PASSWORD_SOURCE": CANARY,
     "ATLAS_PRIMARY__POOL_SIZE_MAX": CANARY,
+    "ATLAS_INDEXING__BUILDER__DSN": f"postgresql://indexer:{CANARY}%zz@db/atlas",
     "ATLAS_VALKEY__URL": f"http://:{CANARY}@cache",
     "ATLAS_TOKEN__KEYS": f'{{"1": "!{CANARY}"}}',
 }
@@ -51,4 +52,15 @@ def test_a_refusal_of_settings_tells_no_secret() -> None:
     assert status == 2
     assert all(name in told for name in WRONG if name != "ATLAS_TOKEN__KEYS"), told
     assert "key 1 is not base64" in told
+    assert CANARY not in told
+
+
+@pytest.mark.parametrize(
+    "dsn", [f"postgresql://admin:{CANARY}%zz@db/atlas", f"postgresql://admin:{CANARY}@db/atlas"]
+)
+def test_the_migration_job_refuses_without_telling(dsn: str) -> None:
+    given = {"ATLAS_ADMIN_DSN": dsn, "ATLAS_ENVIRONMENT": "prod"}
+    status, told = said("atlas_db", given)
+    assert status == 2
+    assert told.startswith("ATLAS_ADMIN_DSN: ")
     assert CANARY not in told

@@ -6,10 +6,12 @@ import sys
 
 import psycopg
 
+from atlas_db.transport import refusal
 from atlas_db.upgrade import upgrade
 
 EXAMPLES = """\
 The DSN is read from ATLAS_ADMIN_DSN, so that no password stands among the process's arguments.
+Where ATLAS_ENVIRONMENT is not dev, it needs sslmode=verify-full for a server on another host.
 
   ATLAS_ADMIN_DSN=postgresql://postgres@db/atlas PGPASSFILE=... python -m atlas_db
 """
@@ -28,6 +30,10 @@ def main() -> int:
         sys.stderr.write(
             "ATLAS_ADMIN_DSN is not set: give the DSN of a role that may create roles\n"
         )
+        return 2
+    problem = refusal(dsn, os.environ.get("ATLAS_ENVIRONMENT") or "dev")
+    if problem is not None:
+        sys.stderr.write(f"ATLAS_ADMIN_DSN: {problem}\n")
         return 2
     try:
         upgrade(dsn)

@@ -278,6 +278,17 @@ def test_attributes_are_listed(cli: Cli) -> None:
     assert "rpm" in cli.run("attributes").stdout
 
 
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [("rows=1", "calls_per_second"), ("entities=1.5", "NAME=NUMBER"), ("entities", "NAME=NUMBER")],
+)
+def test_a_quota_that_is_none_is_code_2(given: str, says: str) -> None:
+    command = ["tenants", "--ingest", "127.0.0.1:1", "--update", "acme", "--quota", given]
+    result = CliRunner().invoke(build(), command)
+    assert result.exit_code == 2
+    assert says in result.stderr
+
+
 def test_a_platform_that_is_away_is_code_3(tmp_path: Path) -> None:
     away = ["--query", "127.0.0.1:1", "--tenant", "a", "--timeout", "0.2"]
     assert CliRunner().invoke(build(), ["get", "e", *away]).exit_code == 3

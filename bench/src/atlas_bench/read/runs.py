@@ -127,9 +127,9 @@ class Runs:
 
 
 @contextmanager
-def reading_driver() -> Iterator[Callable[[ReadJob], Run]]:
+def reading_driver(*, niceness: int = 0) -> Iterator[Callable[[ReadJob], Run]]:
     """Run a driver in a process of its own; gives what makes it do a job."""
-    with module_process("atlas_bench.read.driver") as child:
+    with module_process("atlas_bench.read.driver", niceness=niceness) as child:
 
         def do(job: ReadJob) -> Run:
             run: Run = json.loads(ask(child, job.to_json()))

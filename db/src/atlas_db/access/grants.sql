@@ -41,7 +41,7 @@ GRANT SELECT ON atlas.entities, atlas.attributes, atlas.attribute_indexes
     TO atlas_ingest, atlas_hotcache, atlas_query, atlas_reconciler;
 
 GRANT INSERT ON atlas.tenants, atlas.entities TO atlas_ingest;
-GRANT UPDATE (display_name, unknown_attribute_policy, retention_class, late_data_window) ON atlas.tenants
+GRANT UPDATE (display_name, unknown_attribute_policy, retention_class, late_data_window, quotas) ON atlas.tenants
     TO atlas_ingest; -- Not its key, its number or whether it is in service.
 GRANT INSERT, UPDATE ON atlas.attributes TO atlas_ingest;
 GRANT SELECT ON atlas.write_requests, atlas.producer_positions, atlas.source_offsets, atlas.ingest_dead_letters,

@@ -47,6 +47,7 @@ from atlas_client.records import (
     PipelineStatus,
     Point,
     ProducerPosition,
+    Quotas,
     Reading,
     ReadKind,
     ReadMetadata,
@@ -177,12 +178,14 @@ class AtlasClient:
         unknown_attributes: UnknownAttributes = UnknownAttributes.REJECT,
         retention_class: str = "",
         late_data_window: timedelta | None = None,
+        quotas: Quotas | None = None,
         timeout: float | None = None,
     ) -> Tenant:
         """Make a tenant, or return the one there is.
 
         `retention_class`: one of the platform's, "standard" unless given. `late_data_window`: how
-        old a point may be, unless it is as the platform has it.
+        old a point may be, `quotas`: what the tenant may take, unless they are as the platform has
+        them.
         """
         request = catalog_pb2.CreateTenantRequest(
             key=key,
@@ -192,6 +195,8 @@ class AtlasClient:
         )
         if late_data_window is not None:
             request.late_data_window.FromTimedelta(late_data_window)
+        if quotas is not None:
+            request.quotas.CopyFrom(convert.quotas_message(quotas))
         answer = await self._caller.unary(self._catalog.CreateTenant, request, timeout=timeout)
         return convert.tenant(answer.tenant)
 
@@ -203,11 +208,13 @@ class AtlasClient:
         unknown_attributes: UnknownAttributes | None = None,
         retention_class: str | None = None,
         late_data_window: timedelta | None = None,
+        quotas: Quotas | None = None,
         timeout: float | None = None,
     ) -> Tenant:
         """Change what is given, at least one thing; the rest stays as it is.
 
-        A `late_data_window` of zero goes back to that of the platform.
+        A `late_data_window` of zero goes back to that of the platform, as do `quotas` that are None
+        in what is given: they change as a whole.
         """
         request = catalog_pb2.UpdateTenantRequest(tenant=catalog_pb2.Tenant(key=key))
         changed = request.update_mask.paths
@@ -224,6 +231,9 @@ class AtlasClient:
             if late_data_window:
                 request.tenant.late_data_window.FromTimedelta(late_data_window)
             changed.append("late_data_window")
+        if quotas is not None:
+            request.tenant.quotas.CopyFrom(convert.quotas_message(quotas))
+            changed.append("quotas")
         answer = await self._caller.unary(self._catalog.UpdateTenant, request, timeout=timeout)
         return convert.tenant(answer.tenant)
 

@@ -24,6 +24,7 @@ from atlas_devstack.process import Launch
 from atlas_devstack.waiting import Patience
 
 _HEAP = "-Xmx512m"
+_TLS_WORDS = ("sslmode", "sslrootcert")  # As libpq's, so are Debezium's.
 
 
 @dataclass(frozen=True)
@@ -134,6 +135,7 @@ def _properties(capture: Capture, offsets: Path) -> dict[str, str]:
         "database.user": str(server["user"]),
         "database.password": str(server["password"]),
         "database.dbname": str(server["dbname"]),
+        **{f"database.{word}": str(server[word]) for word in _TLS_WORDS if word in server},
         "topic.prefix": "atlas",
         "plugin.name": "pgoutput",
         "slot.name": capture.slot,

@@ -43,7 +43,9 @@ from atlas_common.db import (
 )
 from atlas_common.errors import FatalError
 from atlas_common.maintenance import PolicyStore, Runner
+from atlas_common.metering import QuotaMeters
 from atlas_common.rpc import authenticator, call_chain, declared_access, new_server, run, serve
+from atlas_common.secrets.opened import secrets_opened
 from atlas_common.token import TokenSigner
 
 SERVICES = (SERVICE, pipeline_servicer.SERVICE, letter_servicer.SERVICE)
@@ -59,14 +61,16 @@ async def main() -> None:
         stack.enter_context(
             telemetry.setup("cdc-reconciler", config.telemetry, instance=config.instance)
         )
+        await stack.enter_async_context(secrets_opened(config))
         identity = authenticator(config)
         primary = await stack.enter_async_context(Database.open(config.primary, name="primary"))
         warehouse = await stack.enter_async_context(DuckDbWarehouse.unopened(config.warehouse))
-        clock, progress = PrimaryClock(), Progress()
+        clock, progress, meters = PrimaryClock(), Progress(), QuotaMeters(config.quota)
         sources = configured_sources(config, primary)
         upkeep = _upkeep(config, sources.rows, warehouse, progress)
-        backoff_seconds_max = config.gathering.backoff_seconds_max
-        pipeline = Pipeline(sources.changes, warehouse, progress, backoff_seconds_max, upkeep)
+        pipeline = Pipeline(
+            sources.changes, warehouse, progress, config.gathering.backoff_seconds_max, upkeep
+        )
         reconciliation = Reconciliation.of(config.reconcile, primary, warehouse, progress)
         auditor = Auditor(warehouse)
         leadership = Leadership(config.leader, config.direct, config.source_name, config.instance)
@@ -98,6 +102,7 @@ async def main() -> None:
             reconciliation,
             reporter,
             TokenSigner.from_config(config.token),
+            meters,
         )
         tenants = PostgresTenants(primary)
         chain = call_chain(
@@ -105,6 +110,7 @@ async def main() -> None:
             authenticator=identity,
             tenants=tenants,
             accesses=declared_access(SERVICES),
+            meters=meters,
             audit=AuditLog(primary),
         )
         server = new_server(config.rpc, chain)

@@ -12,6 +12,7 @@ from atlas_common.config import (
     ServiceConfig,
     TokenConfig,
 )
+from atlas_common.transport import is_this_host, unverified_kafka
 
 
 class BatchConfig(Section):
@@ -130,6 +131,12 @@ class KafkaConfig(BatchConfig):
         if ours:
             raise ValueError(f"{', '.join(ours)} cannot be set: the source needs its own")
         return settings
+
+    def unverified(self) -> tuple[str, str] | None:
+        """As Section."""
+        settings = {name: value.get_secret_value() for name, value in self.settings.items()}
+        way_out = unverified_kafka(self.bootstrap_servers, settings)
+        return None if way_out is None else ("settings", way_out)
 
 
 _KAFKA_SETTINGS = {
@@ -255,7 +262,10 @@ class RedshiftConfig(Section):
     database: str = Field(min_length=1, description="The database.")
     user: str = Field(min_length=1, description="The user: owner of the schema, nothing more.")
     password: SecretStr = Field(description="The user's password.")
-    tls: bool = Field(default=True, description="Encrypt, and check the server's name.")
+    tls: bool = Field(
+        default=True,
+        description="Encrypt, and verify the server's name; off to other hosts in dev alone.",
+    )
     schema_name: str = Field(
         default="atlas", pattern=r"^[a-z_][a-z0-9_]{0,62}$", description="Schema of the tables."
     )
@@ -297,6 +307,12 @@ class RedshiftConfig(Section):
     dead_letters_per_batch_max: int = Field(
         default=1_000, ge=1, description="More of them in one batch stop the pipeline."
     )
+
+    def unverified(self) -> tuple[str, str] | None:
+        """As Section."""
+        if self.tls or is_this_host(self.host):
+            return None
+        return "tls", "the cluster is on another host and not verified; leave it on"
 
     @property
     def socket_timeout_seconds(self) -> int:

@@ -37,7 +37,9 @@ from atlas_common.db import (
     PrimaryClockPoller,
     rights,
 )
+from atlas_common.metering import QuotaMeters
 from atlas_common.rpc import authenticator, call_chain, declared_access, new_server, serve
+from atlas_common.secrets.opened import secrets_opened
 
 Context = grpc.aio.ServicerContext[Any, Any]
 _log = telemetry.logger(__name__)
@@ -49,6 +51,7 @@ async def serve_redshift(config: Config, redshift: RedshiftConfig) -> None:
         stack.enter_context(
             telemetry.setup("cdc-reconciler", config.telemetry, instance=config.instance)
         )
+        await stack.enter_async_context(secrets_opened(config))
         identity = authenticator(config)
         _log.warning("the warehouse is only fed: it is not read, compared or repaired from here")
         primary = await stack.enter_async_context(Database.open(config.primary, name="primary"))
@@ -67,6 +70,7 @@ async def serve_redshift(config: Config, redshift: RedshiftConfig) -> None:
             authenticator=identity,
             tenants=PostgresTenants(primary),
             accesses=declared_access([SERVICE]),
+            meters=QuotaMeters(config.quota),
             audit=AuditLog(primary),
         )
         server = new_server(config.rpc, chain)

@@ -10,7 +10,9 @@ from atlas_common.config import load
 from atlas_common.db import AuditLog, Database, PostgresTenants, rights
 from atlas_common.maintenance import PolicyStore
 from atlas_common.maintenance import Runner as PolicyRunner
+from atlas_common.metering import QuotaMeters
 from atlas_common.rpc import authenticator, call_chain, declared_access, new_server, run, serve
+from atlas_common.secrets.opened import secrets_opened
 from atlas_hotcache import policies
 from atlas_hotcache.cache_store import ValkeyCache
 from atlas_hotcache.config import Config
@@ -27,6 +29,7 @@ async def main() -> None:
     config = load(Config)  # The environment is read here and nowhere else.
     async with AsyncExitStack() as stack:
         stack.enter_context(telemetry.setup("hotcache", config.telemetry, instance=config.instance))
+        await stack.enter_async_context(secrets_opened(config))
         identity = authenticator(config)
         primary = await stack.enter_async_context(Database.open(config.primary, name="primary"))
         caches = await stack.enter_async_context(ValkeyCache.open(config.valkey, config.cache))
@@ -57,6 +60,7 @@ async def main() -> None:
             authenticator=identity,
             tenants=PostgresTenants(primary),
             accesses=declared_access([SERVICE, PROJECTION_SERVICE]),
+            meters=QuotaMeters(config.quota),
             audit=AuditLog(primary),
         )
         server = new_server(config.rpc, chain)

@@ -13,6 +13,7 @@ from atlas_common.config import (
     ServiceConfig,
     TokenConfig,
 )
+from atlas_common.transport import unverified_kafka
 
 
 class FlushConfig(Section):
@@ -85,14 +86,6 @@ class EventTimeConfig(Section):
     )
 
 
-class CatalogConfig(Section):
-    """Bounds of the catalog."""
-
-    attributes_per_tenant_max: int = Field(
-        default=10_000, ge=1, description="Attributes a tenant can have."
-    )
-
-
 class MaintenanceConfig(Section):
     """What ingest does for the database besides writing."""
 
@@ -152,6 +145,12 @@ class KafkaConfig(Section):
             raise ValueError(f"{', '.join(ours)} cannot be set: the source needs its own")
         return settings
 
+    def unverified(self) -> tuple[str, str] | None:
+        """As Section."""
+        settings = {name: value.get_secret_value() for name, value in self.settings.items()}
+        way_out = unverified_kafka(self.bootstrap_servers, settings)
+        return None if way_out is None else ("settings", way_out)
+
 
 class SqsConfig(Section):
     """A queue of QueuedWrite that is read."""
@@ -203,9 +202,6 @@ class Config(ServiceConfig):
     stream: StreamConfig = Field(default_factory=StreamConfig, description="WriteStream.")
     event_time: EventTimeConfig = Field(
         default_factory=EventTimeConfig, description="Which event times are believed."
-    )
-    catalog: CatalogConfig = Field(
-        default_factory=CatalogConfig, description="Bounds of the catalog."
     )
     maintenance: MaintenanceConfig = Field(
         default_factory=MaintenanceConfig, description="Partitions, lanes without an owner."

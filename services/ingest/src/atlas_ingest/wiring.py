@@ -16,6 +16,7 @@ from atlas.ingest.v1 import ingest_service_pb2, ingest_service_pb2_grpc
 from atlas_common.background import Work
 from atlas_common.db import AuditLog, Database, Heartbeat, PostgresTenants, rights
 from atlas_common.maintenance import PolicyStore, Runner
+from atlas_common.metering import QuotaMeters
 from atlas_common.rpc import Check, open_channel
 from atlas_common.token import TokenSigner
 from atlas_ingest.budget import Budget
@@ -65,6 +66,7 @@ class Ingest:
     catalog: CatalogServicer
     policies: PolicyServicer
     tenants: PostgresTenants
+    meters: QuotaMeters
     audit: AuditLog
     intake: Intake
     offsets: SourceOffsets
@@ -87,8 +89,8 @@ async def wire(config: Config) -> AsyncIterator[Ingest]:
     async with AsyncExitStack() as stack:
         primary = await stack.enter_async_context(Database.open(config.primary, name="primary"))
         announce = await _announce(stack, config)
-        store = Store(primary)
-        resolver = Resolver(primary, store, attributes_max=config.catalog.attributes_per_tenant_max)
+        store, meters = Store(primary), QuotaMeters(config.quota)
+        resolver = Resolver(primary, store, meters=meters)
         budget = Budget(
             points_max=config.flush.pending_points_max, bytes_max=config.flush.pending_bytes_max
         )
@@ -105,6 +107,7 @@ async def wire(config: Config) -> AsyncIterator[Ingest]:
             store=store,
             flusher=flusher,
             budget=budget,
+            meters=meters,
             event_time=config.event_time,
         )
         monitor = StagingMonitor(primary, flusher, budget, config.flush)
@@ -120,10 +123,11 @@ async def wire(config: Config) -> AsyncIterator[Ingest]:
         yield Ingest(
             ingest=IngestServicer(optimizer, signer, monitor, store, streams),
             catalog=CatalogServicer(
-                store, resolver, tenants, signer, config.catalog, acts=ActReader(primary)
+                store, resolver, tenants, signer, meters=meters, acts=ActReader(primary)
             ),
             policies=PolicyServicer(Policies(primary)),
             tenants=tenants,
+            meters=meters,
             audit=AuditLog(primary),
             intake=intake,
             offsets=offsets,

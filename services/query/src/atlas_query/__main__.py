@@ -17,6 +17,7 @@ from atlas_common.breaker import Breaker
 from atlas_common.catalog import Catalog
 from atlas_common.config import DatabaseConfig, load
 from atlas_common.db import Database, PrimaryClock
+from atlas_common.metering import QuotaMeters
 from atlas_common.rpc import (
     Check,
     authenticator,
@@ -27,12 +28,13 @@ from atlas_common.rpc import (
     run,
     serve,
 )
+from atlas_common.secrets.opened import secrets_opened
 from atlas_common.token import TokenSigner
 from atlas_query.access.flusher import AccessFlusher
 from atlas_query.access.sampler import AccessSampler
 from atlas_query.admission import Admission
 from atlas_query.analytics import Aggregates
-from atlas_query.config import AccessConfig, Config, DiscoveryConfig, RouterConfig
+from atlas_query.config import AccessConfig, Config, RouterConfig
 from atlas_query.discovery import Discovery, DnsName, ReplicaFile
 from atlas_query.downsampled import DownsampledHistory
 from atlas_query.election import Election
@@ -64,8 +66,9 @@ async def main() -> None:
     config = load(Config)  # The environment is read here and nowhere else.
     async with AsyncExitStack() as stack:
         stack.enter_context(telemetry.setup("query", config.telemetry, instance=config.instance))
+        await stack.enter_async_context(secrets_opened(config))
         identity = authenticator(config)
-        roster = Roster(_opener(config.router), _discovery(config.discovery), config.discovery)
+        roster = Roster(_opener(config.router), _discovery(config), config.discovery)
         first = await stack.enter_async_context(roster.opened(config.primary, config.replicas))
         clock = PrimaryClock()
         tracker = FreshnessTracker(clock, time.monotonic)
@@ -99,6 +102,7 @@ async def main() -> None:
             authenticator=identity,
             tenants=tenants,
             accesses=declared_access([SERVICE]),
+            meters=QuotaMeters(config.quota),
         )
         server = new_server(config.rpc, chain)
         query_service_pb2_grpc.add_QueryServiceServicer_to_server(servicer, server)
@@ -132,11 +136,12 @@ def _opener(router: RouterConfig) -> OpenEndpoint:
     return opened
 
 
-def _discovery(config: DiscoveryConfig) -> Discovery | None:
-    if config.file is not None:
-        return ReplicaFile(Path(config.file))
-    if config.dns is not None:
-        return DnsName(config.dns, time.monotonic)
+def _discovery(config: Config) -> Discovery | None:
+    settings = config.discovery
+    if settings.file is not None:
+        return ReplicaFile(Path(settings.file), config.environment)
+    if settings.dns is not None:
+        return DnsName(settings.dns, time.monotonic)
     return None
 
 

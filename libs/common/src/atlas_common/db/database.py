@@ -57,7 +57,7 @@ class Database:
             max_size=config.pool_size_max,
             timeout=config.acquire_timeout_seconds,
             max_waiting=config.acquire_waiting_max,
-            max_lifetime=config.connection_lifetime_seconds,
+            max_lifetime=connections.lifetime_seconds(config),
             max_idle=_CONNECTION_IDLE_SECONDS,
             reconnect_timeout=_RECONNECT_TIMEOUT_SECONDS,
             name=name,

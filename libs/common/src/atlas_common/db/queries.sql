@@ -10,8 +10,8 @@ ORDER BY beat_id DESC
 LIMIT 1
 
 -- name: tenant_by_key
--- Who a key stands for, and whether it is in service.
-SELECT tenant_id, key, status
+-- Who a key stands for, whether it is in service, and its own quotas.
+SELECT tenant_id, key, status, quotas
 FROM tenants
 WHERE key = %(key)s
 

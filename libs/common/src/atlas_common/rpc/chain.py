@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 
-from atlas_common.config import RpcConfig
+from atlas_common.config import QuotaConfig, RpcConfig
+from atlas_common.metering import QuotaMeters
 from atlas_common.rpc.access import Accesses
 from atlas_common.rpc.access_log import AccessLog
 from atlas_common.rpc.admission import Admission
@@ -11,6 +12,7 @@ from atlas_common.rpc.authenticator import Authenticator
 from atlas_common.rpc.deadline import Deadline
 from atlas_common.rpc.failures import failures_reported
 from atlas_common.rpc.identity import Identity, TenantResolver
+from atlas_common.rpc.metering import Metering
 from atlas_common.rpc.observation import Observation
 from atlas_common.rpc.scope import Scope
 
@@ -21,13 +23,15 @@ def call_chain(
     authenticator: Authenticator,
     tenants: TenantResolver,
     accesses: Accesses,
+    meters: QuotaMeters | None = None,
     audit: ActLog | None = None,
 ) -> Sequence[Scope]:
     """The scopes in their order.
 
     `accesses`: see `declared_access()`. What is not in it nobody may call; health checks and
     reflection, which everybody may, run outside of the scopes. `audit`: needed by services with
-    administrative methods. Raises FatalError if such a service has none.
+    administrative methods. `meters`: of the quotas, where the service itself counts as well;
+    without, those of the usual settings. Raises FatalError if such a service has none.
     """
     return [
         # First, so that the span, the log line and the metrics cover all the rest and its errors.
@@ -40,6 +44,8 @@ def call_chain(
         Deadline(config).kept,
         # A handler runs with its caller and tenant known.
         Identity(authenticator, tenants, accesses).known,
+        # Before anything is entered: a refused flood of calls must not reach the database.
+        Metering(QuotaMeters(QuotaConfig()) if meters is None else meters).metered,
         # Last: only what may be done is entered, and as whose it is done.
         Auditing(audit, accesses).audited,
     ]

@@ -12,6 +12,7 @@ from atlas_common import errors
 from atlas_common.db import PostgresTenants
 from atlas_common.errors import ServiceError
 from atlas_common.limits import check_bytes, check_items
+from atlas_common.metering import QuotaMeters, exceeded_count
 from atlas_common.tenant import check_tenant_key, current_tenant
 from atlas_common.token import TokenSigner
 from atlas_ingest.catalog import convert
@@ -19,7 +20,6 @@ from atlas_ingest.catalog.acts import ActReader
 from atlas_ingest.catalog.definitions import AttributeDraft
 from atlas_ingest.catalog.resolver import Resolver
 from atlas_ingest.catalog.tenants import FIELDS, TenantDraft
-from atlas_ingest.config import CatalogConfig
 from atlas_ingest.rules import clip
 from atlas_ingest.store import (
     AttributeConflictError,
@@ -34,6 +34,7 @@ _PAGE_SIZE_DEFAULT = 1_000
 _TENANTS_PAGE_MAX = 1_000
 _ACTS_PAGE_MAX = 1_000
 _PAGE_MAX = 10_000
+_MESSAGES = ("late_data_window", "quotas")  # Fields of a tenant that are messages.
 _NO_TENANT = 0  # In page tokens of lists that belong to no tenant.
 
 
@@ -46,15 +47,15 @@ class CatalogServicer(catalog_service_pb2_grpc.CatalogServiceServicer):
         resolver: Resolver,
         tenants: PostgresTenants,
         signer: TokenSigner,
-        config: CatalogConfig,
         *,
+        meters: QuotaMeters,
         acts: ActReader,
     ) -> None:
         self._store = store
         self._resolver = resolver
         self._tenants = tenants
         self._pages = _Pages(signer)
-        self._config = config
+        self._meters = meters
         self._acts = acts
 
     @override
@@ -127,8 +128,12 @@ class CatalogServicer(catalog_service_pb2_grpc.CatalogServiceServicer):
         if not request.keys:
             return pb.BatchCreateEntitiesResponse()
         tenant = current_tenant()
-        entities = await self._store.create_entities(tenant, list(dict.fromkeys(request.keys)))
+        wanted = list(dict.fromkeys(request.keys))
+        entities_max = self._meters.entities(tenant)
+        entities = await self._store.create_entities(tenant, wanted, entities_max)
         self._resolver.remember_entities(tenant, entities)
+        if len(entities.keys) < len(wanted):
+            raise exceeded_count(tenant, "entities", entities_max)
         by_key = convert.entity_messages(entities)
         return pb.BatchCreateEntitiesResponse(
             entities=[by_key[key] for key in request.keys], created_count=entities.created_count
@@ -161,7 +166,7 @@ class CatalogServicer(catalog_service_pb2_grpc.CatalogServiceServicer):
         tenant = current_tenant()
         try:
             rows = await self._store.upsert_attributes(
-                tenant, drafts, self._config.attributes_per_tenant_max
+                tenant, drafts, self._meters.attributes(tenant)
             )
         except AttributeConflictError as error:
             raise _conflict(drafts, error) from None
@@ -292,10 +297,10 @@ def _masked(tenant: pb.Tenant, fields: Sequence[str]) -> pb.CreateTenantRequest:
     """The fields that the mask names; the others are not looked at."""
     wanted = pb.CreateTenantRequest(key=tenant.key)
     for field in fields:
-        if field != "late_data_window":
+        if field not in _MESSAGES:
             setattr(wanted, field, getattr(tenant, field))
-        elif tenant.HasField("late_data_window"):
-            wanted.late_data_window.CopyFrom(tenant.late_data_window)
+        elif tenant.HasField(field):  # type: ignore[arg-type]  # One of them.
+            getattr(wanted, field).CopyFrom(getattr(tenant, field))
     return wanted
 
 
@@ -306,6 +311,7 @@ def _check_same(request: pb.CreateTenantRequest, draft: TenantDraft, row: Tenant
         "unknown_attribute_policy": bool(request.unknown_attribute_policy),
         "retention_class": bool(request.retention_class),
         "late_data_window": request.HasField("late_data_window"),
+        "quotas": request.HasField("quotas"),
     }
     for field, is_asked in asked.items():
         if is_asked and getattr(draft, field) != getattr(row, field):
