@@ -18,6 +18,11 @@ from atlas_devstack.postgres.dump import schema_of
 ROOT = Path(__file__).parents[2]
 SERVICE_QUERIES = [
     ("atlas_ingest", "atlas_ingest"),
+    ("atlas_ingest.policies", "atlas_ingest"),
+    *(
+        ("atlas_common.maintenance", role)
+        for role in ("atlas_ingest", "atlas_hotcache", "atlas_reconciler")
+    ),
     ("atlas_hotcache", "atlas_hotcache"),
     ("atlas_hotcache.projection", "atlas_hotcache"),
     ("atlas_hotcache.indexing", "atlas_hotcache"),

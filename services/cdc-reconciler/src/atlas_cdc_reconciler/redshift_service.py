@@ -196,6 +196,13 @@ class FeedServicer(pb_grpc.ReconcilerServiceServicer):
         response: pb.GetVerificationResponse = await _refused("nothing is compared")
         return response
 
+    async def ListVerifications(
+        self, request: pb.ListVerificationsRequest, context: Context
+    ) -> pb.ListVerificationsResponse:
+        """Refused."""
+        response: pb.ListVerificationsResponse = await _refused("nothing is compared")
+        return response
+
 
 async def _refused(what: str) -> Any:
     raise errors.unimplemented(

@@ -8,11 +8,13 @@ from atlas_common import telemetry
 from atlas_common.catalog import Catalog
 from atlas_common.config import load
 from atlas_common.db import AuditLog, Database, PostgresTenants, rights
+from atlas_common.maintenance import PolicyStore
+from atlas_common.maintenance import Runner as PolicyRunner
 from atlas_common.metering import QuotaMeters
 from atlas_common.rpc import authenticator, call_chain, declared_access, new_server, run, serve
 from atlas_common.secrets.opened import secrets_opened
 from atlas_common.telemetry.breakers import show_breakers
-from atlas_hotcache import metrics
+from atlas_hotcache import metrics, policies
 from atlas_hotcache.cache_store import ValkeyCache
 from atlas_hotcache.config import Config
 from atlas_hotcache.indexing.builder import Builder
@@ -50,6 +52,11 @@ async def main() -> None:
             catalog=catalog,
             indexing=config.indexing,
         )
+        due = [
+            policies.promotion(projection.evaluator, config.promotion),
+            policies.verification(projection.store, projection.runner, config.projection),
+        ]
+        policy_runner = PolicyRunner(PolicyStore(primary), due, config.policies, config.instance)
         builder = config.indexing.builder
         chain = call_chain(
             config.rpc,
@@ -79,7 +86,7 @@ async def main() -> None:
                 "watcher": parts.watcher.run,
                 "checker": parts.checker.run,
                 "projection": projection.runner.run,
-                "promotion": projection.evaluator.run,
+                **policy_runner.background,
                 **({"indexing": Builder(builder, config.indexing).run} if builder else {}),
             },
         )
