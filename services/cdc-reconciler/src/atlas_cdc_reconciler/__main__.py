@@ -54,7 +54,12 @@ async def main() -> None:
         return
     async with AsyncExitStack() as stack:
         stack.enter_context(
-            telemetry.setup("cdc-reconciler", config.telemetry, instance=config.instance)
+            telemetry.setup(
+                "cdc-reconciler",
+                config.telemetry,
+                instance=config.instance,
+                settings=config.describe(),
+            )
         )
         identity = authenticator(config)
         primary = await stack.enter_async_context(Database.open(config.primary, name="primary"))

@@ -47,7 +47,12 @@ async def serve_redshift(config: Config, redshift: RedshiftConfig) -> None:
     """Serve until told to stop."""
     async with AsyncExitStack() as stack:
         stack.enter_context(
-            telemetry.setup("cdc-reconciler", config.telemetry, instance=config.instance)
+            telemetry.setup(
+                "cdc-reconciler",
+                config.telemetry,
+                instance=config.instance,
+                settings=config.describe(),
+            )
         )
         identity = authenticator(config)
         _log.warning("the warehouse is only fed: it is not read, compared or repaired from here")

@@ -63,7 +63,11 @@ async def main() -> None:
     """Serve until SIGTERM."""
     config = load(Config)  # The environment is read here and nowhere else.
     async with AsyncExitStack() as stack:
-        stack.enter_context(telemetry.setup("query", config.telemetry, instance=config.instance))
+        stack.enter_context(
+            telemetry.setup(
+                "query", config.telemetry, instance=config.instance, settings=config.describe()
+            )
+        )
         identity = authenticator(config)
         roster = Roster(_opener(config.router), _discovery(config.discovery), config.discovery)
         first = await stack.enter_async_context(roster.opened(config.primary, config.replicas))

@@ -20,7 +20,9 @@ def main() -> int:
         sys.stderr.write("ATLAS_INDEXING__BUILDER__DSN is not set\n")
         return 2
     builder = Builder(config.indexing.builder, config.indexing)
-    with telemetry.setup("indexing", config.telemetry, instance=config.instance):
+    with telemetry.setup(
+        "indexing", config.telemetry, instance=config.instance, settings=config.describe()
+    ):
         asyncio.run(builder.run())
     return 0
 
