@@ -17,7 +17,13 @@ from .images import ROOT, docker
 pytestmark = [pytest.mark.timeout(900), pytest.mark.usefixtures("server_images", "builder")]
 
 SERVICES = ("ingest", "hotcache", "query", "cdc-reconciler")
-FEED_SECONDS = 15
+FEED_SECONDS = 30
+# A crowded machine: the proof asks the cache, too, which is passed over when it is slow.
+PATIENT = """\
+services:
+  query: {environment: {ATLAS_ROUTER__HOTCACHE_TIMEOUT_SECONDS: "2"}}
+  hotcache: {environment: {ATLAS_VALKEY__CALL_TIMEOUT_SECONDS: "1"}}
+"""
 PORTS = {name: f"ATLAS_{name.rpartition('-')[2].upper()}_PORT" for name in SERVICES}
 
 
@@ -49,7 +55,10 @@ def platform(
     directory = tmp_path_factory.mktemp("compose")
     made = directory / "secrets"
     subprocess.run([sys.executable, ROOT / "tools" / "compose_secrets.py", made], check=True)
+    patient = directory / "patient.yml"
+    patient.write_text(PATIENT)
     environment = {
+        "COMPOSE_FILE": os.pathsep.join([str(ROOT / "docker-compose.yml"), str(patient)]),
         **{name: value for name, value in os.environ.items() if not name.startswith("ATLAS_")},
         "COMPOSE_PROJECT_NAME": f"atlas-test-{secrets.token_hex(3)}",
         "COMPOSE_PROFILES": "core",
@@ -80,7 +89,9 @@ async def test_the_demos_proof_holds(platform: Platform) -> None:
     output, errors = await process.communicate()
     assert process.returncode == 0, errors.decode()
     summary = json.loads(output)
-    assert summary["points"] > 0
+    points = summary["points"]
+    assert points["acknowledged"] == points["primary"] == points["warehouse"] > 1000
+    assert summary["isolation"]["ok"] is True
 
 
 def test_both_replicas_follow_and_the_pooler_is_used(platform: Platform) -> None:
