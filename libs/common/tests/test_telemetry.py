@@ -51,6 +51,13 @@ def test_a_log_line_tells_who_and_within_what(capsys: pytest.CaptureFixture[str]
     }
 
 
+def test_the_first_line_tells_the_settings(capsys: pytest.CaptureFixture[str]) -> None:
+    with telemetry.setup("query", TelemetryConfig(), settings={"rpc": {"port": 7000}}):
+        pass
+    (line,) = lines(capsys.readouterr().err)
+    assert (line["event"], line["settings"]) == ("settings", {"rpc": {"port": 7000}})
+
+
 def test_libraries_log_lines_have_the_same_form(capsys: pytest.CaptureFixture[str]) -> None:
     before = logging.getLogger().handlers[:]
     with telemetry.setup("query", TelemetryConfig(), instance="q"):

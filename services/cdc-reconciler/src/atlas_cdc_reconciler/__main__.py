@@ -59,7 +59,12 @@ async def main() -> None:
         return
     async with AsyncExitStack() as stack:
         stack.enter_context(
-            telemetry.setup("cdc-reconciler", config.telemetry, instance=config.instance)
+            telemetry.setup(
+                "cdc-reconciler",
+                config.telemetry,
+                instance=config.instance,
+                settings=config.describe(),
+            )
         )
         await stack.enter_async_context(secrets_opened(config))
         identity = authenticator(config)

@@ -49,7 +49,12 @@ async def serve_redshift(config: Config, redshift: RedshiftConfig) -> None:
     """Serve until told to stop."""
     async with AsyncExitStack() as stack:
         stack.enter_context(
-            telemetry.setup("cdc-reconciler", config.telemetry, instance=config.instance)
+            telemetry.setup(
+                "cdc-reconciler",
+                config.telemetry,
+                instance=config.instance,
+                settings=config.describe(),
+            )
         )
         await stack.enter_async_context(secrets_opened(config))
         identity = authenticator(config)

@@ -29,7 +29,11 @@ async def main() -> None:
     """Serve until told to stop."""
     config = load(Config)  # The environment is read here and nowhere else.
     async with AsyncExitStack() as stack:
-        stack.enter_context(telemetry.setup("hotcache", config.telemetry, instance=config.instance))
+        stack.enter_context(
+            telemetry.setup(
+                "hotcache", config.telemetry, instance=config.instance, settings=config.describe()
+            )
+        )
         await stack.enter_async_context(secrets_opened(config))
         identity = authenticator(config)
         primary = await stack.enter_async_context(Database.open(config.primary, name="primary"))
