@@ -100,6 +100,8 @@ def test_images_install_what_is_locked_and_run_as_nobody(file: Path) -> None:
         "numeric: Kubernetes' runAsNonRoot cannot tell of a name"
     )
     assert "PYTHONDONTWRITEBYTECODE=1" in final, "the root file system is read-only"
+    for label in ("title", "description", "vendor", "version", "revision"):
+        assert f"org.opencontainers.image.{label}=" in final
     volumes = re.findall(r"^VOLUME (\S+)", final, re.MULTILINE)
     assert volumes == (["/var/lib/atlas"] if file.parent.name == "cdc-reconciler" else [])
 

@@ -9,7 +9,7 @@ from typing import Any
 import grpc
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 
-from atlas.catalog.v1 import catalog_service_pb2
+from atlas.catalog.v1 import catalog_service_pb2, policy_service_pb2
 from atlas.hotcache.v1 import hotcache_service_pb2, projection_service_pb2
 from atlas.ingest.v1 import ingest_service_pb2
 from atlas.query.v1 import query_service_pb2
@@ -33,6 +33,7 @@ SERVICES: dict[str, list[ServiceDescriptor]] = {
     "ingest": [
         ingest_service_pb2.DESCRIPTOR.services_by_name["IngestService"],
         catalog_service_pb2.DESCRIPTOR.services_by_name["CatalogService"],
+        policy_service_pb2.DESCRIPTOR.services_by_name["PolicyService"],
     ],
     "hotcache": [
         hotcache_service_pb2.DESCRIPTOR.services_by_name["HotCacheService"],

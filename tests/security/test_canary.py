@@ -18,6 +18,7 @@ from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
 from atlas.catalog.v1 import catalog_service_pb2 as catalog_pb
+from atlas.catalog.v1 import policy_service_pb2 as policy_pb
 from atlas.hotcache.v1 import hotcache_service_pb2 as hotcache_pb
 from atlas.hotcache.v1 import projection_service_pb2 as projection_pb
 from atlas.ingest.v1 import ingest_service_pb2 as ingest_pb
@@ -189,6 +190,10 @@ def reads(listener: Listener) -> dict[str, Message]:
         ),
         "atlas.ingest.v1.IngestService.GetStagingStatus": ingest_pb.GetStagingStatusRequest(),
         f"{reconciler}.ReconcilerService.GetVerification": reconciler_pb.GetVerificationRequest(),
+        f"{reconciler}.ReconcilerService.ListVerifications": (
+            reconciler_pb.ListVerificationsRequest()
+        ),
+        f"{catalog}.PolicyService.ListPolicies": policy_pb.ListPoliciesRequest(),
         f"{reconciler}.ReconcilerService.GetPipelineStatus": (
             reconciler_pb.GetPipelineStatusRequest()
         ),

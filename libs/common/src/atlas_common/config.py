@@ -467,6 +467,23 @@ class IdentityConfig(Section):
         return peers
 
 
+class PolicyConfig(Section):
+    """How a service runs the policies of its jobs."""
+
+    poll_seconds: float = Field(
+        default=2.0, gt=0, le=60, description="Longest time between two looks for what is due."
+    )
+    lease_seconds: float = Field(
+        default=30.0, ge=3, description="How long after a process's death another runs its policy."
+    )
+    retry_seconds: float = Field(
+        default=60.0, gt=0, description="When a run that failed is repeated, if not due before."
+    )
+    run_seconds_max: float = Field(
+        default=21_600.0, gt=0, description="A run that takes longer is given up."
+    )
+
+
 class QuotaConfig(Section):
     """What a tenant may take, where the catalog has no quota of its own for it."""
 

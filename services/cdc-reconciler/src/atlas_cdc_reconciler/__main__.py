@@ -1,5 +1,6 @@
 """`python -m atlas_cdc_reconciler`: the cdc-reconciler service."""
 
+from collections.abc import Mapping
 from contextlib import AsyncExitStack
 
 from atlas.reconciler.v1 import (
@@ -19,6 +20,7 @@ from atlas_cdc_reconciler.letters.desk import LetterDesk
 from atlas_cdc_reconciler.levelling import ComparableSource, Cutting
 from atlas_cdc_reconciler.pipeline import Pipeline
 from atlas_cdc_reconciler.pipeline_servicer import PipelineServicer
+from atlas_cdc_reconciler.policies import jobs
 from atlas_cdc_reconciler.progress import Progress
 from atlas_cdc_reconciler.reconciliation import Reconciliation
 from atlas_cdc_reconciler.servicer import SERVICE, ReconcilerServicer
@@ -40,6 +42,7 @@ from atlas_common.db import (
     rights,
 )
 from atlas_common.errors import FatalError
+from atlas_common.maintenance import PolicyStore, Runner
 from atlas_common.metering import QuotaMeters
 from atlas_common.rpc import authenticator, call_chain, declared_access, new_server, run, serve
 from atlas_common.secrets.opened import secrets_opened
@@ -56,7 +59,12 @@ async def main() -> None:
         return
     async with AsyncExitStack() as stack:
         stack.enter_context(
-            telemetry.setup("cdc-reconciler", config.telemetry, instance=config.instance)
+            telemetry.setup(
+                "cdc-reconciler",
+                config.telemetry,
+                instance=config.instance,
+                settings=config.describe(),
+            )
         )
         await stack.enter_async_context(secrets_opened(config))
         identity = authenticator(config)
@@ -80,7 +88,9 @@ async def main() -> None:
             Instance(config.instance, lambda: leadership.leader),
             auditor=auditor,
         )
-        metrics.show_lag(lambda: reporter.lag_seconds(progress.now.sink.beat))
+        metrics.show_progress(
+            lambda: reporter.lag_seconds(progress.now.sink.beat), lambda: progress.now.phase
+        )
         metrics.show_audit(
             lambda: len(auditor.last.discrepancies),
             lambda: auditor.last.open_letters,
@@ -152,11 +162,7 @@ async def main() -> None:
         if config.warehouse.export_directory is not None:
             exporter = Exporter(warehouse, config.warehouse.export_directory)
             housekeeping["export"] = lambda: exporter.run(config.warehouse.export_interval_seconds)
-        if config.reconcile.interval_seconds:
-            metrics.show_verified_age(reconciliation.sweep.verified_age_seconds)
-            housekeeping["reconcile"] = lambda: reconciliation.sweep.run(
-                config.reconcile.interval_seconds, config.reconcile.catalog_interval_seconds
-            )
+        housekeeping |= _policies(config, primary, reconciliation)
         if config.warehouse.audit_interval_seconds:
             housekeeping["audit"] = lambda: auditor.run(config.warehouse.audit_interval_seconds)
         await serve(
@@ -182,6 +188,19 @@ async def _with_redshift(config: Config, redshift: RedshiftConfig) -> None:
             f"ATLAS_SINK__KIND: redshift needs the package's extra of that name: {error}"
         ) from error
     await serve_redshift(config, redshift)
+
+
+def _policies(
+    config: Config, primary: Database, reconciliation: Reconciliation
+) -> Mapping[str, Work]:
+    """What compares the copies, and what tells of those that were not compared in time."""
+    sweep, interval_seconds = reconciliation.sweep, config.reconcile.interval_seconds
+    due = jobs(config, sweep)
+    background = Runner(PolicyStore(primary), due, config.policies, config.instance).background
+    if not interval_seconds:
+        return background
+    metrics.show_verified_age(sweep.verified_age_seconds)
+    return {**background, "verified past": lambda: sweep.watch_budget(interval_seconds)}
 
 
 def _upkeep(

@@ -5,7 +5,13 @@ from typing import Literal, Self
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 
-from atlas_common.config import DatabaseConfig, Section, ServiceConfig, TokenConfig
+from atlas_common.config import (
+    DatabaseConfig,
+    PolicyConfig,
+    Section,
+    ServiceConfig,
+    TokenConfig,
+)
 from atlas_common.transport import is_this_host, unverified_kafka
 
 
@@ -342,12 +348,19 @@ class ReconcileConfig(Section):
         default=60, ge=1, le=86_400, description="Width of a window of ingested_at."
     )
     interval_seconds: float = Field(
-        default=30.0, ge=0, description="How often all tenants are compared by itself; 0: never."
+        default=30.0,
+        ge=0,
+        description="How often all tenants are compared, by the default policy; 0: never.",
     )
     catalog_interval_seconds: float = Field(
         default=600.0,
         ge=0,
-        description="How often all catalogs are compared by themselves, whole; 0: never.",
+        description="How often all catalogs are compared, whole, by the default policy; 0: never.",
+    )
+    full_interval_seconds: float = Field(
+        default=0.0,
+        ge=0,
+        description="How often everything is compared anew, by the default policy; 0: never.",
     )
     windows_per_statement: int = Field(
         default=240, ge=1, le=10_000, description="Windows that one statement digests."
@@ -402,6 +415,9 @@ class Config(ServiceConfig):
     kafka: KafkaConfig | None = Field(default=None, description="The topic, for kind kafka.")
     reconcile: ReconcileConfig = Field(
         default_factory=ReconcileConfig, description="The proof of equality."
+    )
+    policies: PolicyConfig = Field(
+        default_factory=PolicyConfig, description="How policies are run."
     )
 
     @property

@@ -49,7 +49,12 @@ async def serve_redshift(config: Config, redshift: RedshiftConfig) -> None:
     """Serve until told to stop."""
     async with AsyncExitStack() as stack:
         stack.enter_context(
-            telemetry.setup("cdc-reconciler", config.telemetry, instance=config.instance)
+            telemetry.setup(
+                "cdc-reconciler",
+                config.telemetry,
+                instance=config.instance,
+                settings=config.describe(),
+            )
         )
         await stack.enter_async_context(secrets_opened(config))
         identity = authenticator(config)
@@ -64,7 +69,9 @@ async def serve_redshift(config: Config, redshift: RedshiftConfig) -> None:
         watch = SlotWatch(config.slot, config.slot_name, primary, progress)
         instance = Instance(config.instance, lambda: leadership.leader)
         reporter = FeedReporter(warehouse, progress, clock, watch, instance)
-        metrics.show_lag(lambda: reporter.lag_seconds(progress.now.sink.beat))
+        metrics.show_progress(
+            lambda: reporter.lag_seconds(progress.now.sink.beat), lambda: progress.now.phase
+        )
         chain = call_chain(
             config.rpc,
             authenticator=identity,
@@ -192,6 +199,13 @@ class FeedServicer(pb_grpc.ReconcilerServiceServicer):
     ) -> pb.GetVerificationResponse:
         """Refused."""
         response: pb.GetVerificationResponse = await _refused("nothing is compared")
+        return response
+
+    async def ListVerifications(
+        self, request: pb.ListVerificationsRequest, context: Context
+    ) -> pb.ListVerificationsResponse:
+        """Refused."""
+        response: pb.ListVerificationsResponse = await _refused("nothing is compared")
         return response
 
 

@@ -8,6 +8,7 @@ from atlas_common.config import (
     PASSWORD_SOURCE,
     DatabaseConfig,
     PasswordSource,
+    PolicyConfig,
     Section,
     ServiceConfig,
     TokenConfig,
@@ -172,6 +173,14 @@ class ProjectionConfig(Section):
     statement_seconds_max: float = Field(
         default=5.0, gt=0, description="A batch that takes longer is given up, and made smaller."
     )
+    verify_interval_seconds: float = Field(
+        default=86_400.0,
+        ge=0,
+        description="How often projection and cache are verified, by the default policy; 0: never.",
+    )
+    verify_percent: int = Field(
+        default=10, ge=1, le=100, description="How many of the entities are compared then."
+    )
     jobs_per_tenant_max: int = Field(
         default=8, ge=1, le=16, description="Most jobs of one tenant at a time."
     )
@@ -238,10 +247,9 @@ class PromotionConfig(Section):
         default=6, ge=1, description="In how many of them reads must have been counted at least."
     )
     interval_seconds: float = Field(
-        default=3600.0, gt=0, description="How often all attributes are evaluated."
-    )
-    poll_seconds: float = Field(
-        default=30.0, gt=0, description="How often it is asked whether that is due."
+        default=3600.0,
+        gt=0,
+        description="How often all attributes are evaluated, by the default policy.",
     )
     lease_seconds: float = Field(
         default=60.0, ge=5, description="How long after a process's death another may evaluate."
@@ -322,4 +330,7 @@ class Config(ServiceConfig):
     )
     promotion: PromotionConfig = Field(
         default_factory=PromotionConfig, description="Promoting and demoting by reads."
+    )
+    policies: PolicyConfig = Field(
+        default_factory=PolicyConfig, description="How policies are run."
     )

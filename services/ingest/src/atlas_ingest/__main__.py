@@ -14,7 +14,11 @@ async def main() -> None:
     """Serve until SIGTERM."""
     config = load(Config)  # The environment is read here and nowhere else.
     async with AsyncExitStack() as stack:
-        stack.enter_context(telemetry.setup("ingest", config.telemetry, instance=config.instance))
+        stack.enter_context(
+            telemetry.setup(
+                "ingest", config.telemetry, instance=config.instance, settings=config.describe()
+            )
+        )
         await stack.enter_async_context(secrets_opened(config))
         identity = authenticator(config)
         ingest = await stack.enter_async_context(wire(config))

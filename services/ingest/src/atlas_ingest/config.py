@@ -5,7 +5,14 @@ from typing import Literal, Self
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 
-from atlas_common.config import DatabaseConfig, PeerConfig, Section, ServiceConfig, TokenConfig
+from atlas_common.config import (
+    DatabaseConfig,
+    PeerConfig,
+    PolicyConfig,
+    Section,
+    ServiceConfig,
+    TokenConfig,
+)
 from atlas_common.transport import unverified_kafka
 
 
@@ -87,7 +94,9 @@ class MaintenanceConfig(Section):
     """What ingest does for the database besides writing."""
 
     partitions_interval_seconds: float = Field(
-        default=3600.0, gt=0, description="How often partitions are made ahead."
+        default=3600.0,
+        gt=0,
+        description="How often partitions are made ahead, by the default policy.",
     )
     default_rows_interval_seconds: float = Field(
         default=15.0, gt=0, description="How often rows without a partition are looked for."
@@ -98,7 +107,9 @@ class MaintenanceConfig(Section):
         " unset: `python -m atlas_ingest.maintenance` does, as a job.",
     )
     retention_interval_seconds: float = Field(
-        default=3600.0, gt=0, description="How often partitions are looked at that may retire."
+        default=3600.0,
+        gt=0,
+        description="How often partitions that may retire are looked at, by the default policy.",
     )
     archive_directory: Path | None = Field(
         default=None,
@@ -198,6 +209,9 @@ class Config(ServiceConfig):
     )
     maintenance: MaintenanceConfig = Field(
         default_factory=MaintenanceConfig, description="Partitions, lanes without an owner."
+    )
+    policies: PolicyConfig = Field(
+        default_factory=PolicyConfig, description="How policies are run."
     )
     kafka: KafkaConfig | None = Field(
         default=None, description="A topic that is read; unset: none is."

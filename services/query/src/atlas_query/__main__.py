@@ -29,7 +29,9 @@ from atlas_common.rpc import (
     serve,
 )
 from atlas_common.secrets.opened import secrets_opened
+from atlas_common.telemetry.breakers import show_breakers
 from atlas_common.token import TokenSigner
+from atlas_query import metrics
 from atlas_query.access.flusher import AccessFlusher
 from atlas_query.access.sampler import AccessSampler
 from atlas_query.admission import Admission
@@ -65,7 +67,11 @@ async def main() -> None:
     """Serve until SIGTERM."""
     config = load(Config)  # The environment is read here and nowhere else.
     async with AsyncExitStack() as stack:
-        stack.enter_context(telemetry.setup("query", config.telemetry, instance=config.instance))
+        stack.enter_context(
+            telemetry.setup(
+                "query", config.telemetry, instance=config.instance, settings=config.describe()
+            )
+        )
         await stack.enter_async_context(secrets_opened(config))
         identity = authenticator(config)
         roster = Roster(_opener(config.router), _discovery(config), config.discovery)
@@ -81,6 +87,8 @@ async def main() -> None:
         servers.on_new_history = _forgetting(catalog, tenants, near)
         hot = await _hotcache(stack, config)
         warehouse = await _warehouse(stack, config)
+        metrics.show_replicas(lambda: servers.lags_seconds)
+        show_breakers(lambda: servers.breakers | _breakers(hotcache=hot, warehouse=warehouse))
         survey = Survey(router, tracker, hot, warehouse, config.router.status_timeout_seconds)
         watches = Watches(router, catalog, tracker, config.watch)
         access = _access(config.access)
@@ -202,6 +210,11 @@ def _flushing(
         return servers.primary.database
 
     return {"access": AccessFlusher(access, primary, config.flush_seconds).run}
+
+
+def _breakers(**behind: HotCache | Warehouse | None) -> dict[str, Breaker]:
+    """Of what is behind other services."""
+    return {name: tier.breaker for name, tier in behind.items() if tier is not None}
 
 
 def _breaker(config: RouterConfig) -> Breaker:

@@ -21,7 +21,9 @@ def main() -> int:
     if config.indexing.builder is None:
         sys.stderr.write("ATLAS_INDEXING__BUILDER__DSN is not set\n")
         return 2
-    with telemetry.setup("indexing", config.telemetry, instance=config.instance):
+    with telemetry.setup(
+        "indexing", config.telemetry, instance=config.instance, settings=config.describe()
+    ):
         try:
             asyncio.run(_build(config, config.indexing.builder))
         except FatalError as error:

@@ -121,6 +121,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The tenant's quota is used up; ErrorInfo.metadata names it and its limit, RetryInfo says when to come back.
     Example: the 101st call within a second where calls_per_second is 100.
     """
+    ERROR_REASON_POLICY_UNKNOWN: _ErrorReason.ValueType  # 53
+    """No such policy, or no such job. Example: RunPolicy of policy 99."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call or a point was refused. The name without its prefix is ErrorInfo.reason (domain "atlas")
@@ -226,4 +228,6 @@ ERROR_REASON_QUOTA_EXCEEDED: ErrorReason.ValueType  # 52
 """The tenant's quota is used up; ErrorInfo.metadata names it and its limit, RetryInfo says when to come back.
 Example: the 101st call within a second where calls_per_second is 100.
 """
+ERROR_REASON_POLICY_UNKNOWN: ErrorReason.ValueType  # 53
+"""No such policy, or no such job. Example: RunPolicy of policy 99."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
