@@ -85,6 +85,7 @@ class Service(Component):
         environment = {
             **_inherited(),
             **_common(self.kind, self._wiring),
+            **_token_keys(self._wiring, self._extra),
             **_specific(self.kind, self._wiring),
             "ATLAS_RPC__PORT_FILE": str(self._address_file),
             **self._extra,
@@ -117,10 +118,16 @@ def _common(kind: ServiceKind, wiring: Wiring) -> dict[str, str]:
         "ATLAS_IDENTITY__MODE": "insecure",  # Whoever reaches loopback may do everything.
         "ATLAS_RPC__HOST": LOOPBACK,
         "ATLAS_RPC__PORT": str(wiring.ports[kind.name]),
-        "ATLAS_TOKEN__KEYS_SOURCE": f"file:{_key_ring(wiring)}",
         "ATLAS_PRIMARY__DSN": dsn,
         "ATLAS_DIRECT__DSN": dsn,
     }
+
+
+def _token_keys(wiring: Wiring, extra: Mapping[str, str]) -> dict[str, str]:
+    """The ring of keys, which can be rotated; none where the keys themselves are given."""
+    if "ATLAS_TOKEN__KEYS" in extra:
+        return {}
+    return {"ATLAS_TOKEN__KEYS_SOURCE": f"file:{_key_ring(wiring)}"}
 
 
 def _key_ring(wiring: Wiring) -> Path:
