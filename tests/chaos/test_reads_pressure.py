@@ -46,7 +46,16 @@ async def test_readers_that_hold_all_there_is_for_streams_cost_other_reads_nothi
                 )
             assert time.monotonic() - began < DEADLINE_SECONDS
             # Whoever asks for no stream finds a connection, everywhere; polls do, too.
-            await load.more_at("primary", *REPLICAS)
+            for tenant in TENANTS:
+                for consistency, endpoints in ((STRONG, ["primary"]), (eventual(60.0), REPLICAS)):
+                    answer = await reads.get(
+                        tenant,
+                        load.keys[1],
+                        consistency=consistency,
+                        scope=pb.ATTRIBUTE_SCOPE_ALL,
+                        timeout=DEADLINE_SECONDS,
+                    )
+                    assert answer.metadata.endpoint in endpoints
             tiers = await reads.tiers()
             assert {tiers[name].breaker for name in ("primary", *REPLICAS)} == {"CLOSED"}
 
