@@ -2,6 +2,8 @@ CREATE SCHEMA atlas;
 
 ALTER SCHEMA atlas OWNER TO atlas_owner;
 
+COMMENT ON SCHEMA atlas IS 'revision 0012';
+
 CREATE SCHEMA retired;
 
 ALTER SCHEMA retired OWNER TO atlas_owner;

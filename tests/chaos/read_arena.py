@@ -48,7 +48,7 @@ class Inspected(Service):
 
     @property
     def _holdings_file(self) -> Path:
-        return Path(self._extra[inspected.FILE])
+        return Path(self.environment[inspected.FILE])
 
     async def holdings(self) -> Holdings:
         """What it holds now."""

@@ -1,4 +1,4 @@
-"""The tenant door, the guarded snapshot, the tenants' registry, heartbeats, rights."""
+"""The tenant door, the guarded snapshot, the tenants' registry, heartbeats, rights, schema."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -6,9 +6,12 @@ from datetime import UTC, datetime, timedelta
 
 import psycopg
 import pytest
+from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 from pydantic import SecretStr
 
+import atlas_db
+from atlas_common.background import Supervisor
 from atlas_common.config import DatabaseConfig
 from atlas_common.db import (
     BehindError,
@@ -20,6 +23,7 @@ from atlas_common.db import (
     PostgresTenants,
     PrimaryClock,
     PrimaryClockPoller,
+    Schema,
     direct_connection,
     rights,
     tenant_snapshot,
@@ -31,6 +35,7 @@ from atlas_common.tenant import Tenant
 from atlas_common.token import Position
 from atlas_devstack.database import Database as Devstack
 from atlas_devstack.proxy import FaultProxy
+from tests.integration.waiting import eventually
 
 ACME = Tenant(101, "acme")
 GLOBEX = Tenant(102, "globex")
@@ -320,3 +325,29 @@ async def test_a_right_in_excess_is_named_with_its_remedy(
             assert named in str(raised.value)
     finally:
         await arrange(fresh_database, "DROP OWNED BY intruder; DROP ROLE intruder")
+
+
+@pytest.mark.parametrize("mark", [None, "revision 0011", "not ours"])
+async def test_work_waits_for_the_schema_that_it_needs(
+    fresh_database: Devstack, mark: str | None
+) -> None:
+    """As every service's role, none of which has a right to the migrations' own table."""
+    begun: list[str] = []
+
+    async def work() -> None:
+        begun.append("work")
+
+    settings = DatabaseConfig(dsn=SecretStr(fresh_database.dsn("atlas_query")))
+    async with Database.open(settings, name="primary") as database, Supervisor() as tasks:
+        schema = Schema(database)
+        with psycopg.connect(fresh_database.admin_dsn, autocommit=True) as admin:
+            comment = sql.Literal(mark)
+            admin.execute(sql.SQL("COMMENT ON SCHEMA atlas IS {}").format(comment))
+        tasks.start("work", schema.before({"work": work})["work"])
+        found = "revision 0011" if mark == "revision 0011" else "an unknown revision"
+        with pytest.raises(ServiceError, match=f"at {found}, this release needs 0012: run its mig"):
+            await schema.check()
+        assert begun == []
+        atlas_db.upgrade(fresh_database.admin_dsn)
+        await schema.check()
+        await eventually(lambda: begun)

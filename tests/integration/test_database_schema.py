@@ -14,6 +14,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 import atlas_db
 from atlas_common.db import load_queries
+from atlas_common.db.schema import REVISION
 from atlas_devstack.database import Database
 from atlas_devstack.postgres.dump import schema_of
 
@@ -64,6 +65,23 @@ def test_upgrading_again_changes_nothing(fresh_database: Database) -> None:
     before = schema_of(fresh_database.admin_dsn)
     atlas_db.upgrade(fresh_database.admin_dsn)
     assert schema_of(fresh_database.admin_dsn) == before
+
+
+def test_services_wait_for_the_newest_revision(database: Database) -> None:
+    (row,) = rows(database.admin_dsn, "SELECT version_num FROM public.atlas_revision")
+    assert row == (f"{REVISION:04}",), "atlas_common.db.schema.REVISION is what services wait for"
+
+
+def test_a_later_releases_schema_is_left_as_it_is(fresh_database: Database) -> None:
+    """By the job of a release that is deployed again, as part of the way back."""
+    skip_unless_dumps_compare(fresh_database)
+    with psycopg.connect(fresh_database.admin_dsn, autocommit=True) as connection:
+        connection.execute("UPDATE public.atlas_revision SET version_num = '9999'")
+        connection.execute("COMMENT ON SCHEMA atlas IS 'revision 9999'")
+        connection.execute("GRANT SELECT ON atlas.flush_control TO atlas_query")
+    later = schema_of(fresh_database.admin_dsn)
+    assert not atlas_db.upgrade(fresh_database.admin_dsn)
+    assert schema_of(fresh_database.admin_dsn) == later
 
 
 @pytest.mark.parametrize(("package", "role"), SERVICE_QUERIES)

@@ -54,12 +54,16 @@ def main() -> int:
         sys.stderr.write(f"ATLAS_ADMIN_DSN: {problem}\n")
         return 2
     try:
-        upgrade(dsn)
+        is_ours = upgrade(dsn)
         set_role_passwords(dsn, passwords)
     except psycopg.Error as error:
         sys.stderr.write(f"the database could not be upgraded: {error}\n")
         return 1
-    sys.stdout.write("the database is at this release's schema\n")
+    sys.stdout.write(
+        "the database is at this release's schema\n"
+        if is_ours
+        else "the database is at a later release's schema, which serves this one: left as it is\n"
+    )
     return 0
 
 

@@ -59,7 +59,8 @@ class Service(Component):
         super().__init__(kind.name, patience)
         self.kind = kind
         self._wiring = wiring
-        self._extra = dict(extra)
+        self.environment = dict(extra)
+        """Variables besides those that the stack wires it with, as of its next start."""
 
     @property
     def target(self) -> str:
@@ -73,7 +74,7 @@ class Service(Component):
     @property
     def _probed(self) -> str:
         """Where it answers health checks: for TLS, which we have no certificate for, elsewhere."""
-        port = self._extra.get("ATLAS_RPC__HEALTH_PORT")
+        port = self.environment.get("ATLAS_RPC__HEALTH_PORT")
         return self.target if port is None else f"{LOOPBACK}:{port}"
 
     @property
@@ -85,10 +86,10 @@ class Service(Component):
         environment = {
             **_inherited(),
             **_common(self.kind, self._wiring),
-            **_token_keys(self._wiring, self._extra),
+            **_token_keys(self._wiring, self.environment),
             **_specific(self.kind, self._wiring),
             "ATLAS_RPC__PORT_FILE": str(self._address_file),
-            **self._extra,
+            **self.environment,
         }
         return Launch(
             name=self.name,

@@ -39,6 +39,7 @@ from atlas_common.db import (
     PostgresTenants,
     PrimaryClock,
     PrimaryClockPoller,
+    Schema,
     rights,
 )
 from atlas_common.errors import FatalError
@@ -140,13 +141,15 @@ async def main() -> None:
                     supervisor.start(name, task)
                 await pipeline.run()
 
-        background = {
-            "pipeline": lambda: leadership.lead(progress, work),
-            "slot watch": watch.run,
-            "heartbeat": Heartbeat(primary).run,
-            "primary clock": PrimaryClockPoller(primary, clock).run,
-            **identity.background,
-        }
+        schema = Schema(primary)
+        background = schema.before(
+            {
+                "pipeline": lambda: leadership.lead(progress, work),
+                "slot watch": watch.run,
+                "heartbeat": Heartbeat(primary).run,
+                "primary clock": PrimaryClockPoller(primary, clock).run,
+            }
+        )
         compacting = config.warehouse.compaction_interval_seconds
         if compacting:
             compactor = Compactor(
@@ -172,10 +175,11 @@ async def main() -> None:
             readiness={
                 "primary": primary.check,
                 "rights": rights.guard(primary, replication=True),
+                "schema": schema.check,
                 "pipeline": pipeline.check,
                 **identity.readiness,
             },
-            background=background,
+            background={**background, **identity.background},
         )
 
 

@@ -35,6 +35,7 @@ from atlas_common.db import (
     PostgresTenants,
     PrimaryClock,
     PrimaryClockPoller,
+    Schema,
     rights,
 )
 from atlas_common.metering import QuotaMeters
@@ -80,6 +81,7 @@ async def serve_redshift(config: Config, redshift: RedshiftConfig) -> None:
             meters=QuotaMeters(config.quota),
             audit=AuditLog(primary),
         )
+        schema = Schema(primary)
         server = new_server(config.rpc, chain)
         pb_grpc.add_ReconcilerServiceServicer_to_server(FeedServicer(reporter), server)
         await serve(
@@ -89,14 +91,19 @@ async def serve_redshift(config: Config, redshift: RedshiftConfig) -> None:
             readiness={
                 "primary": primary.check,
                 "rights": rights.guard(primary, replication=True),
+                "schema": schema.check,
                 "pipeline": pipeline.check,
                 **identity.readiness,
             },
             background={
-                "pipeline": lambda: leadership.lead(progress, pipeline.run),
-                "slot watch": watch.run,
-                "heartbeat": Heartbeat(primary).run,
-                "primary clock": PrimaryClockPoller(primary, clock).run,
+                **schema.before(
+                    {
+                        "pipeline": lambda: leadership.lead(progress, pipeline.run),
+                        "slot watch": watch.run,
+                        "heartbeat": Heartbeat(primary).run,
+                        "primary clock": PrimaryClockPoller(primary, clock).run,
+                    }
+                ),
                 **identity.background,
             },
         )

@@ -7,7 +7,7 @@ from atlas.hotcache.v1 import hotcache_service_pb2_grpc, projection_service_pb2_
 from atlas_common import telemetry
 from atlas_common.catalog import Catalog
 from atlas_common.config import load
-from atlas_common.db import AuditLog, Database, PostgresTenants, rights
+from atlas_common.db import AuditLog, Database, PostgresTenants, Schema, rights
 from atlas_common.maintenance import PolicyStore
 from atlas_common.maintenance import Runner as PolicyRunner
 from atlas_common.metering import QuotaMeters
@@ -62,6 +62,7 @@ async def main() -> None:
         ]
         policy_runner = PolicyRunner(PolicyStore(primary), due, config.policies, config.instance)
         builder = config.indexing.builder
+        schema = Schema(primary)
         chain = call_chain(
             config.rpc,
             authenticator=identity,
@@ -83,15 +84,20 @@ async def main() -> None:
             readiness={
                 "primary": primary.check,
                 "rights": rights.guard(primary),
+                "schema": schema.check,
                 **identity.readiness,
             },
             background={
                 **identity.background,
-                "watcher": parts.watcher.run,
-                "checker": parts.checker.run,
-                "projection": projection.runner.run,
-                **policy_runner.background,
-                **({"indexing": Builder(builder, config.indexing).run} if builder else {}),
+                **schema.before(
+                    {
+                        "watcher": parts.watcher.run,
+                        "checker": parts.checker.run,
+                        "projection": projection.runner.run,
+                        **policy_runner.background,
+                        **({"indexing": Builder(builder, config.indexing).run} if builder else {}),
+                    }
+                ),
             },
         )
 

@@ -14,7 +14,7 @@ from atlas.catalog.v1 import (
 from atlas.hotcache.v1 import hotcache_service_pb2
 from atlas.ingest.v1 import ingest_service_pb2, ingest_service_pb2_grpc
 from atlas_common.background import Work
-from atlas_common.db import AuditLog, Database, Heartbeat, PostgresTenants, rights
+from atlas_common.db import AuditLog, Database, Heartbeat, PostgresTenants, Schema, rights
 from atlas_common.maintenance import PolicyStore, Runner
 from atlas_common.metering import QuotaMeters
 from atlas_common.rpc import Check, open_channel
@@ -89,6 +89,7 @@ async def wire(config: Config) -> AsyncIterator[Ingest]:
     """All parts, until the block ends. Nothing runs yet: `background` is the caller's to start."""
     async with AsyncExitStack() as stack:
         primary = await stack.enter_async_context(Database.open(config.primary, name="primary"))
+        schema = Schema(primary)
         announce = await _announce(stack, config)
         store, meters = Store(primary), QuotaMeters(config.quota)
         resolver = Resolver(primary, store, meters=meters)
@@ -140,18 +141,21 @@ async def wire(config: Config) -> AsyncIterator[Ingest]:
             readiness={
                 "primary": primary.check,
                 "rights": rights.guard(primary),
+                "schema": schema.check,
                 "partitions": partitions.check,
                 "lane": flusher.check,
             },
-            background={
-                "partitions": partitions.run,
-                **runner.background,
-                "flush": flusher.run,
-                "adoption": adoption.run,
-                "heartbeat": Heartbeat(primary).run,
-                "catalog": CatalogWatch(config.direct, resolver).run,
-                **sources(config, intake, offsets),
-            },
+            background=schema.before(
+                {
+                    "partitions": partitions.run,
+                    **runner.background,
+                    "flush": flusher.run,
+                    "adoption": adoption.run,
+                    "heartbeat": Heartbeat(primary).run,
+                    "catalog": CatalogWatch(config.direct, resolver).run,
+                    **sources(config, intake, offsets),
+                }
+            ),
         )
 
 

@@ -1,4 +1,4 @@
-"""Postgres: pools, the tenant door, guarded snapshots, heartbeats, a check for excess rights."""
+"""Postgres: pools, the tenant door, guarded snapshots, heartbeats, checks of rights and schema."""
 
 from atlas_common.db import rights
 from atlas_common.db.audit import AuditLog
@@ -13,6 +13,7 @@ from atlas_common.db.connection import (
 from atlas_common.db.database import Database, PoolStats
 from atlas_common.db.heartbeat import Heartbeat
 from atlas_common.db.queries import load_queries
+from atlas_common.db.schema import Schema
 from atlas_common.db.tenancy import (
     NO_BEAT,
     Beat,
@@ -43,6 +44,7 @@ __all__ = [
     "PrimaryClockPoller",
     "PrimarySample",
     "ReadConnection",
+    "Schema",
     "Snapshot",
     "WriteConnection",
     "direct_connection",

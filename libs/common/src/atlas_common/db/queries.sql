@@ -20,6 +20,12 @@ WHERE key = %(key)s
 SELECT pg_terminate_backend(p.pid)
 FROM unnest(%(pids)s::integer[]) AS p (pid)
 
+-- name: schema_revision
+-- The revision that the migration job marked the schema with when it had done all; NULL: none.
+SELECT
+    substring(obj_description(to_regnamespace('atlas'), 'pg_namespace') FROM '^revision ([0-9]{1,6})$')::integer
+    AS revision
+
 -- name: role_attributes
 -- What the role may do everywhere, whatever it is granted.
 SELECT rolname, rolsuper, rolbypassrls, rolcreaterole, rolcreatedb, rolreplication
