@@ -1,4 +1,4 @@
-"""The last release beside this one: its services on this schema, its client with these services.
+"""The last release beside this one: a deployment from that to this, stopped half-way, and back.
 
 The last release is the commit in protos/released.commit (see tools/release). Its sources are taken
 from the repository's history and run with today's dependencies, which is what they allow, not what
@@ -8,17 +8,26 @@ their lock files said.
 import os
 import subprocess
 import sys
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+import atlas_db
 from atlas_devstack.platform import SERVICES
 from atlas_devstack.pytest_plugin import StartStack
+from atlas_devstack.servers import ServerOptions
 from atlas_devstack.stack import Stack
 from tests.integration.query_reading import TOKEN_ENVIRONMENT
+from tests.integration.waiting import eventually
 
 ROOT = Path(__file__).parents[2]
 WALK = Path(__file__).with_name("release_walk.py")
+THIS = ""
+"""PYTHONPATH of this release's sources: they are installed."""
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -41,66 +50,92 @@ def released(tmp_path_factory: pytest.TempPathFactory) -> str:
         )
     tree = tmp_path_factory.mktemp("released")
     subprocess.run(["tar", "-x"], input=archive.stdout, cwd=tree, check=True, timeout=60)
-    sources = [*sorted(tree.glob("libs/*/src")), *sorted(tree.glob("services/*/src"))]
-    return os.pathsep.join(str(path) for path in sources)
+    return os.pathsep.join(str(path) for path in sorted(tree.glob("**/src")))
 
 
-def walk(stack: Stack, directory: Path, python_path: str = "") -> None:
-    """Do what callers do, with the client that is found on this path."""
-    endpoints = directory / "endpoints.json"
-    endpoints.write_text(stack.endpoints.to_json())
+def python(release: str, *arguments: str, **environment: str) -> str:
+    """What a program of this release says."""
     done = subprocess.run(
-        [sys.executable, str(WALK), str(endpoints)],
-        env={**os.environ, "PYTHONPATH": python_path},
+        [sys.executable, *arguments],
+        env={**os.environ, "PYTHONPATH": release, **environment},
         capture_output=True,
         text=True,
         check=False,
         timeout=200,
     )
     assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def walk(stack: Stack, release: str) -> None:
+    """Do what callers do, with the client of this release."""
+    python(release, str(WALK), str(stack.state.endpoints_file))
+
+
+def deploy(stack: Stack, release: str, services: Iterable[str] = SERVICES) -> None:
+    """Replace services by those of this release; wait for none."""
+
+    def replaced(name: str) -> None:
+        service = stack.services[name]
+        service.stop()
+        service.environment = told(release)
+        service.launch()
+
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(replaced, services))
+
+
+def told(release: str) -> dict[str, str]:
+    """Variables of a service of this release: the keys of tokens as settings that both know."""
+    return TOKEN_ENVIRONMENT | {"PYTHONPATH": release}
+
+
+def says(log: Path, words: str) -> bool:
+    return words in log.read_text()
+
+
+def until_ready(stack: Stack) -> None:
+    for service in stack.services.values():
+        service.wait_ready()
 
 
 def test_what_is_compared_is_the_last_release(released: str) -> None:
     """Not this tree's own code, which is installed in the environment."""
-    shown = subprocess.run(
-        [
-            sys.executable,
-            "-c",
-            "from atlas.query.v1 import query_service_pb2 as stubs; import atlas_query;"
-            " print(stubs.__file__, atlas_query.__file__)",
-        ],
-        env={**os.environ, "PYTHONPATH": released},
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=60,
-    ).stdout
+    shown = python(
+        released,
+        "-c",
+        "from atlas.query.v1 import query_service_pb2 as stubs; import atlas_query, atlas_db;"
+        " print(stubs.__file__, atlas_query.__file__, atlas_db.__file__)",
+    )
     sources = tuple(released.split(os.pathsep))
     assert all(path.startswith(sources) for path in shown.split()), shown
 
 
-def test_the_last_releases_client_works_with_these_services(
-    stack: Stack, released: str, tmp_path: Path
+async def test_a_deployment_and_the_way_back(
+    start_stack: StartStack, server_options: ServerOptions, released: str
 ) -> None:
-    walk(stack, tmp_path, released)
+    """One platform, all the way: what a release meets depends on what was there before."""
 
+    def migrate_as_then(admin_dsn: str) -> None:
+        python(released, "-m", "atlas_db", ATLAS_ADMIN_DSN=admin_dsn)
 
-@pytest.mark.parametrize(
-    "old",
-    [
-        ("ingest", "hotcache", "query", "cdc-reconciler"),
-        ("hotcache", "cdc-reconciler"),
-    ],
-    ids=["all", "those that others call"],
-)
-def test_the_last_releases_services_work_on_this_schema(
-    start_stack: StartStack, released: str, tmp_path: Path, old: tuple[str, ...]
-) -> None:
-    """And with this client: between the migration job and the end of a deployment."""
-    # The keys of tokens as settings that both releases know.
-    environment = {
-        name: TOKEN_ENVIRONMENT | ({"PYTHONPATH": released} if name in old else {})
-        for name in SERVICES
-    }
-    stack = start_stack(environment=environment)
-    walk(stack, tmp_path)
+    stack = start_stack(
+        servers=replace(server_options, upgrade=migrate_as_then),
+        environment={name: told(released) for name in SERVICES},
+    )
+    # Too early: these services wait, each saying for what, and serve once the job is done.
+    deploy(stack, THIS)
+    for name, service in stack.services.items():
+        await eventually(partial(says, stack.state.logs / f"{name}.log", "this release needs"), 60)
+        assert not service.answers()
+    atlas_db.upgrade(stack.database.admin_dsn)
+    until_ready(stack)
+    walk(stack, released)
+    # Half-way: those that call others are of this release, and those that are called of the last.
+    deploy(stack, released, ("hotcache", "cdc-reconciler"))
+    until_ready(stack)
+    walk(stack, THIS)
+    # Right after the job, or all the way back: the last release on this schema.
+    deploy(stack, released, ("ingest", "query"))
+    until_ready(stack)
+    walk(stack, THIS)

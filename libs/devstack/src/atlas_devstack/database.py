@@ -2,7 +2,7 @@
 
 import importlib
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import ModuleType
@@ -38,14 +38,19 @@ def migrations() -> ModuleType:
     return importlib.import_module("atlas_db")
 
 
-def migrate(admin_dsn: str, role_passwords: Mapping[str, str]) -> Database:
+def migrate(
+    admin_dsn: str,
+    role_passwords: Mapping[str, str],
+    upgrade: Callable[[str], object] | None = None,
+) -> Database:
     """Create the database of this DSN if it is missing, migrate it, and set the roles' passwords.
 
+    `upgrade` migrates the database of an administrator's DSN; by default this release's job does.
     Raises psycopg.Error when the server refuses.
     """
     atlas_db = migrations()
     _create_if_missing(admin_dsn)
-    atlas_db.upgrade(admin_dsn)
+    (upgrade or atlas_db.upgrade)(admin_dsn)
     atlas_db.set_role_passwords(admin_dsn, dict(role_passwords))
     return Database(admin_dsn, role_passwords)
 

@@ -1,6 +1,7 @@
 """Where the data servers come from: embedded, already running, or both mixed."""
 
 import time
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -38,6 +39,8 @@ class ServerOptions:
     """Whether there is a broker, with a topic that ingest reads."""
     containers: bool = False
     """Take what is not given by DSN or URL from a Docker engine (see containers)."""
+    upgrade: Callable[[str], object] | None = None
+    """Migrates the database of an administrator's DSN, in place of this release's job."""
 
     def __post_init__(self) -> None:
         if self.replica_dsns and self.pg_dsn is None:
@@ -110,7 +113,7 @@ class Servers:
             later += [
                 pool.submit(self.cluster.start_replica, node) for node in self.cluster.replicas
             ]
-        migrate(self.database.admin_dsn, self.credentials.roles)
+        migrate(self.database.admin_dsn, self.credentials.roles, self._options.upgrade)
         return later
 
     def stop(self) -> None:
