@@ -270,6 +270,19 @@ WHERE b.event = 'begun'
 ORDER BY b.recorded_at DESC
 LIMIT 50
 
+-- name: policies
+-- What the platform does by itself, the latest first, and what came of it last. late and nobody as runner: the service
+-- whose job it is is down. failed: summary says why.
+SELECT
+    p.policy_id, p.job, p.tenant_ids, coalesce(p.schedule_interval, p.default_interval) AS every, p.is_scheduled,
+    CASE WHEN p.is_scheduled THEN greatest(clock_timestamp() - p.next_start, interval '0') END AS late,
+    CASE WHEN p.leased_until > clock_timestamp() THEN p.runner ELSE '' END AS runner,
+    r.status, r.started_at, r.ended_at, r.run_count, r.failure_count, r.summary
+FROM maintenance_policies AS p
+LEFT JOIN maintenance_runs AS r ON r.policy_id = p.policy_id AND NOT r.is_dry_run
+ORDER BY late DESC NULLS LAST, p.policy_id
+LIMIT 100
+
 -- name: connections
 -- Who is connected, and how near the bound that is.
 SELECT

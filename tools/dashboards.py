@@ -136,6 +136,30 @@ DASHBOARDS = (
             ),
             "Freshness": (_LAG_REPLICAS, _LAG_WAREHOUSE, _VERIFIED),
             "What should be nothing": (_BACKLOG, _BREAKERS, _LETTERS),
+            "Policies": (
+                Panel(
+                    "Runs that came to nothing",
+                    "short",
+                    {
+                        "{{name}} {{status}}": "sum by (name, status) (increase("
+                        'atlas_maintenance_runs_total{status=~"failed|unfinished"}[$__rate_interval]))'
+                    },
+                    description="failed: see its result. unfinished: something was in the way.",
+                ),
+                Panel(
+                    "Due, in intervals",
+                    "short",
+                    {"{{name}}": "max by (name) (atlas_maintenance_lateness_ratio)"},
+                    budget=3,
+                    description="Also while it runs: a run that takes longer than its interval.",
+                ),
+                Panel(
+                    "Due, and nobody runs it",
+                    "s",
+                    {"{{name}}": "max by (name) (atlas_maintenance_untaken_seconds)"},
+                    budget=600,
+                ),
+            ),
         },
     ),
     Dashboard(

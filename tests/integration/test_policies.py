@@ -14,7 +14,8 @@ from typer.testing import CliRunner
 from atlas_client.cli.root import build
 from atlas_common.config import DatabaseConfig, PolicyConfig
 from atlas_common.db import Database as Pool
-from atlas_common.maintenance import Job, JobError, PolicyStore, Runner, RunResult
+from atlas_common.maintenance import Job, JobError, PolicyStore, Runner, RunResult, lateness
+from atlas_common.maintenance.store import Late
 from atlas_common.tenant import Tenant
 from atlas_devstack.database import Database
 from atlas_devstack.stack import Stack
@@ -215,6 +216,34 @@ async def test_it_goes_on_through_an_outage(store: PolicyStore, admin: Admin) ->
 
 
 Command = Callable[..., tuple[int, Any, str]]
+
+
+async def test_who_is_late_is_told_by_all_of_whom_it_is_not_the_job(
+    store: PolicyStore, admin: Admin
+) -> None:
+    work = Work()
+    for name, every in (("due", 60.0), ("not due", 3600.0), ("off", 60.0), ("never", None)):
+        await store.register(Job(name, work.run, work.dry_run, every, starts_at_once=True))
+    admin.execute(
+        "UPDATE maintenance_policies SET next_start = clock_timestamp() - interval '10 minutes'"
+        " WHERE job <> 'not due'"
+    )
+    admin.execute("UPDATE maintenance_policies SET next_start = 'infinity' WHERE job = 'not due'")
+    admin.execute("UPDATE maintenance_policies SET is_scheduled = false WHERE job = 'off'")
+    seen = await lateness.look(store)
+    assert seen.keys() == {"due", "not due"}
+    assert seen["not due"] == Late(0.0, 0.0)
+    assert 10.0 <= seen["due"].intervals < 12.0
+    assert 600.0 <= seen["due"].untaken_seconds < 720.0
+    # Somebody runs it, and is late himself.
+    admin.execute(
+        "UPDATE maintenance_policies SET leased_until = clock_timestamp() + interval '1 minute'"
+    )
+    seen = await lateness.look(store)
+    assert seen["due"].intervals >= 10.0
+    assert seen["due"].untaken_seconds == 0.0
+    admin.execute("ALTER TABLE maintenance_policies RENAME TO policies_elsewhere")
+    assert await lateness.look(store) == {}, "what is not known is not told"
 
 
 @pytest.fixture

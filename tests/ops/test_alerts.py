@@ -63,7 +63,7 @@ def test_runbooks_name_commands_and_options_that_exist() -> None:
             while getattr(command, "commands", None) and words and words[0] in command.commands:
                 command = command.commands[words.pop(0)]
             assert command is not root, (path.name, line)
-            known = {option for parameter in command.params for option in parameter.opts}
+            known = {o for each in command.params for o in (*each.opts, *each.secondary_opts)}
             if getattr(command, "commands", None):  # `atlas reconcile` is `atlas reconcile run`.
                 known |= {o for each in command.commands["run"].params for o in each.opts}
             assert {word for word in words if word.startswith("--")} <= known, (path.name, line)

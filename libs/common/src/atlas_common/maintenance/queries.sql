@@ -84,6 +84,19 @@ FROM maintenance_policies AS p
 WHERE p.job = %(job)s AND p.is_scheduled
     AND coalesce(p.schedule_interval, p.default_interval) > interval '0'
 
+-- name: policy_lateness
+-- By job, of the policy that is latest: by how many of its intervals, and for how long nobody has run it, in seconds.
+SELECT
+    p.job,
+    max(extract(EPOCH FROM greatest(c.now - p.next_start, interval '0'))
+        / extract(EPOCH FROM coalesce(p.schedule_interval, p.default_interval)))::double precision AS intervals,
+    max(extract(EPOCH FROM greatest(c.now - greatest(p.next_start, p.leased_until), interval '0')))::double precision
+        AS untaken_seconds
+FROM maintenance_policies AS p
+CROSS JOIN (SELECT clock_timestamp() AS now) AS c
+WHERE p.is_scheduled AND coalesce(p.schedule_interval, p.default_interval) > interval '0'
+GROUP BY p.job
+
 -- name: tenants_of
 -- Those of the list, or with an empty one all.
 SELECT t.tenant_id, t.key

@@ -12,12 +12,15 @@ import psycopg
 from atlas_common.background import Work
 from atlas_common.config import PolicyConfig
 from atlas_common.errors import ServiceError
+from atlas_common.maintenance import lateness
 from atlas_common.maintenance.job import Job, JobError, RunResult
 from atlas_common.maintenance.store import Claim, PolicyStore, Status
 from atlas_common.telemetry import logger, metrics
 
 _log = logger(__name__)
-_runs = metrics.counter("atlas.maintenance.runs", "{runs}", "Runs of policies, by job and status.")
+_runs = metrics.counter(
+    "atlas.maintenance.runs", "{runs}", "Runs of policies, by job (name) and status."
+)
 _seconds = metrics.histogram("atlas.maintenance.run", "s", "How long runs of policies took.")
 _AWAY = (ServiceError, psycopg.Error)
 _SECONDS_MIN = 0.05  # Between two looks, whatever is due.
@@ -41,7 +44,10 @@ class Runner:
     @property
     def background(self) -> Mapping[str, Work]:
         """What is to run beside the calls, by name."""
-        return {f"policy {job.name}": partial(self.run, job) for job in self._jobs}
+        return {
+            **{f"policy {job.name}": partial(self.run, job) for job in self._jobs},
+            "lateness of policies": partial(lateness.watch, self._store),
+        }
 
     async def run(self, job: Job) -> None:
         """Run what is due of a job until cancelled; through outages."""
@@ -77,8 +83,9 @@ class Runner:
                 async with asyncio.timeout(1.0):  # Of no consequence if it fails: it runs out.
                     await self._store.finish(claim, Status.INTERRUPTED, "stopped", 0.0)
             raise
-        _runs.add(1, {"job": job.name, "status": status.value})
-        _seconds.record(loop.time() - began, {"job": job.name})
+        # Not as `job`: that is what Prometheus calls the service.
+        _runs.add(1, {"name": job.name, "status": status.value})
+        _seconds.record(loop.time() - began, {"name": job.name})
         retry = None if status is Status.SUCCESS else self._config.retry_seconds
         kept = await self._store.finish(claim, status, summary, retry)
         say: Callable[..., object]

@@ -1,6 +1,6 @@
 """Policies in the primary, as those who run them see them; each call is one short transaction."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -34,6 +34,15 @@ class Claim:
     tenant_ids: Sequence[int]
     """Empty: all."""
     runner: str
+
+
+@dataclass(frozen=True, slots=True)
+class Late:
+    """How late the policy of a job is that is latest."""
+
+    intervals: float
+    untaken_seconds: float
+    """Of that time, how long nobody has run it."""
 
 
 class PolicyStore:
@@ -86,6 +95,12 @@ class PolicyStore:
         """Until the next policy of this job is; None: never."""
         row = await self._row("seconds_until_due", {"job": job.name})
         return None if row is None or row[0] is None else float(row[0])
+
+    async def lateness(self) -> Mapping[str, Late]:
+        """By job, of all that is to be done by itself, whoever does it."""
+        async with self._primary.transaction(read_only=True) as connection:
+            cursor = await connection.execute(Q["policy_lateness"], {})
+            return {job: Late(*late) for job, *late in await cursor.fetchall()}
 
     async def tenants(self, tenant_ids: Sequence[int]) -> list[Tenant]:
         """Those of the list that there are; of an empty list: all."""
