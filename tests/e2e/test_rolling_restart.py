@@ -1,15 +1,16 @@
 """Each service is replaced under load, by SIGTERM and a new process: no repeatable call fails.
 
-There is one process of each, so for a while there is none: harder on callers than a deployment. The
-client repeats what may be repeated, within the call's deadline.
+First the only process of each, so for a while there is none: harder on callers than a deployment.
+The client repeats what may be repeated, within the call's deadline. Then one of two, while the
+other serves.
 """
 
 import asyncio
 import secrets
 from collections import Counter
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from contextlib import ExitStack, asynccontextmanager
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
 import pytest
@@ -26,6 +27,7 @@ from atlas_client import (
     at_least_as_fresh,
     strong,
 )
+from atlas_devstack.services import Service
 from atlas_devstack.stack import Stack
 from tests.integration.waiting import eventually
 
@@ -89,10 +91,11 @@ async def _repeated(load: Load, kind: str) -> None:
 
 
 @asynccontextmanager
-async def loaded(stack: Stack) -> AsyncIterator[list[Load]]:
+async def loaded(stack: Stack, query: str | None = None) -> AsyncIterator[list[Load]]:
     """Two tenants whose calls of every kind run until the block ends; raises what one raised."""
     run = secrets.token_hex(4)
     endpoints = Endpoints.from_json(stack.endpoints.to_json())
+    endpoints = replace(endpoints, query=query or endpoints.query)
     async with AtlasClient.connect(endpoints, timeout=CALL_SECONDS_MAX) as client:
         loads = []
         for name, sign in (("acme", 1), ("globex", -1)):
@@ -129,6 +132,31 @@ async def test_no_repeatable_call_fails_while_a_service_is_replaced(
         await asyncio.to_thread(stack.services[service].restart)
         assert stack.services[service].pid != before
         await more(loads)
+
+
+def together(*processes: Service) -> str:
+    """The address of several processes, as a name with several addresses would be resolved."""
+    return "ipv4:" + ",".join(process.target for process in processes)
+
+
+async def test_of_two_processes_one_serves_while_the_other_is_away(stack: Stack) -> None:
+    """Those that callers ask, and those that they ask in turn."""
+    hotcaches = stack.services["hotcache"], stack.beside("hotcache", 2, {})
+    told = {"ATLAS_HOTCACHE__TARGET": together(*hotcaches)}
+    queries = [stack.beside("query", number, told) for number in (2, 3)]
+    added = (*queries, hotcaches[1])
+    with ExitStack() as cleanup:
+        for process in added:
+            cleanup.callback(process.stop)
+            await asyncio.to_thread(process.launch)
+        for process in added:
+            await asyncio.to_thread(process.wait_ready)
+        async with loaded(stack, query=together(*queries)) as loads:
+            await more(loads)
+            for process in (*queries, hotcaches[0]):
+                await asyncio.to_thread(process.stop)
+                await more(loads)
+                await asyncio.to_thread(process.start)
 
 
 async def test_a_call_that_fails_is_not_overlooked(stack: Stack) -> None:

@@ -69,6 +69,7 @@ class Stack:
         self._patience = patience
         self._undo = ExitStack()
         self._servers = Servers(state, options.servers, patience)
+        self._wiring = self._make_wiring()
         self.services = self._make_services()
         self._supervision = Supervision(self._healed(), state.supervision_file, state.logs)
 
@@ -198,8 +199,24 @@ class Stack:
                     for stopped in [pool.submit(each.stop) for each in self.services.values()]:
                         stopped.result()
 
-    def _make_services(self) -> dict[str, Service]:
-        wiring = Wiring(
+    def beside(self, name: str, number: int, environment: Mapping[str, str]) -> Service:
+        """One more process of a service, at an address of its own; the caller starts and stops it.
+
+        Nobody else of the stack is told of it.
+        """
+        directory = self.state.run / f"{name}-{number}"
+        directory.mkdir(exist_ok=True)
+        port = self.state.ports([directory.name])[directory.name]
+        own = replace(
+            self._wiring,
+            ports={**self._wiring.ports, name: port},
+            log_directory=directory,
+            run_directory=directory,
+        )
+        return Service(SERVICES[name], own, environment, self._patience)
+
+    def _make_wiring(self) -> Wiring:
+        return Wiring(
             database=self._servers.database,
             replicas=self._servers.replicas,
             valkey_url=self._servers.valkey_url,
@@ -213,9 +230,11 @@ class Stack:
             spans=self._options.spans,
             follows_failover=self._options.follows_failover,
         )
+
+    def _make_services(self) -> dict[str, Service]:
         extra = self._options.environment
         return {
-            name: Service(SERVICES[name], wiring, extra.get(name, {}), self._patience)
+            name: Service(SERVICES[name], self._wiring, extra.get(name, {}), self._patience)
             for name in self._options.services
         }
 
