@@ -4,15 +4,11 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
-from typer.main import get_command
 
-from atlas_client.cli.root import build
-
-from .rule_files import OPS, ROOT, RULE_TESTS, RULES, RUNBOOKS, alerts, expressions, rules, tool
+from .rule_files import OPS, RULE_TESTS, RULES, RUNBOOKS, alerts, expressions, rules, tool
 
 SECTIONS = ["Meaning", "Impact", "Diagnosis", "Mitigation"]
 PROMTOOL = shutil.which("promtool")
@@ -38,35 +34,6 @@ def test_a_runbook_has_its_four_parts_and_something_to_paste(name: str) -> None:
     assert text.startswith(f"# {name}\n")
     assert re.findall(r"(?m)^## (.+)$", text) == SECTIONS
     assert "```" in text.partition("## Diagnosis")[2].partition("## Mitigation")[0]
-
-
-def test_runbooks_name_queries_and_settings_that_exist() -> None:
-    monitoring = (OPS / "monitoring.sql").read_text()
-    queries = set(re.findall(r"(?m)^-- name: (\w+)$", monitoring))
-    sources = "".join(path.read_text() for path in ROOT.glob("*/*/src/*/config.py"))
-    for path in RUNBOOKS.glob("*.md"):
-        text = path.read_text()
-        named = set(re.findall(r"ops/ask (\w+)", text))
-        assert named <= queries, path.name
-        for setting in re.findall(r"ATLAS_\w+__(\w+)", text):
-            assert re.search(rf"(?m)^    {setting.lower()}:", sources), (path.name, setting)
-
-
-def test_runbooks_name_commands_and_options_that_exist() -> None:
-    root = get_command(build())
-    for path in RUNBOOKS.glob("*.md"):
-        for line in re.findall(
-            r"(?:`|^)atlas ([a-z].*?)(?:`| {2,}#|$)", path.read_text(), re.MULTILINE
-        ):
-            words = line.split()
-            command: Any = root
-            while getattr(command, "commands", None) and words and words[0] in command.commands:
-                command = command.commands[words.pop(0)]
-            assert command is not root, (path.name, line)
-            known = {o for each in command.params for o in (*each.opts, *each.secondary_opts)}
-            if getattr(command, "commands", None):  # `atlas reconcile` is `atlas reconcile run`.
-                known |= {o for each in command.commands["run"].params for o in each.opts}
-            assert {word for word in words if word.startswith("--")} <= known, (path.name, line)
 
 
 def test_every_alert_has_a_test() -> None:

@@ -687,6 +687,13 @@ def _unparsed_variable(name: str) -> str:
     return name
 
 
+def variables(config_class: type[BaseModel]) -> Iterator[str]:
+    """The names of all variables that are read."""
+    yield SECRETS_DIR_VARIABLE
+    for name, _ in _leaves(config_class, ()):
+        yield name
+
+
 def _help_lines(config_class: type[BaseModel]) -> Iterator[str]:
     yield f"  {SECRETS_DIR_VARIABLE}"
     yield "      Directory with a file per secret, named like the variable. Default: none."
