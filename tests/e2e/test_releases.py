@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 
 import atlas_db
+from atlas_client import AtlasClient, AtlasError, Endpoints, strong
 from atlas_devstack.platform import SERVICES
 from atlas_devstack.pytest_plugin import StartStack
 from atlas_devstack.servers import ServerOptions
@@ -96,6 +97,25 @@ def says(directory: Path, service: str, words: str) -> bool:
     return any(words in log.read_text() for log in directory.glob(f"*/logs/{service}.log"))
 
 
+def address(directory: Path, service: str) -> str:
+    """Where a service of the stack below this directory listens."""
+    (file,) = directory.glob(f"*/run/{service}.address")
+    return file.read_text().strip()
+
+
+async def refused(directory: Path) -> None:
+    """Who calls services that wait is told for what, and that calling again makes sense."""
+    endpoints = Endpoints(ingest=address(directory, "ingest"), query=address(directory, "query"))
+    async with AtlasClient.connect(endpoints, timeout=5.0) as client:
+        for calling in (
+            client.create_tenant("early"),
+            client.for_tenant("early").get_entities(["pump-1"], consistency=strong()),
+        ):
+            with pytest.raises(AtlasError, match="this release needs") as told:
+                await calling
+            assert told.value.is_transient
+
+
 def test_what_is_compared_is_the_last_release(released: str) -> None:
     """Not this tree's own code, which is installed in the environment."""
     shown = python(
@@ -132,6 +152,7 @@ async def test_a_deployment_and_the_way_back(
         for name in SERVICES:
             await eventually(partial(says, tmp_path, name, "this release needs"), 60)
         assert not starting.done()
+        await refused(tmp_path)
         atlas_db.upgrade(database[0])
     stack = starting.result()
     walk(stack, released)

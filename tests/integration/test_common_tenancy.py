@@ -339,7 +339,7 @@ async def test_work_waits_for_the_schema_that_it_needs(
 
     settings = DatabaseConfig(dsn=SecretStr(fresh_database.dsn("atlas_query")))
     async with Database.open(settings, name="primary") as database, Supervisor() as tasks:
-        schema = Schema(database)
+        schema = Schema([database])
         with psycopg.connect(fresh_database.admin_dsn, autocommit=True) as admin:
             comment = sql.Literal(mark)
             admin.execute(sql.SQL("COMMENT ON SCHEMA atlas IS {}").format(comment))

@@ -10,7 +10,7 @@ import grpc
 import grpc.aio
 import pytest
 
-from atlas_common import telemetry
+from atlas_common import errors, telemetry
 from atlas_common.config import RpcConfig, TelemetryConfig
 from atlas_common.errors import FatalError
 from atlas_common.rpc import Access, Insecure, call_chain
@@ -143,6 +143,32 @@ async def test_tenantless_methods_need_no_tenant_and_get_none(echo: Echo) -> Non
             assert answer.startswith(b"None ")
         error, _ = await failure(channel, "UnaryUnary", b"who")
         assert error.reason == "TENANT_MISSING"
+
+
+@pytest.mark.parametrize("arity", STYLES)
+async def test_what_all_calls_need_is_missed_before_the_tenant_is_looked_up(
+    echo: Echo, arity: str
+) -> None:
+    missing: list[Exception] = [errors.unavailable("DEPENDENCY_UNAVAILABLE", "no schema yet")]
+
+    async def check() -> None:
+        if missing:
+            raise missing[0]
+
+    scopes = call_chain(
+        RpcConfig(),
+        authenticator=Insecure("dev"),
+        tenants=KnownTenants(Tenant(1, "acme"), Tenant(2, "globex")),
+        accesses=ACCESSES,
+        schema=check,
+    )
+    async with serving(echo, add=add, chain=scopes) as channel:
+        for metadata in (ACME, (("x-atlas-tenant", "nobody"),)):
+            error, _ = await failure(channel, arity, b"who", metadata=metadata)
+            assert (error.code.name, error.reason) == ("UNAVAILABLE", "DEPENDENCY_UNAVAILABLE")
+        missing.clear()
+        for metadata in (ACME, GLOBEX):
+            assert await call(channel, arity, b"hello", metadata=metadata)
 
 
 def test_callers_are_believed_in_development_alone() -> None:

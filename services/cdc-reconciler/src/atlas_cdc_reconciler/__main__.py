@@ -113,6 +113,7 @@ async def main() -> None:
             meters,
         )
         tenants = PostgresTenants(primary)
+        schema = Schema([primary])
         chain = call_chain(
             config.rpc,
             authenticator=identity,
@@ -120,6 +121,7 @@ async def main() -> None:
             accesses=declared_access(SERVICES),
             meters=meters,
             audit=AuditLog(primary),
+            schema=schema.check,
         )
         server = new_server(config.rpc, chain)
         reconciler_service_pb2_grpc.add_ReconcilerServiceServicer_to_server(servicer, server)
@@ -141,7 +143,6 @@ async def main() -> None:
                     supervisor.start(name, task)
                 await pipeline.run()
 
-        schema = Schema(primary)
         background = schema.before(
             {
                 "pipeline": lambda: leadership.lead(progress, work),

@@ -73,6 +73,7 @@ async def serve_redshift(config: Config, redshift: RedshiftConfig) -> None:
         metrics.show_progress(
             lambda: reporter.lag_seconds(progress.now.sink.beat), lambda: progress.now.phase
         )
+        schema = Schema([primary])
         chain = call_chain(
             config.rpc,
             authenticator=identity,
@@ -80,8 +81,8 @@ async def serve_redshift(config: Config, redshift: RedshiftConfig) -> None:
             accesses=declared_access([SERVICE]),
             meters=QuotaMeters(config.quota),
             audit=AuditLog(primary),
+            schema=schema.check,
         )
-        schema = Schema(primary)
         server = new_server(config.rpc, chain)
         pb_grpc.add_ReconcilerServiceServicer_to_server(FeedServicer(reporter), server)
         await serve(

@@ -62,7 +62,7 @@ async def main() -> None:
         ]
         policy_runner = PolicyRunner(PolicyStore(primary), due, config.policies, config.instance)
         builder = config.indexing.builder
-        schema = Schema(primary)
+        schema = Schema([primary])
         chain = call_chain(
             config.rpc,
             authenticator=identity,
@@ -70,6 +70,7 @@ async def main() -> None:
             accesses=declared_access([SERVICE, PROJECTION_SERVICE]),
             meters=QuotaMeters(config.quota),
             audit=AuditLog(primary),
+            schema=schema.check,
         )
         server = new_server(config.rpc, chain)
         hotcache_service_pb2_grpc.add_HotCacheServiceServicer_to_server(parts.servicer, server)

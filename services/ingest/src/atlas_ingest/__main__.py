@@ -29,6 +29,7 @@ async def main() -> None:
             accesses=declared_access(SERVICES),
             meters=ingest.meters,
             audit=ingest.audit,
+            schema=ingest.schema.check,
         )
         server = new_server(config.rpc, chain)
         ingest.add_to(server)

@@ -69,6 +69,7 @@ class Ingest:
     tenants: PostgresTenants
     meters: QuotaMeters
     audit: AuditLog
+    schema: Schema
     intake: Intake
     offsets: SourceOffsets
     flusher: Flusher
@@ -89,7 +90,7 @@ async def wire(config: Config) -> AsyncIterator[Ingest]:
     """All parts, until the block ends. Nothing runs yet: `background` is the caller's to start."""
     async with AsyncExitStack() as stack:
         primary = await stack.enter_async_context(Database.open(config.primary, name="primary"))
-        schema = Schema(primary)
+        schema = Schema([primary])
         announce = await _announce(stack, config)
         store, meters = Store(primary), QuotaMeters(config.quota)
         resolver = Resolver(primary, store, meters=meters)
@@ -133,6 +134,7 @@ async def wire(config: Config) -> AsyncIterator[Ingest]:
             tenants=tenants,
             meters=meters,
             audit=AuditLog(primary),
+            schema=schema,
             intake=intake,
             offsets=offsets,
             flusher=flusher,

@@ -16,7 +16,7 @@ from atlas_common import errors, telemetry
 from atlas_common.breaker import Breaker
 from atlas_common.catalog import Catalog
 from atlas_common.config import DatabaseConfig, load
-from atlas_common.db import Database, PrimaryClock
+from atlas_common.db import Database, PrimaryClock, Schema
 from atlas_common.metering import QuotaMeters
 from atlas_common.rpc import (
     Check,
@@ -82,7 +82,7 @@ async def main() -> None:
         router = QueryRouter(servers, tracker, _admission(config.router), time.monotonic)
         databases = LiveDatabases(servers, router.is_current)
         catalog = Catalog(databases)
-        tenants = FirstAnswer(databases)
+        tenants, schema = FirstAnswer(databases), Schema(databases)
         near: NearCache[bytes] = NearCache(config.router.near_seconds, len, time.monotonic)
         servers.on_new_history = _forgetting(catalog, tenants, near)
         hot = await _hotcache(stack, config)
@@ -111,6 +111,7 @@ async def main() -> None:
             tenants=tenants,
             accesses=declared_access([SERVICE]),
             meters=QuotaMeters(config.quota),
+            schema=schema.check,
         )
         server = new_server(config.rpc, chain)
         query_service_pb2_grpc.add_QueryServiceServicer_to_server(servicer, server)
@@ -122,6 +123,7 @@ async def main() -> None:
             readiness={
                 "postgres": any_reachable([endpoint.database for endpoint in first], databases),
                 "roles": _known(servers),
+                "schema": schema.check,
                 **identity.readiness,
             },
             on_drain=watches.drain,

@@ -2,27 +2,24 @@
 
 import asyncio
 from collections.abc import Sequence
-from weakref import WeakKeyDictionary
 
 from atlas_common import errors
-from atlas_common.db import Database, Schema, rights
+from atlas_common.db import Database, rights
 from atlas_common.errors import FatalError
 from atlas_common.rpc import Check
 
 
 def any_reachable(databases: Sequence[Database], now: Sequence[Database]) -> Check:
-    """Passes when any answers that has the schema, and none of those asked grants too many rights.
+    """Passes when any of the databases answers, and none of those asked grants too many rights.
 
     `databases` are those of the beginning: with too many rights there the service does not start.
     Of `now`, those that can be trusted now, one must answer: their rights were checked before they
     were taken in, and a mistake in a list of replicas must not end all processes that read it.
     """
-    checks: WeakKeyDictionary[Database, Check] = WeakKeyDictionary(
-        {database: _with_rights(database) for database in databases}
-    )
+    first = {database: _checked(database) for database in databases}
 
     async def check() -> None:
-        guards = [checks.setdefault(database, _with_schema(database)) for database in now]
+        guards = [first.get(database, database.check) for database in now]
         if not guards:
             raise errors.unavailable("DEPENDENCY_UNAVAILABLE", "no server can be read")
         waiting = {asyncio.ensure_future(guard()) for guard in guards}
@@ -43,21 +40,11 @@ def any_reachable(databases: Sequence[Database], now: Sequence[Database]) -> Che
     return check
 
 
-def _with_rights(database: Database) -> Check:
-    guard, there = rights.guard(database), _with_schema(database)
+def _checked(database: Database) -> Check:
+    guard = rights.guard(database)
 
     async def check() -> None:
         await guard()
-        await there()
-
-    return check
-
-
-def _with_schema(database: Database) -> Check:
-    schema = Schema(database)
-
-    async def check() -> None:
-        await schema.check()
         await database.check()
 
     return check

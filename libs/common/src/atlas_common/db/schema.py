@@ -1,12 +1,15 @@
 """A service waits for the schema that it needs: for the migration job of its release."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+
+import psycopg
 
 from atlas_common import errors
 from atlas_common.background import Work
 from atlas_common.db.database import Database
 from atlas_common.db.queries import load_queries
+from atlas_common.errors import ServiceError
 
 REVISION = 12
 """The revision of the database that services of this release need; a test compares with `db/`."""
@@ -15,26 +18,37 @@ _QUERIES = load_queries("atlas_common.db")
 
 
 class Schema:
-    """Whether the migration job has brought a database to this release, or beyond."""
+    """Whether the migration job has brought the database to this release, or beyond.
 
-    def __init__(self, database: Database) -> None:
-        self._database = database
+    `databases` are copies of one, looked at anew each time: the first that has it is enough.
+    """
+
+    def __init__(self, databases: Iterable[Database]) -> None:
+        self._databases = databases
         self._found = asyncio.Event()
 
     async def check(self) -> None:
-        """A readiness check: asks until the schema is there, then costs nothing.
+        """Asks until the schema is there, then costs nothing; for readiness, and for each call.
 
-        Raises ServiceError UNAVAILABLE / DEPENDENCY_UNAVAILABLE while it is older.
+        Raises ServiceError UNAVAILABLE / DEPENDENCY_UNAVAILABLE while it is older, or what the last
+        database raised that was asked.
         """
         if self._found.is_set():
             return
-        async with self._database.transaction(read_only=True) as connection:
-            cursor = await connection.execute(_QUERIES["schema_revision"], {})
-            row = await cursor.fetchone()
-        revision = row[0] if row else None
-        if revision is None or revision < REVISION:
-            raise _older(revision, self._database.name)
-        self._found.set()
+        failure: Exception = errors.unavailable(
+            "DEPENDENCY_UNAVAILABLE", "no database can be read now", retry_after=0.5
+        )
+        for database in self._databases:
+            try:
+                revision = await _revision(database)
+            except (ServiceError, psycopg.OperationalError) as error:
+                failure = error
+                continue
+            if revision is not None and revision >= REVISION:
+                self._found.set()
+                return
+            failure = _older(revision, database.name)
+        raise failure
 
     def before(self, works: Mapping[str, Work]) -> dict[str, Work]:
         """The same background work, begun once a check has passed.
@@ -51,7 +65,14 @@ class Schema:
         return run
 
 
-def _older(revision: int | None, database: str) -> errors.ServiceError:
+async def _revision(database: Database) -> int | None:
+    async with database.transaction(read_only=True) as connection:
+        cursor = await connection.execute(_QUERIES["schema_revision"], {})
+        row = await cursor.fetchone()
+    return row[0] if row else None
+
+
+def _older(revision: int | None, database: str) -> ServiceError:
     found = "an unknown revision" if revision is None else f"revision {revision:04}"
     return errors.unavailable(
         "DEPENDENCY_UNAVAILABLE",

@@ -14,6 +14,8 @@ from atlas_common.rpc.failures import failures_reported
 from atlas_common.rpc.identity import Identity, TenantResolver
 from atlas_common.rpc.metering import Metering
 from atlas_common.rpc.observation import Observation
+from atlas_common.rpc.readiness import Check
+from atlas_common.rpc.requirement import Requirement
 from atlas_common.rpc.scope import Scope
 
 
@@ -25,13 +27,15 @@ def call_chain(
     accesses: Accesses,
     meters: QuotaMeters | None = None,
     audit: ActLog | None = None,
+    schema: Check | None = None,
 ) -> Sequence[Scope]:
     """The scopes in their order.
 
     `accesses`: see `declared_access()`. What is not in it nobody may call; health checks and
     reflection, which everybody may, run outside of the scopes. `audit`: needed by services with
     administrative methods. `meters`: of the quotas, where the service itself counts as well;
-    without, those of the usual settings. Raises FatalError if such a service has none.
+    without, those of the usual settings. `schema`: raises while the database's is too old to serve
+    any call. Raises FatalError if a service with administrative methods has no `audit`.
     """
     return [
         # First, so that the span, the log line and the metrics cover all the rest and its errors.
@@ -42,6 +46,8 @@ def call_chain(
         Admission(config.max_concurrent_rpcs).admitted,
         # Before the tenant, whose look-up may wait for a database.
         Deadline(config).kept,
+        # Before anything that asks the database for what an older schema does not have.
+        *([] if schema is None else [Requirement(schema).met]),
         # A handler runs with its caller and tenant known.
         Identity(authenticator, tenants, accesses).known,
         # Before anything is entered: a refused flood of calls must not reach the database.
