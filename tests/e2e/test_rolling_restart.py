@@ -8,7 +8,7 @@ other serves.
 import asyncio
 import secrets
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -141,22 +141,34 @@ def together(*processes: Service) -> str:
 
 async def test_of_two_processes_one_serves_while_the_other_is_away(stack: Stack) -> None:
     """Those that callers ask, and those that they ask in turn."""
-    hotcaches = stack.services["hotcache"], stack.beside("hotcache", 2, {})
-    told = {"ATLAS_HOTCACHE__TARGET": together(*hotcaches)}
-    queries = [stack.beside("query", number, told) for number in (2, 3)]
-    added = (*queries, hotcaches[1])
+    query, hotcache = stack.services["query"], stack.services["hotcache"]
+    other_hotcache = stack.beside("hotcache", 2, {})
+    told = {"ATLAS_HOTCACHE__TARGET": together(hotcache, other_hotcache)}
+    other_query = stack.beside("query", 2, told)
     with ExitStack() as cleanup:
-        for process in added:
+        for process in (other_hotcache, other_query):
             cleanup.callback(process.stop)
-            await asyncio.to_thread(process.launch)
-        for process in added:
-            await asyncio.to_thread(process.wait_ready)
-        async with loaded(stack, query=together(*queries)) as loads:
+        for process in (query, hotcache):
+            cleanup.callback(run_again, process)
+        await all_of(Service.start, other_hotcache, other_query)
+        async with loaded(stack, query=together(query, other_query)) as loads:
             await more(loads)
-            for process in (*queries, hotcaches[0]):
+            for process in (query, hotcache):
                 await asyncio.to_thread(process.stop)
                 await more(loads)
-                await asyncio.to_thread(process.start)
+            await all_of(Service.start, query, hotcache)
+            await asyncio.to_thread(other_query.stop)
+            await more(loads)
+
+
+async def all_of(act: Callable[[Service], None], *processes: Service) -> None:
+    """At the same time."""
+    await asyncio.gather(*(asyncio.to_thread(act, process) for process in processes))
+
+
+def run_again(process: Service) -> None:
+    if not process.is_running():
+        process.start()
 
 
 async def test_a_call_that_fails_is_not_overlooked(stack: Stack) -> None:
