@@ -41,9 +41,8 @@ locals {
         severity    = "page", threshold = 300, metrics = { lag = local.served["warehouse_lag"] }, expression = "IF(lag < 0, 1000000, lag)"
       }
       VerifiedThroughOld = {
-        description = "verified_through of some tenant is more than 15 min old: windows disagree, or nobody compares."
-        # Services publish it from the release on that has the metric; until then nothing is said.
-        severity = "ticket", threshold = 900, periods = 5, missing = "notBreaching", metrics = { m = local.served["verified_age"] }
+        description = "verified_through of some tenant is more than 15 min old, or not known (-1): windows disagree, or nobody compares."
+        severity    = "ticket", threshold = 900, periods = 5, metrics = { age = local.served["verified_age"] }, expression = "IF(age < 0, 1000000, age)"
       }
       DeadLetters-warehouse = {
         description = "Changes could not be applied to the warehouse."
@@ -65,7 +64,8 @@ locals {
       }
       BreakerOpen = {
         description = "query leaves a server or peer alone since it keeps failing."
-        severity    = "ticket", threshold = 0, periods = 5, missing = "notBreaching", metrics = { m = local.served["breakers_open"] }
+        # Published from the release on that has the metric; until then nothing is said.
+        severity = "ticket", threshold = 0, periods = 5, missing = "notBreaching", metrics = { m = local.served["breakers_open"] }
       }
       SlotRetained = {
         description = "A slot holds more than half of the log that it may: is its reader alive?"
