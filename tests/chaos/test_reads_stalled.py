@@ -179,7 +179,8 @@ async def test_a_read_of_rows_that_vacuum_removes_is_answered_elsewhere(
         await eventually(lambda: _snapshot_conflicts(arena) > before)
         for tenant, answer in answers:
             load.audit.judge_bytes(tenant, answer.SerializeToString())
-            assert [state.entity_key for state in answer.entities] == sorted(load.keys)
+            # Tests before this one have left entities of their own.
+            assert set(load.keys) <= {state.entity_key for state in answer.entities}
         reasons = [answer.metadata.route_reason for _, answer in answers]
         assert any("was in conflict with recovery" in reason for reason in reasons)
         tiers = await reads.tiers()
@@ -237,7 +238,9 @@ async def _held(reads: Reads, tenant: str, key: str) -> tuple[str, Any]:
 
 async def _found(reads: Reads, tenant: str) -> tuple[str, Any]:
     request = pb.FindEntitiesRequest(
-        filter=pb.Filter(exists=pb.Exists(attribute="pressure")), consistency=eventual(60.0)
+        filter=pb.Filter(exists=pb.Exists(attribute="pressure")),
+        page_size=1000,
+        consistency=eventual(60.0),
     )
     return tenant, await reads.stub.FindEntities(request, metadata=as_tenant(tenant), timeout=20)
 

@@ -149,5 +149,6 @@ def test_the_pipeline_goes_on_at_the_promoted_server(stack: Stack, tail: str) ->
         # It went on; nothing was copied again, and nothing came twice.
         assert after.copy == before.copy
     else:
-        assert after.copy.rows_differing > 0
+        # Its rows were counted at the source, and what was lost is often all of its window.
+        assert after.copy.spans_copied > 0
     assert after.dead_lettered_total == 0

@@ -1,7 +1,6 @@
 """The slot loses its log under load, its reader is slow, a partition is dropped."""
 
 import asyncio
-import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -22,6 +21,8 @@ from atlas_devstack.stack import Stack
 from tests.integration.lane_writer import RawPoint
 from tests.integration.reconciler_rig import ACME, GLOBEX, T0, Rig, Running, make_rig, points
 from tests.integration.waiting import eventually
+
+from .background import Background
 
 TENANTS = (ACME, GLOBEX)
 OPERATOR = Actor("ops@example", "a drill")
@@ -47,22 +48,14 @@ def little_log(rig: Rig) -> Iterator[Rig]:
         rig.admin.execute("SELECT pg_reload_conf()")
 
 
-class Load:
+class Load(Background):
     """Writes for both tenants while the block runs, and corrects what it wrote."""
 
     def __init__(self, rig: Rig) -> None:
+        super().__init__()
         self._rig = rig
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._write)
 
-    def __enter__(self) -> None:
-        self._thread.start()
-
-    def __exit__(self, *_: Any) -> None:
-        self._stop.set()
-        self._thread.join()
-
-    def _write(self) -> None:
+    def _run(self) -> None:
         number = 0
         with (
             self._rig.writer(1) as writer,
@@ -99,13 +92,17 @@ async def test_a_slot_that_is_lost_under_load_is_made_good_and_proven_equal(
             await running.caught_up()
             await running.upkeep.lifecycle.order(OrderKind.PAUSE, OPERATOR)
             watch = SlotWatch(rig.slot, rig.slot.name, running.primary, running.progress)
-            # It is told of while there is still time.
-            await asyncio.to_thread(_fill_log, rig, KEPT_MB * 3 // 5)
-            state = await watch.look()
-            assert state is not None
-            assert not state.is_lost
-            assert not state.active
-            assert state.danger(0.5, 0.8, 1) is not Danger.NONE
+
+            async def is_in_danger() -> bool:
+                await asyncio.to_thread(_fill_log, rig, 4)
+                state = await watch.look()
+                assert state is not None
+                # It is told of while there is still time.
+                assert not state.is_lost
+                assert not state.active
+                return state.danger(0.5, 0.8, 1) is not Danger.NONE
+
+            await eventually(is_in_danger, WAIT_SECONDS)
             assert watch.used_share() > 0.5
 
             async def is_lost() -> bool:

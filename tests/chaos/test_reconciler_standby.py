@@ -3,11 +3,9 @@
 import json
 import os
 import signal
-import threading
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import grpc
 import psycopg
@@ -26,6 +24,8 @@ from atlas_devstack.waiting import Patience, wait_until
 from tests.integration.conftest import make_two_tenants
 from tests.integration.lane_writer import LaneWriter
 from tests.integration.reconciler_rig import points
+
+from .background import Background
 
 TENANTS = ((1, "acme"), (2, "globex"))
 PATIENCE = Patience(timeout_seconds=60.0)
@@ -131,22 +131,14 @@ def pair(chaos_stack: Stack, tmp_path: Path, request: pytest.FixtureRequest) -> 
             )
 
 
-class Load:
+class Load(Background):
     """Writes for both tenants while the block runs."""
 
     def __init__(self, database: Database) -> None:
+        super().__init__()
         self._database = database
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._write)
 
-    def __enter__(self) -> None:
-        self._thread.start()
-
-    def __exit__(self, *_: Any) -> None:
-        self._stop.set()
-        self._thread.join()
-
-    def _write(self) -> None:
+    def _run(self) -> None:
         with psycopg.connect(self._database.dsn("atlas_ingest"), autocommit=True) as connection:
             writer = LaneWriter(connection)
             while not self._stop.is_set():

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from atlas_devstack.database import Database, another
+from atlas_devstack.database import Database
 from tests.integration.letter_rig import insert_poison, letters
 from tests.integration.reconciler_rig import ACME, GLOBEX, Rig, make_rig, points
 
@@ -21,15 +21,9 @@ ROOT = Path(__file__).parents[2]
 DEATH_SECONDS_MAX = 60
 
 
-@pytest.fixture(scope="module")
-def server(database: Database) -> Iterator[Database]:
-    with another(database) as own:
-        yield own
-
-
 @pytest.fixture
-def rig(server: Database, tmp_path: Path) -> Iterator[Rig]:
-    with make_rig(server, tmp_path) as rig:
+def rig(module_database: Database, tmp_path: Path) -> Iterator[Rig]:
+    with make_rig(module_database, tmp_path) as rig:
         yield rig
 
 

@@ -156,6 +156,8 @@ async def test_the_warehouse_aggregates_what_was_written(pair: Pair) -> None:
             AggregateFunction.AVG: sum(values) / 5,
             AggregateFunction.MIN: values[0],
             AggregateFunction.MAX: values[-1],
+            AggregateFunction.FIRST: values[0],
+            AggregateFunction.LAST: values[-1],
         }
         assert stream.metadata is not None
         assert stream.metadata.source is Source.WAREHOUSE

@@ -18,7 +18,7 @@ from atlas.hotcache.v1 import hotcache_service_pb2 as pb
 from atlas.hotcache.v1 import hotcache_service_pb2_grpc, projection_service_pb2_grpc
 from atlas_common.catalog import Catalog
 from atlas_common.db import Database, PostgresTenants
-from atlas_common.rpc import TENANT_KEY, DevAuthenticator, interceptors
+from atlas_common.rpc import TENANT_KEY, DevAuthenticator, call_chain
 from atlas_common.testing import serving
 from atlas_common.token import Position, TokenSigner
 from atlas_devstack.database import Database as OwnDatabase
@@ -368,7 +368,7 @@ async def start_rig(
                 )
 
             administration = new_projection()
-            chain = interceptors(
+            chain = call_chain(
                 config.rpc,
                 authenticator=DevAuthenticator(config.environment),
                 tenants=PostgresTenants(database),

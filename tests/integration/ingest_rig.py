@@ -21,7 +21,7 @@ from atlas_common import errors
 from atlas_common.background import Supervisor
 from atlas_common.config import DatabaseConfig, PeerConfig, TokenConfig
 from atlas_common.errors import ServiceError
-from atlas_common.rpc import TENANT_KEY, DevAuthenticator, interceptors
+from atlas_common.rpc import TENANT_KEY, DevAuthenticator, call_chain
 from atlas_common.testing import serving
 from atlas_common.token import TokenSigner
 from atlas_devstack.credentials import Credentials
@@ -235,7 +235,7 @@ async def start_rig(
         tasks = await stack.enter_async_context(Supervisor())
         for name in ("partitions", "flush"):
             tasks.start(name, service.background[name])
-        chain = interceptors(
+        chain = call_chain(
             config.rpc,
             authenticator=DevAuthenticator("dev"),
             tenants=service.tenants,

@@ -114,6 +114,8 @@ class Rig:
         default_factory=lambda: Cutting(5_000, windows_per_statement=4, rows_max=40, connections=3)
     )
 
+    window_us: int = WINDOW_US
+
     @contextmanager
     def writer(self, lane: int = 0) -> Iterator[LaneWriter]:
         """The owner of a lane."""
@@ -134,7 +136,7 @@ class Rig:
             warehouse = await stack.enter_async_context(
                 DuckDbWarehouse.open(WarehouseConfig(path=self.path, memory_limit_mb=256, **bounds))
             )
-            await VerificationStore(warehouse).use_width(WINDOW_US)
+            await VerificationStore(warehouse).use_width(self.window_us)
             progress = Progress()
             source = SlotSource(self.slot, config, primary)
             upkeep = Upkeep(self.slot, source, warehouse, progress, self.cutting)
@@ -152,7 +154,7 @@ class Rig:
                 pipeline = Pipeline(topic, wrap(warehouse), progress, 0.2, upkeep)
             task = asyncio.create_task(pipeline.run())
             try:
-                yield Running(primary, warehouse, progress, upkeep, source)
+                yield Running(primary, warehouse, progress, upkeep, source, self.window_us)
             finally:
                 task.cancel()
                 await asyncio.wait({task})
@@ -191,6 +193,7 @@ class Running:
         progress: Progress,
         upkeep: Upkeep,
         source: SlotSource,
+        window_us: int,
     ) -> None:
         self.primary = primary
         self.warehouse = warehouse
@@ -203,8 +206,8 @@ class Running:
         config = ReconcileConfig(
             windows_per_statement=7, seal_timeout_seconds=WAIT_SECONDS, reports_max=5
         )
-        parts = Reconciliation.of(config, primary, warehouse, progress, window_us=WINDOW_US)
-        self.sealer, self.reconciler = parts.sealer, parts.reconciler
+        parts = Reconciliation.of(config, primary, warehouse, progress, window_us=window_us)
+        self.sealer, self.reconciler, self.sweep = parts.sealer, parts.reconciler, parts.sweep
         self.verifications, self.reports = parts.verifications, parts.reports
         self.repairer = parts.repairer
         self.digests = WarehouseDigests(warehouse)

@@ -27,7 +27,7 @@ from pydantic import Field
 from atlas_common import telemetry
 from atlas_common.config import DatabaseConfig, ServiceConfig, load
 from atlas_common.db import Database, Heartbeat, PostgresTenants, rights, tenant_transaction
-from atlas_common.rpc import authenticator, interceptors, new_server, run, serve
+from atlas_common.rpc import authenticator, call_chain, new_server, run, serve
 from atlas_common.tenant import current_tenant
 
 NAME = "atlas.test.v1.Who"
@@ -50,7 +50,7 @@ async def main() -> None:
                 cursor = await connection.execute("SELECT current_setting('atlas.tenant_id')")
                 return (await cursor.fetchone())[0].encode()
 
-        chain = interceptors(
+        chain = call_chain(
             config.rpc,
             authenticator=authenticator(config.environment),
             tenants=PostgresTenants(primary),

@@ -165,7 +165,12 @@ def test_a_wait_ends_at_its_timeout_and_before_the_deadline(reading: Reading) ->
         wait = at_least(token, wait_timeout=0.2, on_unmet=WAIT)
         assert refused(reading, wait)[1] == "FRESHNESS_UNMET"
         long = at_least(token, wait_timeout=60, on_unmet=WAIT)
-        assert refused(reading, long, timeout=0.7)[1] == "FRESHNESS_UNMET"
+        # The reserve for saying so is short: a crowded machine may need more than one call for it.
+        wait_until(
+            lambda: refused(reading, long, timeout=0.7)[1] == "FRESHNESS_UNMET",
+            "a refusal before the deadline",
+            patience=PATIENCE,
+        )
 
 
 def test_a_token_goes_on_to_who_holds_it(reading: Reading) -> None:

@@ -15,7 +15,7 @@ from atlas_cdc_reconciler.lifecycle import Actor, OrderKind
 from atlas_cdc_reconciler.sink import FencedError
 from atlas_cdc_reconciler.sink.duckdb import DuckDbWarehouse
 from atlas_common.errors import ServiceError
-from atlas_devstack.database import Database, another
+from atlas_devstack.database import Database
 
 from .lane_writer import RawPoint
 from .letter_rig import asked, insert_poison, letters
@@ -25,15 +25,9 @@ TENANTS = (ACME, GLOBEX)
 HEAL = "UPDATE entity_values_ts SET value_decimal = 1 WHERE value_decimal = 'NaN'"
 
 
-@pytest.fixture(scope="module")
-def server(database: Database) -> Iterator[Database]:
-    with another(database) as own:
-        yield own
-
-
 @pytest.fixture
-def rig(server: Database, tmp_path: Path) -> Iterator[Rig]:
-    with make_rig(server, tmp_path) as rig:
+def rig(module_database: Database, tmp_path: Path) -> Iterator[Rig]:
+    with make_rig(module_database, tmp_path) as rig:
         yield rig
 
 

@@ -19,7 +19,7 @@ from psycopg.types.json import Jsonb
 from atlas_cdc_reconciler.canonical import tagged
 from atlas_cdc_reconciler.differences import Difference, DifferenceKind, Version
 from atlas_common.values import DataType, Scalar, datetime_to_us
-from atlas_devstack.database import Database, another
+from atlas_devstack.database import Database
 
 from .lane_writer import Flushed, RawPoint
 from .reconciler_rig import ACME, GLOBEX, T0, Rig, Running, make_rig, points_of_all_types
@@ -194,15 +194,9 @@ async def double_a_pair(case: Case) -> list[Difference]:
 MUTATIONS: tuple[Mutation, ...] = (flip, drop, add, swap, double_a_pair)
 
 
-@pytest.fixture(scope="module")
-def server(database: Database) -> Iterator[Database]:
-    with another(database) as own:
-        yield own
-
-
 @pytest.fixture
-def rig(server: Database, tmp_path: Path) -> Iterator[Rig]:
-    with make_rig(server, tmp_path) as rig:
+def rig(module_database: Database, tmp_path: Path) -> Iterator[Rig]:
+    with make_rig(module_database, tmp_path) as rig:
         yield rig
 
 

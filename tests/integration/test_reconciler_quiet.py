@@ -14,7 +14,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from atlas_devstack.database import Database, another
+from atlas_devstack.database import Database
 
 from .reconciler_rig import ACME, GLOBEX, Rig, make_rig, points
 
@@ -31,15 +31,9 @@ CORRECT = "UPDATE entity_values_ts SET quality = mod(quality + 1, 200) WHERE val
 pytestmark = pytest.mark.timeout(SECONDS * 2 + 120)
 
 
-@pytest.fixture(scope="module")
-def server(database: Database) -> Iterator[Database]:
-    with another(database) as own:
-        yield own
-
-
 @pytest.fixture
-def rig(server: Database, tmp_path: Path) -> Iterator[Rig]:
-    with make_rig(server, tmp_path) as rig:
+def rig(module_database: Database, tmp_path: Path) -> Iterator[Rig]:
+    with make_rig(module_database, tmp_path) as rig:
         yield rig
 
 
@@ -68,7 +62,7 @@ async def test_nothing_is_called_wrong_under_load(rig: Rig) -> None:
         writer.write([*points(ACME.id, 1, -1.0), *points(GLOBEX.id, 1, -1.0)])
     rounds = 0
     async with rig.running() as running:
-        sweeping = asyncio.create_task(running.reconciler.run(0.2))
+        sweeping = asyncio.create_task(running.sweep.run(0.2))
         with (
             psycopg.connect(rig.server.admin_dsn, autocommit=True) as admin,
             steady_load(rig) as flushed,

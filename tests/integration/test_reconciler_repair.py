@@ -1,6 +1,7 @@
 """Repairs amid changes: nothing is applied twice, nothing is lost, and what is right stays."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -9,11 +10,13 @@ from typing import Any
 import psycopg
 import pytest
 
+from atlas_cdc_reconciler.letters import LetterClass
 from atlas_cdc_reconciler.windows import Span
 from atlas_common.errors import ServiceError
 from atlas_common.values import datetime_to_us
-from atlas_devstack.database import Database, another
+from atlas_devstack.database import Database
 
+from .letter_rig import asked, insert_poison, letters
 from .reconciler_rig import ACME, GLOBEX, WINDOW_US, Rig, Running, make_rig, points
 
 DAMAGE = (
@@ -22,15 +25,9 @@ DAMAGE = (
 )
 
 
-@pytest.fixture(scope="module")
-def server(database: Database) -> Iterator[Database]:
-    with another(database) as own:
-        yield own
-
-
 @pytest.fixture
-def rig(server: Database, tmp_path: Path) -> Iterator[Rig]:
-    with make_rig(server, tmp_path) as rig:
+def rig(module_database: Database, tmp_path: Path) -> Iterator[Rig]:
+    with make_rig(module_database, tmp_path) as rig:
         yield rig
 
 
@@ -167,6 +164,61 @@ async def test_a_change_between_reading_and_replacing_is_not_lost(
     assert counts.dead_lettered == 0
 
 
+async def test_a_repair_makes_letters_of_its_rows_void_and_no_others(rig: Rig) -> None:
+    """What came with the rows must not come once more with a replay."""
+    async with rig.running() as running:
+        await damaged(rig, running)
+        for tenant in (ACME, GLOBEX):
+            insert_poison(rig, tenant.id, [1.0, 2.0])
+        rig.admin.execute(
+            "UPDATE entity_values_ts SET value_decimal = 1 WHERE value_decimal = 'NaN'"
+        )
+        await running.caught_up()
+        assert len(await letters(running)) == 8
+        await running.repair(ACME)
+        assert {letter.tenant for letter in await letters(running)} == {GLOBEX.key}
+        assert (await running.auditor.audit()).discrepancies == ()
+        # Nothing holds later changes of these rows back.
+        rig.admin.execute("UPDATE entity_values_ts SET quality = 9 WHERE value_decimal = 1")
+        await running.caught_up()
+        await running.warehouse.replay(asked())
+        rows, outcome = await running.findings(ACME)
+        quality = await running.query(
+            "SELECT quality FROM entity_values_ts WHERE tenant_id = 1 AND value_decimal = 1"
+        )
+        details = await running.query("SELECT detail FROM cdc_audit WHERE action = 'repair'")
+        assert (await running.auditor.audit()).discrepancies == ()
+    assert rows == []
+    assert outcome.source == outcome.warehouse
+    assert quality == [(9,), (9,)]
+    assert sum(json.loads(detail)["letters_given_up"] for (detail,) in details) == 4
+
+
+async def test_a_change_that_dies_between_reading_and_replacing_is_not_given_up(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with rig.running() as running:
+        await damaged(rig, running)
+        catch_up, calls = running.sealer.catch_up, 0
+
+        async def poisoned_meanwhile() -> None:
+            nonlocal calls
+            calls += 1
+            if calls == 3:  # As above.
+                rig.admin.execute(
+                    "UPDATE entity_values_ts SET value_double = NULL, value_decimal = 'NaN'"
+                    " WHERE tenant_id = 1 AND value_double = 1.5"
+                )
+            await catch_up()
+
+        monkeypatch.setattr(running.sealer, "catch_up", poisoned_meanwhile)
+        with pytest.raises(ServiceError, match="cannot hold a row"):
+            await running.repair(ACME)
+        monkeypatch.undo()
+        (letter,) = await letters(running)
+    assert (letter.letter_class, letter.tenant) == (LetterClass.VALUE, ACME.key)
+
+
 async def test_corrections_under_way_are_no_alarm(rig: Rig) -> None:
     async with rig.running() as running:
         with rig.writer() as writer:
@@ -244,16 +296,18 @@ async def test_the_sweep_reports_a_mismatch_once(rig: Rig) -> None:
     async with rig.running() as running:
         await damaged(rig, running)
         _, on_demand = await running.findings(ACME)
-        sweeping = asyncio.create_task(running.reconciler.run(0.02))
+        await running.warehouse.write(
+            [("DELETE FROM entity_values_ts WHERE tenant_id = 2 AND value_double = 3.5", {})]
+        )
+        sweeping = asyncio.create_task(running.sweep.run(0.02))
         try:
-            await running.warehouse.write(
-                [("DELETE FROM entity_values_ts WHERE tenant_id = 2 AND value_double = 3.5", {})]
-            )
             with rig.writer(1) as writer:  # Something new, to see that the sweep goes on.
-                done = writer.write([*points(ACME.id), *points(GLOBEX.id)])
+                writer.write([*points(ACME.id), *points(GLOBEX.id)])
             async with asyncio.timeout(20):
-                while not await _has_compared(running, datetime_to_us(done.flushed_at)):
-                    await running.progress.after(running.progress.now.version)
+                for _ in range(2):  # Once more: then all that belongs to the first time is done.
+                    moment_us = await running.sealer.seal(None)
+                    while not await _has_compared(running, moment_us):
+                        await running.progress.after(running.progress.now.version)
         finally:
             sweeping.cancel()
             await asyncio.wait({sweeping})

@@ -91,10 +91,10 @@ class Warehouse:
         return [row for answer in answers for row in answer.rows], answers[0].metadata
 
     def reconcile(self, tenant: int, **fields: Any) -> pb.ReconcileSummary:
-        *windows, last = self.stub.Reconcile(
+        *events, last = self.stub.Reconcile(
             pb.ReconcileRequest(**fields), metadata=as_tenant(tenant), timeout=30
         )
-        assert all(window.HasField("window") for window in windows)
+        assert {event.WhichOneof("event") for event in events} <= {"table", "window"}
         return last.summary
 
     def status(self) -> pb.GetPipelineStatusResponse:

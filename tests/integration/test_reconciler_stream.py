@@ -12,22 +12,16 @@ import pytest
 from atlas_cdc_reconciler.changes import Batch
 from atlas_cdc_reconciler.progress import Phase
 from atlas_cdc_reconciler.sink import Sink
-from atlas_devstack.database import Database, another
+from atlas_devstack.database import Database
 
 from .reconciler_rig import ACME, GLOBEX, Rig, make_rig, points, points_of_all_types
 
 TENANTS = (ACME, GLOBEX)
 
 
-@pytest.fixture(scope="module")
-def server(database: Database) -> Iterator[Database]:
-    with another(database) as own:
-        yield own
-
-
 @pytest.fixture
-def rig(server: Database, tmp_path: Path) -> Iterator[Rig]:
-    with make_rig(server, tmp_path) as rig:
+def rig(module_database: Database, tmp_path: Path) -> Iterator[Rig]:
+    with make_rig(module_database, tmp_path) as rig:
         yield rig
 
 
@@ -217,3 +211,17 @@ async def test_a_row_that_cannot_be_copied_is_buried_too(rig: Rig) -> None:
     ((letter_class, reason, raw),) = letters
     assert (letter_class, reason) == ("COPY", "value_decimal: no DECIMAL: NaN or infinite")
     assert raw[:2] == b"\0\x0d"
+
+
+async def test_the_books_know_rows_that_only_went(rig: Rig) -> None:
+    """A batch that takes more rows than it brings: 2 corrected, 3 deleted, of each tenant."""
+    async with rig.running() as running:
+        with rig.writer() as writer:
+            writer.write([*points(ACME.id, 10), *points(GLOBEX.id, 10)])
+        await running.caught_up()
+        with rig.admin.transaction():
+            rig.admin.execute("UPDATE entity_values_ts SET quality = 5 WHERE value_double < 3")
+            rig.admin.execute("DELETE FROM entity_values_ts WHERE value_double BETWEEN 3 AND 6")
+        await running.caught_up()
+        assert (await running.auditor.audit()).discrepancies == ()
+        await running.assert_equal(rig)

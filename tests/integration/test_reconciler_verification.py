@@ -4,20 +4,24 @@ import asyncio
 from collections.abc import Iterator
 from contextlib import aclosing
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
 
+from atlas_cdc_reconciler.reconcile import Outcome
 from atlas_cdc_reconciler.windows import align_down
 from atlas_common.errors import ServiceError
 from atlas_common.values import datetime_to_us
-from atlas_devstack.database import Database, another
+from atlas_devstack.database import Database
 from atlas_devstack.waiting import Patience, wait_until
 
 from .lane_writer import LaneWriter
 from .reconciler_rig import ACME, GLOBEX, WINDOW_US, Rig, Running, make_rig, points
 
 PATIENCE = Patience(20.0)
+ALL_TIME_US = 10**16
+"""A window as wide as that has no end in any run."""
 STATEMENTS_OF_DAMAGE = {
     "flipped": "UPDATE entity_values_ts SET value_double = 4.25"
     " WHERE tenant_id = 1 AND value_double = 103.5",
@@ -34,15 +38,9 @@ REPAIR_OF_FLIPPED = (
 )
 
 
-@pytest.fixture(scope="module")
-def server(database: Database) -> Iterator[Database]:
-    with another(database) as own:
-        yield own
-
-
 @pytest.fixture
-def rig(server: Database, tmp_path: Path) -> Iterator[Rig]:
-    with make_rig(server, tmp_path) as rig:
+def rig(module_database: Database, tmp_path: Path) -> Iterator[Rig]:
+    with make_rig(module_database, tmp_path) as rig:
         yield rig
 
 
@@ -187,6 +185,93 @@ async def test_a_moment_within_a_window_cuts_it(rig: Rig) -> None:
     assert again.source.rows == 15
 
 
+async def flushed_and_compared(running: Running, writer: LaneWriter, value: float) -> Outcome:
+    """Five more rows of each tenant; what a comparison of one says then."""
+    writer.write([*points(ACME.id, 5, value), *points(GLOBEX.id, 5, value)])
+    windows, outcome = await running.reconcile(ACME)
+    assert [window.span.start_us for window in windows] == [0]
+    assert outcome.source.rows == sum(window.source.rows for window in windows)
+    return outcome
+
+
+async def test_a_window_under_way_is_digested_part_by_part(rig: Rig) -> None:
+    rig.window_us = ALL_TIME_US
+    with rig.writer() as writer:
+        async with rig.running() as running:
+            await flushed_and_compared(running, writer, 101.5)
+            await running.warehouse.write([(STATEMENTS_OF_DAMAGE["flipped"], {})])
+            second = await flushed_and_compared(running, writer, 1.5)
+            assert (await running.reconcile(ACME))[1].source == second.source
+            await running.warehouse.write([(REPAIR_OF_FLIPPED, {})])
+            _, whole = await running.reconcile(ACME, from_start=True)
+            # What it says of all parts is what it says of the whole.
+            assert (second.source, second.warehouse) == (whole.source, whole.warehouse)
+            assert second.verified_through_us is not None
+            assert (whole.verified_through_us or 0) > second.verified_through_us
+    assert (second.source.rows, second.windows_mismatched) == (10, 0)
+
+
+@pytest.mark.parametrize("damage", STATEMENTS_OF_DAMAGE)
+async def test_the_new_part_of_a_window_is_compared(rig: Rig, damage: str) -> None:
+    rig.window_us = ALL_TIME_US
+    with rig.writer() as writer:
+        async with rig.running() as running:
+            await flushed_and_compared(running, writer, 1.5)
+            writer.write(points(ACME.id, 5, 101.5))
+            await running.caught_up()
+            await running.warehouse.write([(STATEMENTS_OF_DAMAGE[damage], {})])
+            (window,), outcome = await running.reconcile(ACME)
+            assert (outcome.windows_mismatched, outcome.verified_through_us) == (1, 0)
+            assert (window.span.start_us, window.source.rows) == (0, 10)
+            still = await flushed_and_compared(running, writer, 201.5)
+            assert (still.windows_mismatched, still.verified_through_us) == (1, 0)
+            await running.repair(ACME)
+            _, repaired = await running.reconcile(ACME)
+    assert repaired.source == repaired.warehouse
+    assert repaired.source.rows == 15
+
+
+async def test_a_correction_of_an_earlier_part_puts_the_window_in_doubt(rig: Rig) -> None:
+    rig.window_us = ALL_TIME_US
+    with rig.writer() as writer:
+        async with rig.running() as running:
+            await flushed_and_compared(running, writer, 101.5)
+            rig.admin.execute("DELETE FROM entity_values_ts WHERE value_double = 103.5")
+            await running.caught_up()
+            doubted = await running.verifications.verification(ACME)
+            second = await flushed_and_compared(running, writer, 1.5)
+            _, whole = await running.reconcile(ACME, from_start=True)
+    assert doubted is not None
+    assert (doubted.verified_through_us, doubted.mismatched) == (0, 1)
+    assert (second.source.rows, second.windows_mismatched) == (9, 0)
+    assert (second.source, second.warehouse) == (whole.source, whole.warehouse)
+
+
+async def test_a_doubt_that_comes_while_a_window_is_extended_stays(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rig.window_us = ALL_TIME_US
+    with rig.writer() as writer:
+        async with rig.running() as running:
+            await flushed_and_compared(running, writer, 101.5)
+            writer.write(points(ACME.id, 5, 1.5))
+            extend = running.verifications.extend
+
+            async def doubted(*arguments: Any, **named: Any) -> None:
+                rig.admin.execute("DELETE FROM entity_values_ts WHERE value_double = 103.5")
+                await running.caught_up()
+                await extend(*arguments, **named)
+
+            monkeypatch.setattr(running.verifications, "extend", doubted)
+            _, outcome = await running.reconcile(ACME)
+            monkeypatch.undo()
+            assert outcome.verified_through_us == 0
+            _, settled = await running.reconcile(ACME)
+    assert settled.source.rows == 9
+    assert settled.source == settled.warehouse
+    assert (settled.verified_through_us or 0) > 0
+
+
 async def test_the_future_cannot_be_compared(rig: Rig) -> None:
     async with rig.running() as running:
         now_us = await running.sealer.seal(None)
@@ -229,7 +314,7 @@ async def test_rows_of_a_flush_under_way_are_waited_for(rig: Rig) -> None:
 async def test_it_moves_by_itself_and_through_an_outage(rig: Rig) -> None:
     with rig.writer() as writer:
         async with rig.running() as running:
-            sweeping = asyncio.create_task(running.reconciler.run(0.05))
+            sweeping = asyncio.create_task(running.sweep.run(0.05))
             done = writer.write([*points(ACME.id), *points(GLOBEX.id)])
             rig.admin.execute(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"

@@ -20,7 +20,7 @@ from atlas_cdc_reconciler.sink import FencedError, TooManyDeadLettersError, Ware
 from atlas_cdc_reconciler.sink.redshift.client import Session
 from atlas_cdc_reconciler.sink.redshift.warehouse import RedshiftWarehouse
 from atlas_common.tenant import Tenant
-from atlas_devstack.database import Database, another
+from atlas_devstack.database import Database
 
 from .lane_writer import RawPoint
 from .reconciler_rig import ACME, GLOBEX, T0, VALUES, Rig, make_rig, points
@@ -37,15 +37,9 @@ CONFLICT = (
 WAIT_SECONDS = 20.0
 
 
-@pytest.fixture(scope="module")
-def server(database: Database) -> Iterator[Database]:
-    with another(database) as own:
-        yield own
-
-
 @pytest.fixture
-def rig(server: Database, tmp_path: Path) -> Iterator[Rig]:
-    with make_rig(server, tmp_path) as rig:
+def rig(module_database: Database, tmp_path: Path) -> Iterator[Rig]:
+    with make_rig(module_database, tmp_path) as rig:
         yield rig
 
 
@@ -56,8 +50,8 @@ async def feed(rig: Rig) -> AsyncIterator[Feed]:
 
 
 @pytest.fixture
-def site(server: Database, aws: str, aws_credentials: None) -> Iterator[RedshiftSite]:
-    with redshift_site(server.admin_dsn, aws) as site:
+def site(module_database: Database, aws: str, aws_credentials: None) -> Iterator[RedshiftSite]:
+    with redshift_site(module_database.admin_dsn, aws) as site:
         yield site
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from atlas_cdc_reconciler.sink import Counts, Sink, WarehouseError
 from atlas_cdc_reconciler.tables import TABLES
-from atlas_devstack.database import Database, another
+from atlas_devstack.database import Database
 
 from .lane_writer import RawPoint
 from .reconciler_rig import ACME, GLOBEX, T0, VALUES, Rig, make_rig, points
@@ -27,15 +27,9 @@ DECIMAL_NAN = (
 )
 
 
-@pytest.fixture(scope="module")
-def server(database: Database) -> Iterator[Database]:
-    with another(database) as own:
-        yield own
-
-
 @pytest.fixture
-def rig(server: Database, tmp_path: Path) -> Iterator[Rig]:
-    with make_rig(server, tmp_path) as rig:
+def rig(module_database: Database, tmp_path: Path) -> Iterator[Rig]:
+    with make_rig(module_database, tmp_path) as rig:
         yield rig
 
 
@@ -48,14 +42,14 @@ async def feed(rig: Rig) -> AsyncIterator[Feed]:
 @pytest.fixture(params=["duckdb", "redshift"])
 def site(
     request: pytest.FixtureRequest,
-    server: Database,
+    module_database: Database,
     tmp_path: Path,
 ) -> Iterator[Site]:
     if request.param == "duckdb":
         yield DuckSite(tmp_path / "warehouse.duckdb")
         return
     request.getfixturevalue("aws_credentials")
-    with redshift_site(server.admin_dsn, request.getfixturevalue("aws")) as site:
+    with redshift_site(module_database.admin_dsn, request.getfixturevalue("aws")) as site:
         yield site
 
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,7 +13,8 @@ import pytest
 from atlas_common import telemetry
 from atlas_common.config import RpcConfig, TelemetryConfig
 from atlas_common.errors import FatalError
-from atlas_common.rpc import DevAuthenticator, authenticator, interceptors
+from atlas_common.rpc import DevAuthenticator, authenticator, call_chain
+from atlas_common.rpc.scope import Scope
 from atlas_common.tenant import Tenant
 from atlas_common.testing import KnownTenants, serving, serving_at
 
@@ -25,8 +26,8 @@ ACME = (("x-atlas-tenant", "acme"),)
 GLOBEX = (("x-atlas-tenant", "globex"),)
 
 
-def chain(**settings: Any) -> list[grpc.aio.ServerInterceptor]:
-    return interceptors(
+def chain(**settings: Any) -> Sequence[Scope]:
+    return call_chain(
         RpcConfig(**settings),
         authenticator=authenticator("dev"),
         tenants=KnownTenants(Tenant(1, "acme"), Tenant(2, "globex")),
@@ -126,7 +127,7 @@ async def test_a_call_without_a_known_tenant_is_refused(
 
 
 async def test_methods_named_tenantless_need_no_tenant_and_get_none(echo: Echo) -> None:
-    scopes = interceptors(
+    scopes = call_chain(
         RpcConfig(),
         authenticator=authenticator("dev"),
         tenants=KnownTenants(Tenant(1, "acme")),

@@ -15,6 +15,7 @@ from atlas_common.call import request_context, work_until
 from atlas_common.config import PeerConfig, TelemetryConfig
 from atlas_common.rpc import open_channel
 from atlas_common.rpc.channel import service_config
+from atlas_common.rpc.scope import Call, Proceed
 from atlas_common.tenant import Tenant, tenant_context
 from atlas_common.testing import serving_at
 
@@ -24,22 +25,32 @@ CATALOG = catalog_service_pb2.DESCRIPTOR.services_by_name["CatalogService"]
 INGEST = ingest_service_pb2.DESCRIPTOR.services_by_name["IngestService"]
 
 
-class Recorder(grpc.aio.ServerInterceptor):
+class Recorder:
     """Notes the metadata of each call and refuses the first few."""
 
     def __init__(self, refuse: int = 0) -> None:
         self.metadata: list[dict[str, Any]] = []
         self._refuse = refuse
 
-    async def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
-        self.metadata.append(dict(handler_call_details.invocation_metadata))
+    async def noted(self, call: Call, proceed: Proceed) -> Any:
+        self.metadata.append(dict(call.metadata))
         if len(self.metadata) <= self._refuse:
+            await call.context.abort(grpc.StatusCode.UNAVAILABLE, "away")
+        return await proceed()
 
-            async def away(_request: Any, context: Any) -> None:
-                await context.abort(grpc.StatusCode.UNAVAILABLE, "away")
 
-            return grpc.unary_unary_rpc_method_handler(away)
-        return await continuation(handler_call_details)
+class AnyMethod(grpc.GenericRpcHandler):
+    """Answers whatever is called."""
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
+        async def answer(request: bytes, _context: Any) -> bytes:
+            return request
+
+        return grpc.unary_unary_rpc_method_handler(answer)
+
+
+def add_any(handler: AnyMethod, server: grpc.aio.Server) -> None:
+    server.add_generic_rpc_handlers((handler,))
 
 
 @pytest.fixture
@@ -49,7 +60,7 @@ def recorder() -> Recorder:
 
 @pytest.fixture
 async def target(recorder: Recorder) -> AsyncIterator[str]:
-    async with serving_at(Echo(), add=add, chain=[recorder]) as target:
+    async with serving_at(Echo(), add=add, chain=[recorder.noted]) as target:
         yield target
 
 
@@ -129,7 +140,7 @@ async def test_an_idempotent_call_is_tried_three_times(idempotent: bool, attempt
     recorder = Recorder(refuse=5)
     services = [CATALOG] if idempotent else []
     async with (
-        serving_at(Echo(), add=add, chain=[recorder]) as target,
+        serving_at(AnyMethod(), add=add_any, chain=[recorder.noted]) as target,
         open_channel(PeerConfig(target=target), services=services) as channel,
     ):
         calls: Any = channel

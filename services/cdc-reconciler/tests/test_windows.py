@@ -4,7 +4,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from atlas_cdc_reconciler.digest import Digest
-from atlas_cdc_reconciler.windows import Span, align_down, between, cut, joined, paired, pieces
+from atlas_cdc_reconciler.windows import (
+    Span,
+    align_down,
+    between,
+    cut,
+    halves,
+    joined,
+    paired,
+    pieces,
+)
 
 WIDTH = 10
 
@@ -46,6 +55,17 @@ def test_occupied_pieces_and_their_gaps_cover_the_span(
     assert [part.span.start_us for part in parts] == edges[:-1]
     assert edges[-1] == span.stop_us
     assert [part.span for part in parts if part.is_occupied] == occupied
+
+
+@given(st.integers(0, 1000), st.integers(1, 500), st.integers(1, 70))
+@settings(deadline=None)
+def test_halves_cover_the_span_and_each_is_shorter(start: int, more: int, piece: int) -> None:
+    span = Span(start, start + piece + more)
+    first, second = halves(span, piece)
+    assert (first.start_us, first.stop_us, second.stop_us) == (start, second.start_us, span.stop_us)
+    assert first.stop_us % piece == 0
+    assert not first.is_empty
+    assert not second.is_empty
 
 
 def test_windows_with_rows_on_either_side_are_paired() -> None:

@@ -8,20 +8,11 @@ from typing import Any
 import psycopg
 
 from atlas_bench.cdc.rig import ATTRIBUTE, MEASURED, NEIGHBOUR, Rig
+from atlas_bench.partitions import make_past_partitions
 
 ROWS_OF_A_FLUSH = 20_000
 NEIGHBOUR_SHARE = 10
 """One entity in so many of the measured tenant's has a namesake that reports as well."""
-# The partitions that the platform would have made in time, by its own function.
-_PARTITIONS = """
-SELECT make_partition('entity_values_ts',
-    partition_name(day, day + interval '1 day'), day::text, (day + interval '1 day')::text)
-FROM (
-    SELECT date_trunc('day', now(), 'UTC') - make_interval(days => n) AS day
-    FROM generate_series(1, %(days)s) AS n
-) AS days
-WHERE EXISTS (SELECT FROM uncovered_spans(day, day + interval '1 day'))
-"""
 _SERIES = """
 CREATE TEMPORARY TABLE bench_series AS
 SELECT e.tenant_id, e.entity_id, a.attribute_id, substring(e.key FROM '[0-9]+$')::int AS number
@@ -49,7 +40,7 @@ def fill(rig: Rig, rows: int) -> int:
     minutes = rows // entities
     days = minutes // 1440 + 2
     admin = rig.admin
-    admin.execute(_PARTITIONS, {"days": days})
+    make_past_partitions(admin, days)
     admin.execute("DROP TABLE IF EXISTS bench_series")
     admin.execute(
         _SERIES,

@@ -3,9 +3,9 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from atlas_bench.errors import BenchError
 from atlas_bench.ingest.fleet import Fleet
 from atlas_bench.ingest.options import IngestOptions
+from atlas_bench.scenarios import check_known, names_in
 
 SCENARIOS = ("debezium", "backlog", "analytics", "live", "freshness")
 """In the order in which they run; `analytics` asks what `backlog` has copied."""
@@ -39,11 +39,7 @@ class CdcOptions:
     quick: bool = False
 
     def __post_init__(self) -> None:
-        unknown = sorted(set(self.only) - set(SCENARIOS))
-        if unknown:
-            raise BenchError(
-                f"no scenario is called {', '.join(unknown)}; there are {', '.join(SCENARIOS)}"
-            )
+        check_known(self.only, SCENARIOS)
 
 
 _QUICK: dict[str, Any] = {
@@ -69,5 +65,5 @@ def chosen_options(
     if growth:
         given = {"rows": GROWTH_ROWS, "only": ("backlog",), **given}
     if only is not None:
-        given["only"] = tuple(name.strip() for name in only.split(",") if name.strip())
+        given["only"] = names_in(only)
     return CdcOptions(**given)

@@ -6,6 +6,7 @@ from typing import Any
 from atlas_bench.errors import BenchError
 from atlas_bench.ingest.fleet import Fleet
 from atlas_bench.ingest.job import Ack
+from atlas_bench.scenarios import check_known, names_in
 
 SCENARIOS = (
     "write_arrow",
@@ -93,11 +94,7 @@ class IngestOptions:
     quick: bool = False
 
     def __post_init__(self) -> None:
-        unknown = sorted(set(self.only) - set(SCENARIOS))
-        if unknown:
-            raise BenchError(
-                f"no scenario is called {', '.join(unknown)}; there are {', '.join(SCENARIOS)}"
-            )
+        check_known(self.only, SCENARIOS)
 
 
 _QUICK: dict[str, Any] = {
@@ -134,7 +131,7 @@ def chosen_options(
         raise BenchError(f"ack is {ack!r}: want {', '.join(Ack)}")
     given: dict[str, Any] = {**(_QUICK if quick else {}), "ack": Ack(ack), **others}
     if only is not None:
-        given["only"] = tuple(name.strip() for name in only.split(",") if name.strip())
+        given["only"] = names_in(only)
     if growth_in_one:
         given["growth_in_one"] = _QUICK_IN_ONE if quick else _IN_ONE
     if "repeats" in others:

@@ -3,9 +3,9 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from atlas_bench.errors import BenchError
 from atlas_bench.ingest.options import IngestOptions
 from atlas_bench.read.estate import Estate
+from atlas_bench.scenarios import check_known, names_in
 
 SCENARIOS = ("hot", "batch", "filter", "jsonb", "cold", "history", "router", "under_ingest")
 """In the order in which they run; all but the last take turns."""
@@ -46,11 +46,7 @@ class ReadOptions:
     quick: bool = False
 
     def __post_init__(self) -> None:
-        unknown = sorted(set(self.only) - set(SCENARIOS))
-        if unknown:
-            raise BenchError(
-                f"no scenario is called {', '.join(unknown)}; there are {', '.join(SCENARIOS)}"
-            )
+        check_known(self.only, SCENARIOS)
 
 
 _QUICK: dict[str, Any] = {
@@ -69,5 +65,5 @@ def chosen_options(*, only: str | None = None, quick: bool = False, **others: An
     """Return the options as a command line gives them. Raises BenchError for what is not known."""
     given: dict[str, Any] = {**(_QUICK if quick else {}), **others}
     if only is not None:
-        given["only"] = tuple(name.strip() for name in only.split(",") if name.strip())
+        given["only"] = names_in(only)
     return ReadOptions(**given)

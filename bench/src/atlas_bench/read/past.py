@@ -11,6 +11,7 @@ from typing import Any
 
 import psycopg
 
+from atlas_bench.partitions import make_past_partitions
 from atlas_bench.read.estate import (
     HOUR_US,
     MEASURED,
@@ -22,16 +23,6 @@ from atlas_bench.read.estate import (
 )
 from atlas_bench.read.values import RAW_VALUES, SERVICED, STATUSES, WORDS
 
-# The partitions that the platform would have made in time, by its own function.
-_PARTITIONS = """
-SELECT make_partition('entity_values_ts',
-    partition_name(day, day + interval '1 day'), day::text, (day + interval '1 day')::text)
-FROM (
-    SELECT date_trunc('day', now(), 'UTC') - make_interval(days => n) AS day
-    FROM generate_series(1, %(days)s) AS n
-) AS days
-WHERE EXISTS (SELECT FROM uncovered_spans(day, day + interval '1 day'))
-"""
 _SERIES = """
 CREATE TEMPORARY TABLE {name} AS
 SELECT e.entity_id, substring(e.key FROM '[0-9]+$')::bigint AS entity_no,
@@ -68,7 +59,7 @@ CROSS JOIN LATERAL (
 def fill(admin: "psycopg.Connection[Any]", estate: Estate, tenant_id: int, base_us: int) -> None:
     """Write the past of the measured tenant."""
     days = 1 + -(-max(estate.past_rounds * PAST_STEP_US, 3 * HOUR_US) // (24 * HOUR_US))
-    admin.execute(_PARTITIONS, {"days": days})
+    make_past_partitions(admin, days)
     names = [attribute.name for attribute in estate.attributes]
     facts = {
         "tenant_id": tenant_id,

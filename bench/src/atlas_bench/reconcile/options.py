@@ -3,9 +3,9 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from atlas_bench.errors import BenchError
 from atlas_bench.ingest.fleet import Fleet
 from atlas_bench.ingest.options import IngestOptions
+from atlas_bench.scenarios import check_known, names_in
 
 SCENARIOS = ("full", "incremental", "reladiff", "ingest")
 """full and incremental take turns; then the peer; then ingest beside reconciliation."""
@@ -32,11 +32,7 @@ class ReconcileOptions:
     quick: bool = False
 
     def __post_init__(self) -> None:
-        unknown = sorted(set(self.only) - set(SCENARIOS))
-        if unknown:
-            raise BenchError(
-                f"no scenario is called {', '.join(unknown)}; there are {', '.join(SCENARIOS)}"
-            )
+        check_known(self.only, SCENARIOS)
 
 
 _QUICK: dict[str, Any] = {
@@ -57,5 +53,5 @@ def chosen_options(
     """Return the options as a command line gives them. Raises BenchError for what is not known."""
     given: dict[str, Any] = {**(_QUICK if quick else {}), **others}
     if only is not None:
-        given["only"] = tuple(name.strip() for name in only.split(",") if name.strip())
+        given["only"] = names_in(only)
     return ReconcileOptions(**given)

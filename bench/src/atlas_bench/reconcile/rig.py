@@ -12,6 +12,7 @@ import psycopg
 
 from atlas_bench.catalog import make_catalog
 from atlas_bench.errors import BenchError
+from atlas_bench.partitions import make_past_partitions
 from atlas_bench.progress import say
 from atlas_bench.reconcile.options import ReconcileOptions
 from atlas_devstack.errors import DevstackError
@@ -29,16 +30,6 @@ _POLL_SECONDS = 0.1
 _FOLLOWED = """
 SELECT coalesce(bool_and(confirmed_flush_lsn >= %(lsn)s), false)
 FROM pg_replication_slots WHERE slot_type = 'logical' AND active
-"""
-# The partitions that the platform would have made in time, by its own function.
-_PARTITIONS = """
-SELECT make_partition('entity_values_ts',
-    partition_name(day, day + interval '1 day'), day::text, (day + interval '1 day')::text)
-FROM (
-    SELECT date_trunc('day', now(), 'UTC') - make_interval(days => n) AS day
-    FROM generate_series(1, %(days)s) AS n
-) AS days
-WHERE EXISTS (SELECT FROM uncovered_spans(day, day + interval '1 day'))
 """
 # (entity, attribute) is unique: a peer needs a key. Values of three types, as telemetry has them.
 _FILL = """
@@ -74,7 +65,7 @@ class Rig:
         """Store the history, and wait until the warehouse has it. Raises BenchError."""
         (self.tenant_id,) = make_catalog(self.stack.endpoints, {TENANT: ()}, ())
         days = int(self.options.hours // 24) + 2
-        self.admin.execute(_PARTITIONS, {"days": days})
+        make_past_partitions(self.admin, days)
         row = self.admin.execute(
             "SELECT now() - make_interval(secs => %s)", [(self.options.hours + 1) * 3600]
         ).fetchone()

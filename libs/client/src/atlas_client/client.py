@@ -55,6 +55,7 @@ from atlas_client.records import (
     RowDifference,
     Source,
     StagingStatus,
+    TableResult,
     Tenant,
     Tier,
     UnknownAttributes,
@@ -642,7 +643,7 @@ class AtlasClient:
         from_start: bool = False,
         timeout: float = RECONCILE_TIMEOUT_SECONDS,
     ) -> Reconciliation:
-        """Compare source and warehouse, window by window.
+        """Compare source and warehouse: the catalog as it is now, then window by window.
 
         Without `through` the present is sealed, and the comparison goes to the last row.
         `from_start` compares again what was verified before.
@@ -654,10 +655,12 @@ class AtlasClient:
 
     async def _reconcile(
         self, request: reconciler_pb2.ReconcileRequest, timeout: float
-    ) -> AsyncGenerator[WindowResult | WindowDifferences | ReconcileSummary, None]:
+    ) -> AsyncGenerator[TableResult | WindowResult | WindowDifferences | ReconcileSummary, None]:
         method = self._reconciler.Reconcile
         async for answer in self._caller.stream(method, request, timeout=timeout):
             match answer.WhichOneof("event"):
+                case "table":
+                    yield convert.table_result(answer.table)
                 case "window":
                     yield convert.window(answer.window)
                 case "differences":
@@ -674,13 +677,15 @@ class AtlasClient:
         """
         rows: list[RowDifference] = []
         request = reconciler_pb2.GetReconciliationReportRequest(report_id=report_id)
+        report: ReconciliationReport | None = None
         while True:
             request.page_size = min(rows_max - len(rows), 1_000)
             method = self._reconciler.GetReconciliationReport
             answer = await self._caller.unary(method, request, timeout=timeout)
             rows += map(convert.row_difference, answer.rows)
+            report = report or convert.reconciliation_report(answer.report)
             if not answer.last_number or len(rows) >= rows_max:
-                return convert.reconciliation_report(answer.report), rows
+                return report, rows
             # The newest may be another one by the next page.
             request.report_id = answer.report.report_id
             request.after_number = answer.last_number

@@ -240,6 +240,33 @@ def reconcile_summary(message: reconciler_pb2.ReconcileSummary) -> records.Recon
         warehouse=digest(message.warehouse),
         verified_through=moment(message, "verified_through"),
         report_id=message.report_id,
+        tables_mismatched=message.tables_mismatched,
+    )
+
+
+def table_result(message: reconciler_pb2.TableResult) -> records.TableResult:
+    return records.TableResult(
+        table=message.table,
+        source=digest(message.source),
+        warehouse=digest(message.warehouse),
+        matched=message.matched,
+        rows=tuple(_key_difference(row) for row in message.rows),
+        complete=message.complete,
+    )
+
+
+def _key_difference(message: reconciler_pb2.KeyDifference) -> records.KeyDifference:
+    return records.KeyDifference(
+        kind=_DIFFERENCES.get(message.kind, records.DifferenceKind.UNKNOWN),
+        key=message.key,
+        columns=tuple(
+            records.ColumnDifference(
+                column.name,
+                column.source if column.HasField("source") else None,
+                column.warehouse if column.HasField("warehouse") else None,
+            )
+            for column in message.columns
+        ),
     )
 
 
@@ -285,6 +312,7 @@ def reconciliation_report(
         windows_mismatched=message.windows_mismatched,
         difference_count=message.difference_count,
         complete=message.complete,
+        tables=tuple(map(table_result, message.tables)),
     )
 
 

@@ -423,20 +423,6 @@ class WindowDifferences:
 
 
 @dataclass(frozen=True, slots=True)
-class ReconciliationReport:
-    """What an earlier comparison found."""
-
-    report_id: int
-    cause: str
-    create_time: datetime | None
-    through_time: datetime | None
-    windows_compared: int
-    windows_mismatched: int
-    difference_count: int
-    complete: bool
-
-
-@dataclass(frozen=True, slots=True)
 class WindowRepair:
     """A window that did not agree, and what was done about it."""
 
@@ -458,6 +444,60 @@ class RepairSummary:
 
 
 @dataclass(frozen=True, slots=True)
+class ColumnDifference:
+    """A column of a row that both sides have, as people write it. None is NULL."""
+
+    name: str
+    source: str | None
+    warehouse: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class KeyDifference:
+    """A row of the catalog that differs."""
+
+    kind: DifferenceKind
+    key: str
+    columns: tuple[ColumnDifference, ...]
+    """Those that differ, of a row that both sides have."""
+
+
+@dataclass(frozen=True, slots=True)
+class TableResult:
+    """The tenant's rows of a table of the catalog, on both sides."""
+
+    table: str
+    source: Digest
+    warehouse: Digest
+    matched: bool
+    rows: tuple[KeyDifference, ...]
+    complete: bool
+    """False: more rows differ than are named."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReconciliationReport:
+    """What an earlier comparison found."""
+
+    report_id: int
+    cause: str
+    create_time: datetime | None
+    through_time: datetime | None
+    windows_compared: int
+    windows_mismatched: int
+    difference_count: int
+    """Of rows of the history."""
+    complete: bool
+    tables: tuple[TableResult, ...] = ()
+    """Those of the catalog that differ."""
+
+    @property
+    def matched(self) -> bool:
+        """Say whether nothing was found."""
+        return not self.windows_mismatched and not self.tables
+
+
+@dataclass(frozen=True, slots=True)
 class ReconcileSummary:
     """The end of a reconciliation."""
 
@@ -469,11 +509,14 @@ class ReconcileSummary:
     verified_through: datetime | None
     report_id: int = 0
     """Of the report that was kept; 0: there is none."""
+    tables_mismatched: int = 0
+    """Of the catalog."""
 
     @property
     def matched(self) -> bool:
         """Say whether both copies are equal."""
-        return self.windows_mismatched == 0 and self.source == self.warehouse
+        mismatched = self.windows_mismatched + self.tables_mismatched
+        return mismatched == 0 and self.source == self.warehouse
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from atlas_client.records import (
     ReadMetadata,
     ReconcileSummary,
     RepairSummary,
+    TableResult,
     WindowDifferences,
     WindowRepair,
     WindowResult,
@@ -52,12 +53,17 @@ class Reconciliation(AsyncIterator[WindowResult]):
     """An asynchronous iterator over compared windows; the summary is known at its end."""
 
     def __init__(
-        self, events: AsyncGenerator[WindowResult | WindowDifferences | ReconcileSummary, None]
+        self,
+        events: AsyncGenerator[
+            TableResult | WindowResult | WindowDifferences | ReconcileSummary, None
+        ],
     ) -> None:
         self._events = events
         self._summary: ReconcileSummary | None = None
         self.differences: list[WindowDifferences] = []
         """The rows at fault, of the windows so far."""
+        self.tables: list[TableResult] = []
+        """The catalog's tables, which come before the windows."""
 
     async def __anext__(self) -> WindowResult:
         async for event in self._events:
@@ -66,6 +72,8 @@ class Reconciliation(AsyncIterator[WindowResult]):
                     self._summary = event
                 case WindowDifferences():
                     self.differences.append(event)
+                case TableResult():
+                    self.tables.append(event)
                 case WindowResult():
                     return event
         raise StopAsyncIteration

@@ -9,6 +9,7 @@ import grpc.aio
 from atlas_common import errors
 from atlas_common.config import PeerConfig, RpcConfig
 from atlas_common.rpc.channel import open_channel
+from atlas_common.rpc.scope import Scope
 from atlas_common.rpc.serve import new_server
 from atlas_common.tenant import Tenant
 
@@ -45,7 +46,7 @@ async def serving(
     servicer: Any,
     *,
     add: Callable[[Any, grpc.aio.Server], None],
-    chain: Sequence[grpc.aio.ServerInterceptor] = (),
+    chain: Sequence[Scope] = (),
     config: RpcConfig | None = None,
 ) -> AsyncIterator[grpc.aio.Channel]:
     """A real server on a free port of this host, and the platform's own channel to it."""
@@ -61,7 +62,7 @@ async def serving_at(
     servicer: Any,
     *,
     add: Callable[[Any, grpc.aio.Server], None],
-    chain: Sequence[grpc.aio.ServerInterceptor] = (),
+    chain: Sequence[Scope] = (),
     config: RpcConfig | None = None,
 ) -> AsyncIterator[str]:
     """A real server on a free port of this host; its "host:port"."""

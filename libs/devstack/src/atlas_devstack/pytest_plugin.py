@@ -1,6 +1,7 @@
 """Fixtures that run the platform's servers and services for tests.
 
 Session scope: `database` (a migrated primary), `stack` (everything), `kafka` (a broker).
+Module scope: `module_database` (a database for all its tests).
 Function scope: `fresh_database` (a private database on the same server), `start_stack`.
 """
 
@@ -80,6 +81,13 @@ def database(
 @pytest.fixture
 def fresh_database(database: Database) -> Iterator[Database]:
     """A migrated database of this test alone, empty."""
+    with another(database) as own:
+        yield own
+
+
+@pytest.fixture(scope="module")
+def module_database(database: Database) -> Iterator[Database]:
+    """A migrated database of this module's tests, which see what those before left in it."""
     with another(database) as own:
         yield own
 

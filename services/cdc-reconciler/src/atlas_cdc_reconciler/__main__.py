@@ -39,7 +39,7 @@ from atlas_common.db import (
     rights,
 )
 from atlas_common.errors import FatalError
-from atlas_common.rpc import authenticator, interceptors, new_server, run, serve
+from atlas_common.rpc import authenticator, call_chain, new_server, run, serve
 from atlas_common.token import TokenSigner
 
 
@@ -87,7 +87,7 @@ async def main() -> None:
             TokenSigner.from_config(config.token),
         )
         tenants = PostgresTenants(primary)
-        chain = interceptors(
+        chain = call_chain(
             config.rpc,
             authenticator=authenticator(config.environment),
             tenants=tenants,
@@ -135,9 +135,9 @@ async def main() -> None:
             exporter = Exporter(warehouse, config.warehouse.export_directory)
             housekeeping["export"] = lambda: exporter.run(config.warehouse.export_interval_seconds)
         if config.reconcile.interval_seconds:
-            metrics.show_verified_age(reconciliation.reconciler.verified_age_seconds)
-            housekeeping["reconcile"] = lambda: reconciliation.reconciler.run(
-                config.reconcile.interval_seconds
+            metrics.show_verified_age(reconciliation.sweep.verified_age_seconds)
+            housekeeping["reconcile"] = lambda: reconciliation.sweep.run(
+                config.reconcile.interval_seconds, config.reconcile.catalog_interval_seconds
             )
         if config.warehouse.audit_interval_seconds:
             housekeeping["audit"] = lambda: auditor.run(config.warehouse.audit_interval_seconds)

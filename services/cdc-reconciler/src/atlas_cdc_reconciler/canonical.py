@@ -113,7 +113,7 @@ def untagged(value: str) -> tuple[DataType, str]:
             (number,) = struct.unpack(">d", bytes.fromhex(text))
             text = repr(number)
         case DataType.TIME:
-            text = _time_text(time_of_digits(text))
+            text = time_text(time_of_digits(text))
         case _:
             pass
     return data_type, text
@@ -127,7 +127,8 @@ def shortened(value: str) -> str:
     return f"{value[:_SHOWN_CHARS_MAX]}... (md5 {hashed})"
 
 
-def _time_text(us: int) -> str:
+def time_text(us: int) -> str:
+    """A time for people."""
     try:
         return us_to_datetime(us).isoformat()
     except OverflowError:  # Years that Postgres has and Python has not.

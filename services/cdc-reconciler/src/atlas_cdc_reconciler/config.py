@@ -34,6 +34,10 @@ class BatchConfig(Section):
         default=5.0, gt=0, description="Longest pause before the source is tried again."
     )
 
+    def is_full(self, changes: int, byte_count: int) -> bool:
+        """Whether a batch of so many changes and bytes is applied at once."""
+        return changes >= self.batch_changes_max or byte_count >= self.batch_bytes_max
+
 
 class SlotConfig(BatchConfig):
     """The logical replication slot that feeds the warehouse."""
@@ -323,6 +327,11 @@ class ReconcileConfig(Section):
     )
     interval_seconds: float = Field(
         default=30.0, ge=0, description="How often all tenants are compared by itself; 0: never."
+    )
+    catalog_interval_seconds: float = Field(
+        default=600.0,
+        ge=0,
+        description="How often all catalogs are compared by themselves, whole; 0: never.",
     )
     windows_per_statement: int = Field(
         default=240, ge=1, le=10_000, description="Windows that one statement digests."

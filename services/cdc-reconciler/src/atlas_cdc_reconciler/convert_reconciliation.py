@@ -5,6 +5,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from atlas.reconciler.v1 import reconciler_service_pb2 as pb
 from atlas_cdc_reconciler.bisect import Found
 from atlas_cdc_reconciler.canonical import untagged
+from atlas_cdc_reconciler.catalog_comparison import TableComparison
 from atlas_cdc_reconciler.differences import Difference, DifferenceKind, Version
 from atlas_cdc_reconciler.digest import Digest
 from atlas_cdc_reconciler.reconcile import Event, Outcome, WindowDifferences
@@ -59,6 +60,8 @@ def repair_request(request: pb.RepairRangeRequest) -> Request:
 def reconcile_response(event: Event) -> pb.ReconcileResponse:
     """One message of a reconciliation."""
     match event:
+        case TableComparison():
+            return pb.ReconcileResponse(table=_table(event))
         case WindowComparison():
             window = pb.WindowResult(
                 start_time=us_to_timestamp(event.span.start_us),
@@ -78,8 +81,32 @@ def reconcile_response(event: Event) -> pb.ReconcileResponse:
                 warehouse=_digest(event.warehouse),
                 verified_through=_timestamp(event.verified_through_us),
                 report_id=event.report_id,
+                tables_mismatched=event.tables_mismatched,
             )
             return pb.ReconcileResponse(summary=summary)
+
+
+def _table(comparison: TableComparison) -> pb.TableResult:
+    return pb.TableResult(
+        table=comparison.table,
+        source=_digest(comparison.source),
+        warehouse=_digest(comparison.warehouse),
+        matched=comparison.is_matched,
+        rows=[
+            pb.KeyDifference(
+                kind=_KINDS[one.kind],
+                key=one.key,
+                columns=[
+                    pb.ColumnDifference(
+                        name=column.name, source=column.source, warehouse=column.warehouse
+                    )
+                    for column in one.columns
+                ],
+            )
+            for one in comparison.differences
+        ],
+        complete=comparison.is_complete,
+    )
 
 
 def report_response(
@@ -97,6 +124,7 @@ def report_response(
             windows_mismatched=report.windows_mismatched,
             difference_count=report.difference_count,
             complete=report.is_complete,
+            tables=[_table(table) for table in report.tables],
         ),
         rows=[_row(one) for one in rows],
         last_number=last if last < report.difference_count else 0,

@@ -23,10 +23,11 @@ not depend on order, does not lose pairs as XOR would, and the digest of a union
 digests. `canonical` has the same in Python, which tests hold all engines against.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from functools import cache
+from typing import Any, TypeVar
 
 LIMB_BITS = 60
 _LIMB_HEX_DIGITS = LIMB_BITS // 4
@@ -49,6 +50,14 @@ class Digest:
     def checksum(self) -> str:
         """The sum of the rows' 120-bit hashes, in hexadecimal."""
         return f"{(self.high << LIMB_BITS) + self.low:x}"
+
+
+_GroupT = TypeVar("_GroupT", int, str)
+
+
+def digests_of(rows: Iterable[tuple[_GroupT, int, Any, Any]]) -> dict[_GroupT, Digest]:
+    """Digests by group, of rows (group, rows, high, low) as any engine answers them."""
+    return {group: Digest(count, int(high), int(low)) for group, count, high, low in rows}
 
 
 class Engine(Enum):

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import duckdb
 
-from atlas_cdc_reconciler.digest import Digest, Engine, window_digests_sql
+from atlas_cdc_reconciler.digest import Digest, Engine, digests_of, window_digests_sql
 from atlas_cdc_reconciler.lsn import LogPosition
 from atlas_cdc_reconciler.sink.books import forget_rows
 from atlas_cdc_reconciler.sink.doubt import doubt_windows
@@ -76,7 +76,7 @@ class LevelStore:
         """Digests of the history's windows that have rows, by number since 1970."""
         async with self._warehouse.reader() as reader:
             rows = await reader.all(_WINDOW_DIGESTS, _within(tenant_id, span, width_us))
-        return {number: Digest(count, int(high), int(low)) for number, count, high, low in rows}
+        return digests_of(rows)
 
     async def recount(self) -> None:
         """Let the books say what rows there are: what they said before may have been healed."""

@@ -19,6 +19,9 @@ batch_changes = metrics.histogram("atlas.reconciler.batch", "{changes}", "Change
 compaction_seconds = metrics.histogram(
     "atlas.reconciler.compaction", "s", "Sorting some of the history: batches wait for it."
 )
+tables = metrics.counter(
+    "atlas.reconciler.tables", "{tables}", "Tables of the catalog compared, by whether they agreed."
+)
 windows = metrics.counter(
     "atlas.reconciler.windows", "{windows}", "Windows compared, by whether they agreed."
 )

@@ -3,22 +3,19 @@
 import asyncio
 import time
 from collections import defaultdict
-from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from dataclasses import dataclass
-
-import psycopg
 
 from atlas_cdc_reconciler import metrics
 from atlas_cdc_reconciler.bisect import Bisector, Found
+from atlas_cdc_reconciler.catalog_comparison import CatalogComparer, TableComparison
 from atlas_cdc_reconciler.differences import Difference
 from atlas_cdc_reconciler.digest import Digest
 from atlas_cdc_reconciler.progress import Progress
 from atlas_cdc_reconciler.report_store import Cause, ReportStore
 from atlas_cdc_reconciler.seal import Sealer
-from atlas_cdc_reconciler.sink import WarehouseError
 from atlas_cdc_reconciler.source_digests import SourceDigests
 from atlas_cdc_reconciler.verification_store import VerificationStore
-from atlas_cdc_reconciler.verified_age import VerifiedAges
 from atlas_cdc_reconciler.warehouse_digests import WarehouseDigests
 from atlas_cdc_reconciler.windows import (
     Span,
@@ -26,11 +23,11 @@ from atlas_cdc_reconciler.windows import (
     align_down,
     between,
     cut,
+    halves,
     joined,
     paired,
     pieces,
 )
-from atlas_common.errors import ServiceError
 from atlas_common.telemetry import logger
 from atlas_common.tenant import Tenant
 
@@ -40,6 +37,7 @@ _RECHECKED_WINDOWS_MAX = 1_000
 _SETTLING_ROUNDS_MAX = 5
 # A longer span is first asked for the pieces that have rows.
 _PIECES_UNASKED_MAX = 8
+_KEYS_LOGGED_MAX = 10
 _log = logger(__name__)
 
 
@@ -63,9 +61,11 @@ class Outcome:
     verified_through_us: int | None
     report_id: int
     """0: there is none."""
+    tables_mismatched: int = 0
+    """Of the catalog."""
 
 
-Event = WindowComparison | WindowDifferences | Outcome
+Event = TableComparison | WindowComparison | WindowDifferences | Outcome
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +87,10 @@ class _Plan:
 
     again: tuple[WindowComparison, ...]
     """As they were remembered."""
+    begun: WindowComparison | None
+    """A window of which only a part was there: what agreed is not digested again."""
+    rest: Span
+    """What is new in it."""
     fresh: Span
     partial: Span
     """A part of a window that is remembered whole: compared, and not remembered."""
@@ -121,13 +125,14 @@ class _Findings:
 
 
 class Reconciler:
-    """Compares on demand and, while `run` runs, by itself."""
+    """Compares a tenant's copies, and remembers how they were."""
 
     def __init__(
         self,
         source: SourceDigests,
         warehouse: WarehouseDigests,
         *,
+        catalog: CatalogComparer,
         store: VerificationStore,
         reports: ReportStore,
         sealer: Sealer,
@@ -135,10 +140,10 @@ class Reconciler:
         grid: WindowGrid,
         differences_per_window_max: int = 1_000,
         differences_per_report_max: int = 10_000,
-        budget_seconds: float = 300.0,
     ) -> None:
         self._source = source
         self._warehouse = warehouse
+        self._catalog = catalog
         self._store = store
         self._reports = reports
         self._sealer = sealer
@@ -146,7 +151,6 @@ class Reconciler:
         self.grid = grid
         self._bisector = Bisector(source, warehouse, differences_per_window_max)
         self._differences_max = differences_per_report_max
-        self._ages = VerifiedAges(budget_seconds)
         # Two runs of one tenant would take each other's remembered windows away.
         self.busy: defaultdict[int, asyncio.Lock] = defaultdict(asyncio.Lock)
         """Held per tenant id while its remembered windows change, by repairs as well."""
@@ -156,31 +160,20 @@ class Reconciler:
     ) -> AsyncGenerator[Event, None]:
         """Compare everything ingested before `through_us`, or before now; the Outcome comes last.
 
-        Shows the windows that have rows on either side, and the rows at fault behind each one that
-        does not agree. What agreed in an earlier run is not compared again unless `from_start`.
-        Raises as Sealer.seal, and psycopg.Error.
+        Shows the catalog's tables as they are now, then the windows that have rows on either side,
+        and the rows at fault behind each one that does not agree. What agreed in an earlier run is
+        not compared again unless `from_start`. Raises as Sealer.seal, and psycopg.Error.
         """
         sealed_us = await self._sealer.seal(through_us)
         async with self.busy[tenant.id]:
-            events = self._compare(tenant, sealed_us, Cause.CALL, from_start=from_start)
+            tables = await self.compare_catalog(tenant)
+            for table in tables:
+                yield table
+            events = self.compare_windows(
+                tenant, sealed_us, Cause.CALL, tables=tables, from_start=from_start
+            )
             async for event in events:
                 yield event
-
-    def verified_age_seconds(self) -> float:
-        """How old the verified past of the tenant furthest behind is; -1: `run` has not looked."""
-        return self._ages.worst_seconds(time.monotonic())
-
-    async def run(self, interval_seconds: float) -> None:
-        """Compare all tenants' whole windows, again and again, through outages."""
-        while True:
-            await asyncio.sleep(interval_seconds)
-            try:
-                await self._sweep()
-            except (ServiceError, psycopg.Error, WarehouseError, TimeoutError) as error:
-                _log.warning("not reconciled", error=str(error))
-            for tenant_key in self._ages.breaches(time.monotonic()):
-                metrics.budget_breaches.add(1)
-                _log.warning("the verified past is older than the budget", tenant=tenant_key)
 
     async def compare_again(
         self, tenant: Tenant, span: Span, checked_at_us: int
@@ -215,35 +208,45 @@ class Reconciler:
                 yield piece
             return
         # The warehouse knows at once which pieces it has rows in. For all years in which it has
-        # none the source need only say that it has none either, which it sees in its indexes.
+        # none the source need only say that it has none either, which it sees in its indexes; and
+        # where it has some, they are found by halving.
         numbers = await self._warehouse.occupied(tenant, span, piece_us)
         occupied = list(pieces(numbers, span, piece_us))
         for part in between(occupied, span):
             if part.is_occupied:
                 yield part.span
-            elif await self._source.has_rows(tenant, part.span):
-                for piece in cut(part.span, piece_us):
+            else:
+                async for piece in self._found(tenant, part.span):
                     yield piece
 
-    async def _sweep(self) -> None:
-        sealed_us = align_down(await self._sealer.seal(None), self.grid.window_us)
-        for tenant in await self._source.tenants():
-            async with self.busy[tenant.id]:
-                known = await self._store.verification(tenant)
-                # A call may have compared further, into a window.
-                through_us = (
-                    sealed_us if known is None else max(sealed_us, known.compared_through_us)
+    async def compare_catalog(self, tenant: Tenant) -> list[TableComparison]:
+        """Compare the tenant's rows of the catalog's tables, as they are now."""
+        tables = await self._catalog.compare(tenant)
+        for table in tables:
+            metrics.tables.add(1, {"table": table.table, "matched": table.is_matched})
+            if not table.is_matched:
+                _log.error(
+                    "the catalog differs",
+                    tenant=tenant.key,
+                    table=table.table,
+                    rows=len(table.differences),
+                    keys=[one.key for one in table.differences[:_KEYS_LOGGED_MAX]],
                 )
-                events = self._compare(tenant, through_us, Cause.CONTINUOUS, from_start=False)
-                async for event in events:
-                    if isinstance(event, Outcome):
-                        _log_outcome(tenant, event)
-                        verified_us = event.verified_through_us or 0
-                        self._ages.note(tenant.key, sealed_us, verified_us, time.monotonic())
+        return tables
 
-    async def _compare(
-        self, tenant: Tenant, through_us: int, cause: Cause, *, from_start: bool
+    async def compare_windows(
+        self,
+        tenant: Tenant,
+        through_us: int,
+        cause: Cause,
+        *,
+        tables: Sequence[TableComparison] = (),
+        from_start: bool = False,
     ) -> AsyncGenerator[Event, None]:
+        """Compare what was ingested before a moment that is sealed. The caller holds `busy`.
+
+        As `reconcile`; `tables` are what was found of the catalog, for the report.
+        """
         plan = await self._plan(tenant, through_us, from_start=from_start)
         findings = _Findings(self._differences_max)
         known_bad = frozenset(plan.again)
@@ -262,8 +265,21 @@ class Reconciler:
             _sum(source, (window.source for window in cut_short)),
             _sum(warehouse, (window.warehouse for window in cut_short)),
             None if found is None else found.verified_through_us,
-            await self._report(tenant, through_us, findings, cause),
+            await self._report(tenant, through_us, findings, cause, tables),
+            sum(not table.is_matched for table in tables),
         )
+
+    async def _found(self, tenant: Tenant, span: Span) -> AsyncGenerator[Span, None]:
+        """The pieces of a span that have rows at the source, in order."""
+        if not await self._source.has_rows(tenant, span):
+            return
+        if span.stop_us - span.start_us <= self.grid.piece_us:
+            for piece in cut(span, self.grid.piece_us):
+                yield piece
+            return
+        for half in halves(span, self.grid.piece_us):
+            async for piece in self._found(tenant, half):
+                yield piece
 
     async def _shown(
         self,
@@ -290,13 +306,19 @@ class Reconciler:
                 findings.is_complete = False
 
     async def _report(
-        self, tenant: Tenant, through_us: int, findings: _Findings, cause: Cause
+        self,
+        tenant: Tenant,
+        through_us: int,
+        findings: _Findings,
+        cause: Cause,
+        tables: Sequence[TableComparison],
     ) -> int:
         if cause is Cause.CONTINUOUS and not findings.is_news:
             return 0
         return await self._reports.keep(
             tenant,
             findings.differences,
+            [table for table in tables if not table.is_matched],
             cause=cause,
             through_us=through_us,
             windows_compared=findings.compared,
@@ -322,6 +344,11 @@ class Reconciler:
             windows = await self._settled(tenant, await self._compare_span(tenant, span))
             await keep(span, windows)
             yield windows
+        if plan.begun is not None:
+            windows = await self._extended(tenant, plan.begun, plan.rest, through_us)
+            through = max(through, plan.rest.stop_us)
+            await self._progress.move()
+            yield windows
         begun = plan.fresh.start_us
         async for span in self.occupied(tenant, plan.fresh):
             windows = await self._settled(tenant, await self._compare_span(tenant, span))
@@ -334,6 +361,22 @@ class Reconciler:
             through = max(through, plan.fresh.stop_us)
             await keep(Span(begun, plan.fresh.stop_us), [])
 
+    async def _extended(
+        self, tenant: Tenant, begun: WindowComparison, rest: Span, checked_at_us: int
+    ) -> list[WindowComparison]:
+        """Compare the rest of a window that agreed so far, and all of it if that does not agree."""
+        none = WindowComparison(rest, Digest(), Digest())
+        more = sum(await self._compare_span(tenant, rest), none)
+        if more.is_matched:
+            await self._store.extend(tenant, begun, more, checked_at_us=checked_at_us)
+            return [begun + more]
+        whole = Span(begun.span.start_us, rest.stop_us)
+        windows = await self._settled(tenant, await self._compare_span(tenant, whole))
+        await self._store.keep(
+            tenant, whole, windows, compared_through_us=rest.stop_us, checked_at_us=checked_at_us
+        )
+        return windows
+
     async def _plan(self, tenant: Tenant, through_us: int, *, from_start: bool) -> _Plan:
         width_us = self.grid.window_us
         known = await self._store.verification(tenant)
@@ -343,11 +386,15 @@ class Reconciler:
             stop = align_down(through_us, width_us)
             partial = Span(stop, through_us)
         if from_start or known is None:
-            return _Plan((), Span(0, stop), partial)
+            return _Plan((), None, Span(0, 0), Span(0, stop), partial)
         start = align_down(known.compared_through_us, width_us)
         before = Span(0, min(start, stop))
         again = await self._store.mismatched(tenant, before, _RECHECKED_WINDOWS_MAX)
-        return _Plan(tuple(again), Span(start, stop), partial)
+        rest = Span(known.compared_through_us, min(start + width_us, stop))
+        begun = None if rest.is_empty else await self._store.begun(tenant, start)
+        if begun is not None:
+            start = rest.stop_us
+        return _Plan(tuple(again), begun, rest, Span(start, stop), partial)
 
     async def _settled(
         self, tenant: Tenant, windows: list[WindowComparison]
@@ -397,22 +444,6 @@ class Reconciler:
             return windows
         floor_us = await self._source.retention_floor_us()  # Behind the digests: it only rises.
         return [window for window in windows if not window.is_retired(floor_us)]
-
-
-def _log_outcome(tenant: Tenant, outcome: Outcome) -> None:
-    say: Callable[..., object]
-    if outcome.windows_mismatched:
-        say = _log.error
-    else:
-        say = _log.info if outcome.windows_compared else _log.debug
-    say(
-        "reconciled",
-        tenant=tenant.key,
-        windows=outcome.windows_compared,
-        mismatched=outcome.windows_mismatched,
-        report=outcome.report_id,
-        rows=outcome.warehouse.rows,
-    )
 
 
 def _sum(total: Digest, digests: Iterable[Digest]) -> Digest:

@@ -36,7 +36,7 @@ from atlas_common.db import (
     PrimaryClockPoller,
     rights,
 )
-from atlas_common.rpc import authenticator, interceptors, new_server, serve
+from atlas_common.rpc import authenticator, call_chain, new_server, serve
 
 Context = grpc.aio.ServicerContext[Any, Any]
 _log = telemetry.logger(__name__)
@@ -60,7 +60,7 @@ async def serve_redshift(config: Config, redshift: RedshiftConfig) -> None:
         instance = Instance(config.instance, lambda: leadership.leader)
         reporter = FeedReporter(warehouse, progress, clock, watch, instance)
         metrics.show_lag(lambda: reporter.lag_seconds(progress.now.sink.beat))
-        chain = interceptors(
+        chain = call_chain(
             config.rpc,
             authenticator=authenticator(config.environment),
             tenants=PostgresTenants(primary),

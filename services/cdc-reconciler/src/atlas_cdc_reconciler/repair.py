@@ -5,15 +5,16 @@ That is right only if the rows put in are what the stream had led to at that ver
 that the rows contain and the stream brings later would be applied twice, one that they lack and
 the stream had brought already would be lost. So, with the stream running all the time:
 
-1. note the window's count of doubts, which rises with every change of one of its rows;
+1. note the window's count of doubts, which rises with every change of one of its rows, and the
+   newest dead letter of one;
 2. read its rows at the source, in one snapshot;
 3. wait until the warehouse has all that was committed before that snapshot;
-4. in the writer's thread, where no batch comes in between: if the count is still the same, replace
-   the rows; else begin again.
+4. in the writer's thread, where no batch comes in between: if both are still the same, replace the
+   rows and give up the letters, whose changes came with the rows; else begin again.
 
-An unchanged count says that no change of these rows was applied from before the snapshot until
-now, step 3 that none which the snapshot shows is still to come, and sealing that no row is added.
-What the stream brings later finds the very rows that it expects.
+That both are unchanged says that no change of these rows was applied, or could not be, from before
+the snapshot until now, step 3 that none which the snapshot shows is still to come, and sealing that
+no row is added. What the stream brings later finds the very rows that it expects.
 """
 
 import json
@@ -29,6 +30,7 @@ from atlas_cdc_reconciler.reconcile import Reconciler
 from atlas_cdc_reconciler.seal import Sealer
 from atlas_cdc_reconciler.sink.duckdb import DuckDbWarehouse, Parameters
 from atlas_cdc_reconciler.sink.queries import Q
+from atlas_cdc_reconciler.sink.replaying import supersede
 from atlas_cdc_reconciler.source_rows import SourceRows
 from atlas_cdc_reconciler.tables import HISTORY
 from atlas_cdc_reconciler.verification_store import VerificationStore
@@ -158,10 +160,10 @@ class Repairer:
     async def _replace(self, tenant: Tenant, span: Span, request: Request) -> tuple[int, int]:
         """Replace a window's rows; returns how many were deleted and inserted."""
         for _ in range(_ATTEMPTS_MAX):
-            doubts = await self._store.doubts(tenant, span)
+            changes = await self._store.changes(tenant, span)
             rows = await self._source.of(tenant, span)
             await self._sealer.catch_up()
-            swap = _Swap(tenant, span, rows, doubts, request)
+            swap = _Swap(tenant, span, rows, changes, request)
             deleted = await self._warehouse.transact(swap.run)
             if deleted is not None:
                 return deleted, rows.num_rows
@@ -179,7 +181,8 @@ class _Swap:
     tenant: Tenant
     span: Span
     rows: pa.Table
-    doubts: int
+    changes: tuple[int, int]
+    """As VerificationStore.changes, before the rows were read."""
     request: Request
 
     def run(self, connection: duckdb.DuckDBPyConnection) -> int | None:
@@ -189,24 +192,28 @@ class _Swap:
             "start": self.span.start_us,
             "stop": self.span.stop_us,
         }
-        if _number(connection, "doubts", bounds) != self.doubts:
+        if connection.execute(Q["changes"], bounds).fetchone() != self.changes:
             return None
-        deleted = _number(connection, "delete_span", bounds)
+        deleted = _deleted(connection, bounds)
         names = ", ".join(HISTORY.column_names)
         connection.register(_ROWS, self.rows)
         try:
             connection.execute(f"INSERT INTO {HISTORY.name} ({names}) SELECT {names} FROM {_ROWS}")  # noqa: S608
         finally:
             connection.unregister(_ROWS)
-        connection.execute(Q["audit"], self._entry(deleted))
+        span = self.span.start_us, self.span.stop_us
+        letters = supersede(connection, HISTORY.name, [self.tenant.id], span, with_copies=True)
+        connection.execute(Q["recount_rows"])
+        connection.execute(Q["audit"], self._entry(deleted, letters))
         return deleted
 
-    def _entry(self, deleted: int) -> dict[str, object]:
+    def _entry(self, deleted: int, letters: int) -> dict[str, object]:
         detail = {
             "start": us_to_datetime(self.span.start_us).isoformat(),
             "end": us_to_datetime(self.span.stop_us).isoformat(),
             "rows_deleted": deleted,
             "rows_inserted": self.rows.num_rows,
+            "letters_given_up": letters,
         }
         return {
             "actor": self.request.actor,
@@ -217,7 +224,7 @@ class _Swap:
         }
 
 
-def _number(connection: duckdb.DuckDBPyConnection, name: str, parameters: Parameters) -> int:
-    row = connection.execute(Q[name], dict(parameters)).fetchone()
+def _deleted(connection: duckdb.DuckDBPyConnection, bounds: Parameters) -> int:
+    row = connection.execute(Q["drop_span"], dict(bounds)).fetchone()
     assert row is not None
     return int(row[0])

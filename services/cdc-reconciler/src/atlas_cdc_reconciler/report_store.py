@@ -1,13 +1,15 @@
 """The store of reports: what runs found, kept for a while."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from atlas_cdc_reconciler.canonical import shortened
+from atlas_cdc_reconciler.catalog_comparison import TableComparison
 from atlas_cdc_reconciler.differences import Difference, DifferenceKind, Version
 from atlas_cdc_reconciler.sink.duckdb import DuckDbWarehouse, Parameters
 from atlas_cdc_reconciler.sink.queries import Q
+from atlas_cdc_reconciler.table_columns import columns_of, table_of
 from atlas_common.tenant import Tenant
 
 _DAY_SECONDS = 86_400.0
@@ -35,6 +37,9 @@ class Report:
     is_complete: bool
     """False: more rows differ than are named."""
     difference_count: int
+    """Of rows of the history."""
+    tables: tuple[TableComparison, ...] = ()
+    """Those of the catalog that differed."""
 
 
 class ReportStore:
@@ -49,14 +54,18 @@ class ReportStore:
         self,
         tenant: Tenant,
         differences: Sequence[Difference],
+        tables: Sequence[TableComparison] = (),
         *,
         cause: Cause,
         through_us: int,
-        windows_compared: int,
-        windows_mismatched: int,
-        is_complete: bool,
+        windows_compared: int = 0,
+        windows_mismatched: int = 0,
+        is_complete: bool = True,
     ) -> int:
-        """Keep a report; returns its number. Old ones of the tenant make room."""
+        """Keep a report; returns its number. Old ones of the tenant make room.
+
+        `tables`: those of the catalog that differ.
+        """
         # Numbers are given by this process alone, and runs of one tenant do not overlap.
         async with self._warehouse.reader() as reader:
             ((report_id,),) = await reader.all(Q["next_report"])
@@ -78,16 +87,24 @@ class ReportStore:
         if differences:
             lists = {**of_tenant, "report_id": report_id, **_lists(differences)}
             statements.append((Q["keep_differences"], lists))
+        statements += (
+            (Q["keep_table"], {**of_tenant, "report_id": report_id, **columns_of(table)})
+            for table in tables
+        )
         bounds = {"reports_max": self._reports_max, "seconds_max": self._seconds_max}
         statements.append((Q["expire_reports"], {**of_tenant, **bounds}))
         statements.append((Q["expire_differences"], of_tenant))
+        statements.append((Q["expire_tables"], of_tenant))
         await self._warehouse.write(statements)
         return int(report_id)
 
     async def get(
         self, tenant: Tenant, report_id: int, *, after: int, differences_max: int
     ) -> tuple[Report, list[Difference]] | None:
-        """A report of the tenant's, 0: the newest, and its differences after number `after`."""
+        """A report of the tenant's, 0: the newest, and its differences after number `after`.
+
+        The catalog's tables come with the first of them.
+        """
         wanted = {"tenant_id": tenant.id, "report_id": report_id}
         async with self._warehouse.reader() as reader:
             rows = await reader.all(Q["report"], wanted)
@@ -101,7 +118,11 @@ class ReportStore:
                 "differences_max": differences_max,
             }
             found = await reader.all(Q["differences"], page)
-        return Report(number, Cause(cause), *others), [_difference(*row) for row in found]
+            tables = []
+            if after == 0:
+                tables = await reader.all(Q["tables"], {**wanted, "report_id": number})
+        report = replace(Report(number, Cause(cause), *others), tables=tuple(map(table_of, tables)))
+        return report, [_difference(*row) for row in found]
 
 
 def _lists(differences: Sequence[Difference]) -> Parameters:

@@ -76,17 +76,39 @@ class VerificationStore:
         }
         async with self._warehouse.reader() as reader:
             rows = await reader.all(Q["mismatched_windows"], parameters)
-        return [
-            WindowComparison(Span(start, stop), _digest(ours), _digest(theirs))
-            for start, stop, ours, theirs in ((row[0], row[1], row[2:5], row[5:8]) for row in rows)
-        ]
+        return [_window(row) for row in rows]
 
-    async def doubts(self, tenant: Tenant, span: Span) -> int:
-        """Rises with every change of a row in the span's windows, while those are remembered."""
+    async def begun(self, tenant: Tenant, start_us: int) -> WindowComparison | None:
+        """The remembered window that starts then, if it agrees."""
+        async with self._warehouse.reader() as reader:
+            rows = await reader.all(Q["begun_window"], {"tenant_id": tenant.id, "start": start_us})
+        return _window(rows[0]) if rows else None
+
+    async def extend(
+        self, tenant: Tenant, begun: WindowComparison, by: WindowComparison, *, checked_at_us: int
+    ) -> None:
+        """Add to a remembered window what lies behind it and agrees."""
+        extension = {
+            "tenant_id": tenant.id,
+            "start": begun.span.start_us,
+            "end": by.span.stop_us,
+            "rows": by.source.rows,
+            "high": str(by.source.high),
+            "low": str(by.source.low),
+            "checked_at": checked_at_us,
+        }
+        compared = _compared(tenant, by.span.stop_us, checked_at_us)
+        await self._warehouse.write([(Q["extend_window"], extension), compared])
+
+    async def changes(self, tenant: Tenant, span: Span) -> tuple[int, int]:
+        """Other than before after any change of a row in the span's windows, applied or dead.
+
+        While those windows are remembered: the count of doubts, and the newest letter.
+        """
         parameters = {"tenant_id": tenant.id, "start": span.start_us, "stop": span.stop_us}
         async with self._warehouse.reader() as reader:
-            ((doubts,),) = await reader.all(Q["doubts"], parameters)
-        return int(doubts)
+            ((doubts, letter),) = await reader.all(Q["changes"], parameters)
+        return int(doubts), int(letter)
 
     async def totals(self, tenant: Tenant, before_us: int) -> tuple[Digest, Digest]:
         """Sums over the remembered windows that start before: (source, warehouse)."""
@@ -113,17 +135,21 @@ class VerificationStore:
         ]
         if comparisons:
             statements.append((Q["keep_windows"], _windows(tenant, comparisons, checked_at_us)))
-        statements.append(
-            (
-                Q["set_verification"],
-                {
-                    "tenant_id": tenant.id,
-                    "compared_through": compared_through_us,
-                    "checked_at": checked_at_us,
-                },
-            )
-        )
+        statements.append(_compared(tenant, compared_through_us, checked_at_us))
         await self._warehouse.write(statements)
+
+
+def _compared(tenant: Tenant, through_us: int, checked_at_us: int) -> tuple[str, Parameters]:
+    return Q["set_verification"], {
+        "tenant_id": tenant.id,
+        "compared_through": through_us,
+        "checked_at": checked_at_us,
+    }
+
+
+def _window(row: Sequence[object]) -> WindowComparison:
+    start, stop = (int(str(edge)) for edge in row[:2])
+    return WindowComparison(Span(start, stop), _digest(row[2:5]), _digest(row[5:8]))
 
 
 def _windows(

@@ -291,10 +291,30 @@ FROM cdc_windows
 WHERE tenant_id = $tenant_id AND NOT is_matched AND start_us >= $start AND start_us < $stop
 ORDER BY start_us LIMIT $windows_max;
 
--- name: doubts
--- Rises whenever a row of these windows changes.
-SELECT coalesce(sum(doubts), 0) FROM cdc_windows
-WHERE tenant_id = $tenant_id AND start_us >= $start AND start_us < $stop;
+-- name: begun_window
+-- The window that starts then, if it agrees.
+SELECT start_us, end_us, source_rows, source_high, source_low,
+    warehouse_rows, warehouse_high, warehouse_low
+FROM cdc_windows
+WHERE tenant_id = $tenant_id AND is_matched AND start_us = $start;
+
+-- name: extend_window
+-- Adds what agrees as well; a doubt that has come in the meantime stays.
+UPDATE cdc_windows SET end_us = $end, checked_at = $checked_at,
+    source_rows = source_rows + $rows, source_high = source_high + $high::HUGEINT,
+    source_low = source_low + $low::HUGEINT, warehouse_rows = warehouse_rows + $rows,
+    warehouse_high = warehouse_high + $high::HUGEINT, warehouse_low = warehouse_low + $low::HUGEINT
+WHERE tenant_id = $tenant_id AND start_us = $start;
+
+-- name: changes
+-- What differs after any change of a row of these windows, applied or not.
+SELECT
+    (SELECT coalesce(sum(doubts), 0) FROM cdc_windows
+     WHERE tenant_id = $tenant_id AND start_us >= $start AND start_us < $stop) AS doubts,
+    (SELECT coalesce(max(letter_id), 0) FROM cdc_dead_letters
+     WHERE tenant_id = $tenant_id AND table_name = 'entity_values_ts'
+        AND json_extract(row_keys[1], '$[4]')::BIGINT >= $start
+        AND json_extract(row_keys[1], '$[4]')::BIGINT < $stop) AS newest_letter;
 
 -- name: window_totals
 -- Sums of the digests of whole windows.
@@ -373,6 +393,12 @@ SELECT $report_id, unnest($numbers::BIGINT[]), $tenant_id, unnest($kinds::VARCHA
     unnest($warehouse_qualities::SMALLINT[]), unnest($warehouse_values::VARCHAR[]),
     unnest($copies::BIGINT[]);
 
+-- name: keep_table
+INSERT INTO cdc_table_differences (report_id, tenant_id, table_name, source, warehouse, is_complete,
+    differences)
+VALUES ($report_id, $tenant_id, $table_name, $source::HUGEINT[], $warehouse::HUGEINT[], $is_complete,
+    $differences);
+
 -- name: expire_reports
 -- By number and by age; and then the differences of reports that are gone.
 DELETE FROM cdc_reports WHERE tenant_id = $tenant_id AND (
@@ -383,13 +409,20 @@ DELETE FROM cdc_reports WHERE tenant_id = $tenant_id AND (
 
 -- name: expire_differences
 DELETE FROM cdc_differences
-WHERE tenant_id = $tenant_id AND report_id NOT IN (SELECT report_id FROM cdc_reports);
+WHERE tenant_id = $tenant_id
+    AND report_id NOT IN (SELECT report_id FROM cdc_reports WHERE tenant_id = $tenant_id);
+
+-- name: expire_tables
+DELETE FROM cdc_table_differences
+WHERE tenant_id = $tenant_id
+    AND report_id NOT IN (SELECT report_id FROM cdc_reports WHERE tenant_id = $tenant_id);
 
 -- name: report
 -- The newest one where no number is given.
 SELECT r.report_id, r.cause, epoch_us(r.made_at), r.through_us, r.windows_compared,
     r.windows_mismatched, r.is_complete,
-    (SELECT count(*) FROM cdc_differences AS d WHERE d.report_id = r.report_id)
+    (SELECT count(*) FROM cdc_differences AS d
+     WHERE d.tenant_id = r.tenant_id AND d.report_id = r.report_id)
 FROM cdc_reports AS r
 WHERE r.tenant_id = $tenant_id AND ($report_id = 0 OR r.report_id = $report_id)
 ORDER BY r.report_id DESC LIMIT 1;
@@ -401,10 +434,11 @@ FROM cdc_differences
 WHERE tenant_id = $tenant_id AND report_id = $report_id AND number > $after
 ORDER BY number LIMIT $differences_max;
 
--- name: delete_span
-DELETE FROM entity_values_ts
-WHERE tenant_id = $tenant_id
-    AND ingested_at >= make_timestamptz($start) AND ingested_at < make_timestamptz($stop);
+-- name: tables
+SELECT table_name, source, warehouse, is_complete, differences FROM cdc_table_differences
+WHERE tenant_id = $tenant_id AND report_id = $report_id
+ORDER BY table_name;
+
 -- name: levelling
 -- One row while the warehouse may be neither the old state nor the new one.
 SELECT reason FROM cdc_levelling;

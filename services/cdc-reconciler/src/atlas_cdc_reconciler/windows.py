@@ -32,6 +32,14 @@ class WindowComparison:
         """Whether the two sides hold the same rows."""
         return self.source == self.warehouse
 
+    def __add__(self, later: "WindowComparison") -> "WindowComparison":
+        """Both as one, of two that adjoin in one window."""
+        return WindowComparison(
+            Span(self.span.start_us, later.span.stop_us),
+            self.source + later.source,
+            self.warehouse + later.warehouse,
+        )
+
     def is_retired(self, floor_us: int) -> bool:
         """Whether retention dropped it at the source, which has nothing before `floor_us`."""
         return self.source.rows == 0 and self.span.stop_us <= floor_us
@@ -77,6 +85,14 @@ def between(occupied: Iterable[Span], span: Span) -> Iterator[Part]:
         start = part.stop_us
     if start < span.stop_us:
         yield Part(Span(start, span.stop_us), is_occupied=False)
+
+
+def halves(span: Span, piece_us: int) -> tuple[Span, Span]:
+    """Both halves of a span longer than a piece, cut at a multiple of `piece_us` since 1970."""
+    middle = align_down((span.start_us + span.stop_us) // 2, piece_us)
+    if middle <= span.start_us:
+        middle += piece_us
+    return Span(span.start_us, middle), Span(middle, span.stop_us)
 
 
 def joined(starts: Iterable[int], width_us: int, windows_max: int) -> Iterator[Span]:

@@ -8,7 +8,7 @@ from atlas_common import telemetry
 from atlas_common.catalog import Catalog
 from atlas_common.config import load
 from atlas_common.db import Database, PostgresTenants, rights
-from atlas_common.rpc import authenticator, interceptors, new_server, run, serve
+from atlas_common.rpc import authenticator, call_chain, new_server, run, serve
 from atlas_hotcache.cache_store import ValkeyCache
 from atlas_hotcache.config import Config
 from atlas_hotcache.indexing.builder import Builder
@@ -43,7 +43,7 @@ async def main() -> None:
             indexing=config.indexing,
         )
         builder = config.indexing.builder
-        chain = interceptors(
+        chain = call_chain(
             config.rpc,
             authenticator=authenticator(config.environment),
             tenants=PostgresTenants(primary),

@@ -1,7 +1,7 @@
 """From a URL to a client, for each kind of deployment. Scripts are all that is ever called."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -59,25 +59,40 @@ async def open_client(url: ValkeyUrl, config: ValkeyConfig) -> AsyncIterator[Cli
 
 
 class _Sentinels(Sentinel):
-    """Asks all sentinels at once.
+    """Asks all sentinels at once, and each of them one question at a time.
 
     One after another, as redis-py does, a sentinel that does not answer would take all the time
-    that a call has, and every call would find it first again.
+    that a call has, and every call would find it first again. Nor does a call end what it does not
+    wait for any more: a question that is given up waits for its connection, which another may be
+    making, for as long as a sentinel that does not answer lets it.
     """
+
+    def __init__(self, nodes: Sequence[Address], **options: Any) -> None:
+        super().__init__(nodes, **options)  # type: ignore[no-untyped-call]
+        self._asking: dict[redis.Redis, asyncio.Task[Address | None]] = {}
 
     async def discover_master(self, service_name: str) -> Address:
         """The address of the master, by the first sentinel that knows one."""
-        asking = [asyncio.create_task(_master(one, service_name)) for one in self.sentinels]
-        try:
-            for answer in asyncio.as_completed(asking):
-                address = await answer
-                if address is not None:
-                    return address
-        finally:
-            for task in asking:
-                task.cancel()
-            await asyncio.gather(*asking, return_exceptions=True)
+        for answer in asyncio.as_completed(
+            [self._ask(one, service_name) for one in self.sentinels]
+        ):
+            address = await answer
+            if address is not None:
+                return address
         raise MasterNotFoundError("no sentinel knows a master")
+
+    async def end(self) -> None:
+        """End all questions and connections."""
+        for task in self._asking.values():
+            task.cancel()
+        await asyncio.gather(*self._asking.values(), return_exceptions=True)
+        await self.aclose()
+
+    def _ask(self, sentinel: "redis.Redis", service: str) -> "asyncio.Task[Address | None]":
+        task = self._asking.get(sentinel)
+        if task is None or task.done():
+            task = self._asking[sentinel] = asyncio.create_task(_master(sentinel, service))
+        return task
 
 
 async def _master(sentinel: "redis.Redis", service: str) -> Address | None:
@@ -162,12 +177,12 @@ class _NoCommands:
 @asynccontextmanager
 async def _sentinels(url: ValkeyUrl, config: ValkeyConfig) -> AsyncIterator[_Sentinels]:
     # Fewer of their own: each call that needs a connection may ask.
-    asking = _connection(url, url.sentinel_login, config)
-    sentinels = _Sentinels(url.nodes, sentinel_kwargs=asking)  # type: ignore[no-untyped-call]
+    asking = _connection(url, url.sentinel_login, config) | {"retry": _once_more()}
+    sentinels = _Sentinels(url.nodes, sentinel_kwargs=asking)
     try:
         yield sentinels
     finally:
-        await sentinels.aclose()
+        await sentinels.end()
 
 
 def _options(url: ValkeyUrl, config: ValkeyConfig) -> dict[str, Any]:

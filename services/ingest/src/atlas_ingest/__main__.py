@@ -4,7 +4,7 @@ from contextlib import AsyncExitStack
 
 from atlas_common import telemetry
 from atlas_common.config import load
-from atlas_common.rpc import authenticator, interceptors, new_server, run, serve
+from atlas_common.rpc import authenticator, call_chain, new_server, run, serve
 from atlas_ingest.config import Config
 from atlas_ingest.wiring import CATALOG, INGEST, TENANTLESS, wire
 
@@ -15,7 +15,7 @@ async def main() -> None:
     async with AsyncExitStack() as stack:
         stack.enter_context(telemetry.setup("ingest", config.telemetry, instance=config.instance))
         ingest = await stack.enter_async_context(wire(config))
-        chain = interceptors(
+        chain = call_chain(
             config.rpc,
             authenticator=authenticator(config.environment),
             tenants=ingest.tenants,

@@ -20,7 +20,7 @@ from atlas_common.db import Database, PrimaryClock
 from atlas_common.rpc import (
     Check,
     authenticator,
-    interceptors,
+    call_chain,
     new_server,
     open_channel,
     run,
@@ -93,7 +93,7 @@ async def main() -> None:
             signer=TokenSigner.from_config(config.token),
             message_bytes_max=config.rpc.max_message_bytes,
         )
-        chain = interceptors(
+        chain = call_chain(
             config.rpc,
             authenticator=authenticator(config.environment),
             tenants=tenants,

@@ -2,7 +2,7 @@
 
 import getpass
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
@@ -13,9 +13,11 @@ from atlas_client.cli import exits
 from atlas_client.cli.connection import Context, connected
 from atlas_client.cli.output import note, print_json, print_table, shown
 from atlas_client.records import (
+    ColumnDifference,
     ReconcileSummary,
     RowDifference,
     RowVersion,
+    TableResult,
     WindowDifferences,
     WindowResult,
 )
@@ -24,6 +26,7 @@ from atlas_client.records import (
 _WINDOWS_SHOWN_MAX = 1_000
 _PROGRESS_WINDOWS = 1_000
 _DEFAULT = "run"
+_NO_COLUMN = ColumnDifference("", None, None)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -78,11 +81,13 @@ async def run(
             {
                 "matched": summary.matched,
                 "summary": summary,
+                "tables": reconciliation.tables,
                 "windows": windows,
                 "differences": reconciliation.differences,
             }
         )
     else:
+        _show_tables(reconciliation.tables)
         _show(windows, reconciliation.differences, summary)
     return exits.OK if summary.matched else exits.REFUSED
 
@@ -121,7 +126,9 @@ async def report(
         )
         _show_rows(differences)
         _say_more(found.complete and len(differences) == found.difference_count)
-    return exits.OK if found.windows_mismatched == 0 else exits.REFUSED
+        if found.tables:
+            _show_tables(found.tables)
+    return exits.OK if found.matched else exits.REFUSED
 
 
 @_group.command(epilog=exits.EPILOG)
@@ -215,8 +222,26 @@ def _show(
     verdict = "equal" if summary.matched else "DIFFERENT"
     through = shown(summary.verified_through)
     note(f"{verdict}: {summary.windows_compared} windows compared, verified through {through}")
-    if not summary.matched:
+    if summary.windows_mismatched:
         note("repair: atlas reconcile repair --dry-run")
+    if summary.tables_mismatched:
+        note("copy the catalog again: atlas pipeline backfill --table NAME")
+
+
+def _show_tables(tables: Sequence[TableResult]) -> None:
+    print_table(
+        ("table", "source rows", "warehouse rows", "equal"),
+        [(one.table, one.source.row_count, one.warehouse.row_count, one.matched) for one in tables],
+    )
+    cells = [
+        (row.kind, table.table, row.key, column.name, column.source, column.warehouse)
+        for table in tables
+        for row in table.rows
+        for column in row.columns or (_NO_COLUMN,)
+    ]
+    if cells:
+        print_table(("row is", "table", "key", "column", "source", "warehouse"), cells)
+    _say_more(all(table.complete for table in tables))
 
 
 def _show_rows(rows: Iterable[RowDifference]) -> None:

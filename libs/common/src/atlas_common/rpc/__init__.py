@@ -3,7 +3,7 @@
 from atlas_common.background import Supervisor
 from atlas_common.call import request_id
 from atlas_common.rpc import deadline
-from atlas_common.rpc.chain import interceptors
+from atlas_common.rpc.chain import call_chain
 from atlas_common.rpc.channel import open_channel
 from atlas_common.rpc.identity import (
     TENANT_KEY,
@@ -26,8 +26,8 @@ __all__ = [
     "Supervisor",
     "TenantResolver",
     "authenticator",
+    "call_chain",
     "deadline",
-    "interceptors",
     "new_server",
     "open_channel",
     "request_id",

@@ -9,16 +9,14 @@ _RETRY_AFTER_SECONDS = 0.5
 
 
 class Admission:
-    """Lets in `calls_max` at a time. Health checks always pass: being busy is not being ill."""
+    """Lets in `calls_max` at a time. Health checks pass by: being busy is not being ill."""
 
     def __init__(self, calls_max: int) -> None:
         self._calls_max = calls_max
         self._calls = 0
 
-    async def admitted(self, call: Call, proceed: Proceed) -> Any:
+    async def admitted(self, _call: Call, proceed: Proceed) -> Any:
         """Raises ServiceError RESOURCE_EXHAUSTED / OVERLOADED at once, before any work is done."""
-        if call.is_infrastructure:
-            return await proceed()
         if self._calls >= self._calls_max:
             raise errors.resource_exhausted(
                 "OVERLOADED",

@@ -2,8 +2,6 @@
 
 from collections.abc import Sequence
 
-import grpc.aio
-
 from atlas_common.config import RpcConfig
 from atlas_common.rpc.access_log import AccessLog
 from atlas_common.rpc.admission import Admission
@@ -11,31 +9,21 @@ from atlas_common.rpc.deadline import Deadline
 from atlas_common.rpc.failures import failures_reported
 from atlas_common.rpc.identity import Authenticator, Identity, TenantResolver
 from atlas_common.rpc.observation import Observation
-from atlas_common.rpc.scope import Scope, ScopedInterceptor
+from atlas_common.rpc.scope import Scope
 
 
-def interceptors(
+def call_chain(
     config: RpcConfig,
     *,
     authenticator: Authenticator,
     tenants: TenantResolver | None,
     tenantless: frozenset[str] = frozenset(),
-) -> list[grpc.aio.ServerInterceptor]:
-    """The chain as grpc.aio takes it.
+) -> Sequence[Scope]:
+    """The scopes in their order.
 
     `tenantless`: methods, as "/package.Service/Method", that belong to no tenant; health checks and
     reflection never do. With `tenants=None` no method has a tenant.
     """
-    return [ScopedInterceptor(scopes(config, authenticator, tenants, tenantless))]
-
-
-def scopes(
-    config: RpcConfig,
-    authenticator: Authenticator,
-    tenants: TenantResolver | None,
-    tenantless: frozenset[str],
-) -> Sequence[Scope]:
-    """The chain in its order."""
     chain: list[Scope] = [
         # First, so that the span, the log line and the metrics cover all the rest and its errors.
         Observation(AccessLog(config.logged_calls_per_second_max)).observed,

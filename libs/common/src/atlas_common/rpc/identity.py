@@ -77,7 +77,7 @@ class Identity:
 
     async def known(self, call: Call, proceed: Proceed) -> Any:
         """Raises ServiceError UNAUTHENTICATED / TENANT_MISSING, NOT_FOUND / TENANT_UNKNOWN."""
-        if call.is_infrastructure or call.method in self._tenantless:
+        if call.method in self._tenantless:
             return await proceed()
         key = await self._authenticator.authenticate(call.metadata)
         tenant = await self._tenants.resolve(key)

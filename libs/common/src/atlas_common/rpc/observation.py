@@ -43,9 +43,7 @@ class Observation:
         self._access = log
 
     async def observed(self, call: Call, proceed: Proceed) -> Any:
-        """Watch the call; health checks and reflection pass unobserved."""
-        if call.is_infrastructure:
-            return await proceed()
+        """Watch the call."""
         metadata = call.text_metadata()
         id_ = _accepted(metadata.get(REQUEST_ID_KEY, ""))
         started = time.monotonic()

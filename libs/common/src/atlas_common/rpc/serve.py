@@ -16,6 +16,7 @@ from atlas_common.config import RpcConfig
 from atlas_common.errors import FatalError
 from atlas_common.rpc.health import HealthServicer
 from atlas_common.rpc.readiness import Check, Readiness
+from atlas_common.rpc.scope import Scope, ScopedServer
 from atlas_common.telemetry.logs import logger
 
 _log = logger(__name__)
@@ -23,12 +24,12 @@ _YOUNG_OBJECTS_MAX = 10_000  # A call makes hundreds: by default every other one
 _HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 
 
-def new_server(
-    config: RpcConfig, interceptors: Sequence[grpc.aio.ServerInterceptor]
-) -> grpc.aio.Server:
-    """A server with our bounds; bound to the running loop, so make it inside main()."""
-    return grpc.aio.server(
-        interceptors=list(interceptors),
+def new_server(config: RpcConfig, scopes: Sequence[Scope] = ()) -> grpc.aio.Server:
+    """A server with our bounds, whose calls run in the scopes.
+
+    Bound to the running loop, so make it inside main().
+    """
+    server = grpc.aio.server(
         options=[
             ("grpc.max_receive_message_length", config.max_message_bytes),
             ("grpc.max_send_message_length", config.max_message_bytes),
@@ -39,6 +40,7 @@ def new_server(
             ("grpc.keepalive_permit_without_calls", 1),
         ],
     )
+    return ScopedServer(server, scopes)
 
 
 async def serve(

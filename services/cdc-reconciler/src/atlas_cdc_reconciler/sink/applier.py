@@ -198,7 +198,7 @@ class Applier:
         work.tally.applied += tenant_counts(table, copied.rows)
         work.tally.read += work.tally.applied
         if not table.key:
-            work.tally.stored_rows += work.tally.applied
+            work.tally.stored_rows.update(work.tally.applied)
         how = fit(relation, table)
         for number, (raw, reason) in enumerate(copied.rejected):
             keys = keys_of(Group(relation, ChangeKind.INSERT, [], []), raw, table, how)

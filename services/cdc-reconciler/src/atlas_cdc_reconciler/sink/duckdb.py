@@ -167,12 +167,13 @@ class DuckDbWarehouse:
         """
 
         def run() -> T:
-            self._connection.execute("BEGIN")
+            self._begin()
             result = work(self._connection)
-            self._connection.execute("COMMIT")
+            self._commit()
             return result
 
-        return await self._run(lambda: self._or_rollback(run))
+        async with self._turn:
+            return await self._run(lambda: self._or_rollback(run))
 
     # From here on: in the writer's thread ---------------------------------------------------------
 

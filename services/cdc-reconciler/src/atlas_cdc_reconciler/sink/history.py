@@ -124,4 +124,5 @@ def store(work: TableWork, rows: pa.Table, numbers: Sequence[int]) -> None:
         append(rows)
     except REFUSALS as error:
         raise RowsRefusedError(rows, numbers, append, error) from error
-    work.tally.stored_rows += tenant_counts(work.table, rows)
+    # Not +=, which forgets what is not above 0.
+    work.tally.stored_rows.update(tenant_counts(work.table, rows))

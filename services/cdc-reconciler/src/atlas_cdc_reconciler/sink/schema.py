@@ -4,8 +4,6 @@ import duckdb
 
 from atlas_cdc_reconciler.tables import TABLES, Table
 
-VERSION = 1
-
 # No keys and indexes: DuckDB checks them too eagerly for "delete and insert the same key in one
 # transaction", and every key here is kept unique by the one writer.
 _BOOKS = """
@@ -59,13 +57,24 @@ CREATE TABLE cdc_compaction (through_us BIGINT NOT NULL);
 CREATE TABLE cdc_schema (version INTEGER NOT NULL);
 """
 
+_UPGRADES = {
+    2: """
+CREATE TABLE cdc_table_differences (
+    report_id BIGINT NOT NULL, tenant_id INTEGER NOT NULL, table_name VARCHAR NOT NULL,
+    source HUGEINT[] NOT NULL, warehouse HUGEINT[] NOT NULL, is_complete BOOLEAN NOT NULL,
+    differences VARCHAR NOT NULL);
+""",
+}
+"""What a file of the version before lacks; a new file begins with version 1."""
+VERSION = max(_UPGRADES)
+
 
 class SchemaVersionError(Exception):
     """The file was made by a newer release."""
 
 
 def migrate(connection: duckdb.DuckDBPyConnection) -> None:
-    """Make the tables in an empty file. Raises SchemaVersionError for a file of the future."""
+    """Make the tables that are not there. Raises SchemaVersionError for a file of the future."""
     connection.execute("BEGIN")
     known = connection.execute(
         "SELECT count(*) FROM information_schema.tables WHERE table_name = 'cdc_schema'"
@@ -74,15 +83,17 @@ def migrate(connection: duckdb.DuckDBPyConnection) -> None:
         for table in TABLES.values():
             connection.execute(_create(table))
         connection.execute(_BOOKS)
-        connection.execute("INSERT INTO cdc_schema VALUES (?)", [VERSION])
+        connection.execute("INSERT INTO cdc_schema VALUES (1)")
         for name in TABLES:
             connection.execute("INSERT INTO cdc_counters VALUES (?, NULL, 0, 0, 0, 0, 0)", [name])
     row = connection.execute("SELECT max(version) FROM cdc_schema").fetchone()
-    if row is None or row[0] != VERSION:
+    version = row[0] if row else None
+    if version is None or version > VERSION:
         connection.execute("ROLLBACK")
-        raise SchemaVersionError(
-            f"the file has schema {row and row[0]}, this release knows {VERSION}"
-        )
+        raise SchemaVersionError(f"the file has schema {version}, this release knows {VERSION}")
+    for number in range(version + 1, VERSION + 1):
+        connection.execute(_UPGRADES[number])
+        connection.execute("INSERT INTO cdc_schema VALUES (?)", [number])
     connection.execute("COMMIT")
 
 

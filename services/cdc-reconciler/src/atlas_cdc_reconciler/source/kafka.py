@@ -197,11 +197,7 @@ class KafkaStream:
             raise _unreadable(offset, error) from error
 
     def _is_full(self) -> bool:
-        collector = self._collector
-        return (
-            collector.change_count >= self._config.batch_changes_max
-            or collector.byte_count >= self._config.batch_bytes_max
-        )
+        return self._config.is_full(self._collector.change_count, self._collector.byte_count)
 
     def _check_size(self) -> None:
         if self._collector.byte_count > self._config.transaction_bytes_max:

@@ -8,7 +8,7 @@ import pyarrow as pa
 from psycopg import sql
 
 from atlas_cdc_reconciler.columns import Field, FieldError, table_from
-from atlas_cdc_reconciler.digest import Digest, Engine, window_digests_sql
+from atlas_cdc_reconciler.digest import Digest, Engine, digests_of, window_digests_sql
 from atlas_cdc_reconciler.retention import retention_floor_us
 from atlas_cdc_reconciler.source import CopiedRows, SourcePosition
 from atlas_cdc_reconciler.source.copy import CopyColumns
@@ -68,7 +68,7 @@ class SlotSnapshot:
             await self._adopt(connection)
             cursor = await connection.execute(_WINDOW_DIGESTS, _within(tenant_id, span, width_us))
             rows = await cursor.fetchall()
-        return {number: Digest(count, int(high), int(low)) for number, count, high, low in rows}
+        return digests_of(rows)
 
     async def table_rows(
         self, table: Table, tenant_id: int | None, span: Span | None = None

@@ -325,10 +325,13 @@ class ReconcileSummary(_message.Message):
     WAREHOUSE_FIELD_NUMBER: _builtins.int
     VERIFIED_THROUGH_FIELD_NUMBER: _builtins.int
     REPORT_ID_FIELD_NUMBER: _builtins.int
+    TABLES_MISMATCHED_FIELD_NUMBER: _builtins.int
     windows_compared: _builtins.int
     windows_mismatched: _builtins.int
     report_id: _builtins.int
     """Of the report that was kept."""
+    tables_mismatched: _builtins.int
+    """Of the catalog."""
     @_builtins.property
     def source(self) -> Global___Digest:
         """Of all rows of the tenant through through_time, windows verified before included."""
@@ -348,10 +351,11 @@ class ReconcileSummary(_message.Message):
         warehouse: Global___Digest | None = ...,
         verified_through: _timestamp_pb2.Timestamp | None = ...,
         report_id: _builtins.int = ...,
+        tables_mismatched: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["source", b"source", "verified_through", b"verified_through", "warehouse", b"warehouse"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["report_id", b"report_id", "source", b"source", "verified_through", b"verified_through", "warehouse", b"warehouse", "windows_compared", b"windows_compared", "windows_mismatched", b"windows_mismatched"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["report_id", b"report_id", "source", b"source", "tables_mismatched", b"tables_mismatched", "verified_through", b"verified_through", "warehouse", b"warehouse", "windows_compared", b"windows_compared", "windows_mismatched", b"windows_mismatched"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -467,12 +471,117 @@ class WindowDifferences(_message.Message):
 Global___WindowDifferences: _TypeAlias = WindowDifferences  # noqa: Y015
 
 @_typing.final
+class ColumnDifference(_message.Message):
+    """A column of a row that both sides have, as people write it. Unset: NULL."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
+    WAREHOUSE_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    source: _builtins.str
+    warehouse: _builtins.str
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        source: _builtins.str | None = ...,
+        warehouse: _builtins.str | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_source", b"_source", "_warehouse", b"_warehouse", "source", b"source", "warehouse", b"warehouse"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_source", b"_source", "_warehouse", b"_warehouse", "name", b"name", "source", b"source", "warehouse", b"warehouse"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__source: _TypeAlias = _typing.Literal["source"]  # noqa: Y015
+    _WhichOneofArgType__source: _TypeAlias = _typing.Literal["_source", b"_source"]  # noqa: Y015
+    _WhichOneofReturnType__warehouse: _TypeAlias = _typing.Literal["warehouse"]  # noqa: Y015
+    _WhichOneofArgType__warehouse: _TypeAlias = _typing.Literal["_warehouse", b"_warehouse"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__source) -> _WhichOneofReturnType__source | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__warehouse) -> _WhichOneofReturnType__warehouse | None: ...
+
+Global___ColumnDifference: _TypeAlias = ColumnDifference  # noqa: Y015
+
+@_typing.final
+class KeyDifference(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: _builtins.int
+    KEY_FIELD_NUMBER: _builtins.int
+    COLUMNS_FIELD_NUMBER: _builtins.int
+    kind: Global___DifferenceKind.ValueType
+    key: _builtins.str
+    """As in "tenant_id=1, entity_id=5"."""
+    @_builtins.property
+    def columns(self) -> _containers.RepeatedCompositeFieldContainer[Global___ColumnDifference]:
+        """Those that differ, if both sides have the row."""
+
+    def __init__(
+        self,
+        *,
+        kind: Global___DifferenceKind.ValueType = ...,
+        key: _builtins.str = ...,
+        columns: _abc.Iterable[Global___ColumnDifference] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["columns", b"columns", "key", b"key", "kind", b"kind"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___KeyDifference: _TypeAlias = KeyDifference  # noqa: Y015
+
+@_typing.final
+class TableResult(_message.Message):
+    """The tenant's rows of a table of the catalog, as they are now."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TABLE_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
+    WAREHOUSE_FIELD_NUMBER: _builtins.int
+    MATCHED_FIELD_NUMBER: _builtins.int
+    ROWS_FIELD_NUMBER: _builtins.int
+    COMPLETE_FIELD_NUMBER: _builtins.int
+    table: _builtins.str
+    matched: _builtins.bool
+    """Whether nothing differs but what is on its way."""
+    complete: _builtins.bool
+    """False: more rows differ than are named."""
+    @_builtins.property
+    def source(self) -> Global___Digest: ...
+    @_builtins.property
+    def warehouse(self) -> Global___Digest: ...
+    @_builtins.property
+    def rows(self) -> _containers.RepeatedCompositeFieldContainer[Global___KeyDifference]: ...
+    def __init__(
+        self,
+        *,
+        table: _builtins.str = ...,
+        source: Global___Digest | None = ...,
+        warehouse: Global___Digest | None = ...,
+        matched: _builtins.bool = ...,
+        rows: _abc.Iterable[Global___KeyDifference] | None = ...,
+        complete: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["source", b"source", "warehouse", b"warehouse"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["complete", b"complete", "matched", b"matched", "rows", b"rows", "source", b"source", "table", b"table", "warehouse", b"warehouse"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TableResult: _TypeAlias = TableResult  # noqa: Y015
+
+@_typing.final
 class ReconcileResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     WINDOW_FIELD_NUMBER: _builtins.int
     SUMMARY_FIELD_NUMBER: _builtins.int
     DIFFERENCES_FIELD_NUMBER: _builtins.int
+    TABLE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def window(self) -> Global___WindowResult: ...
     @_builtins.property
@@ -481,18 +590,23 @@ class ReconcileResponse(_message.Message):
 
     @_builtins.property
     def differences(self) -> Global___WindowDifferences: ...
+    @_builtins.property
+    def table(self) -> Global___TableResult:
+        """Before the first window."""
+
     def __init__(
         self,
         *,
         window: Global___WindowResult | None = ...,
         summary: Global___ReconcileSummary | None = ...,
         differences: Global___WindowDifferences | None = ...,
+        table: Global___TableResult | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["differences", b"differences", "event", b"event", "summary", b"summary", "window", b"window"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["differences", b"differences", "event", b"event", "summary", b"summary", "table", b"table", "window", b"window"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["differences", b"differences", "event", b"event", "summary", b"summary", "window", b"window"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["differences", b"differences", "event", b"event", "summary", b"summary", "table", b"table", "window", b"window"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["window", "summary", "differences"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["window", "summary", "differences", "table"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 
@@ -538,6 +652,7 @@ class ReconciliationReport(_message.Message):
     WINDOWS_MISMATCHED_FIELD_NUMBER: _builtins.int
     DIFFERENCE_COUNT_FIELD_NUMBER: _builtins.int
     COMPLETE_FIELD_NUMBER: _builtins.int
+    TABLES_FIELD_NUMBER: _builtins.int
     report_id: _builtins.int
     cause: _builtins.str
     """"call", "continuous" or "repair"."""
@@ -553,6 +668,10 @@ class ReconciliationReport(_message.Message):
     def through_time(self) -> _timestamp_pb2.Timestamp:
         """Everything ingested before was compared."""
 
+    @_builtins.property
+    def tables(self) -> _containers.RepeatedCompositeFieldContainer[Global___TableResult]:
+        """Those of the catalog that differ; with the first page."""
+
     def __init__(
         self,
         *,
@@ -564,10 +683,11 @@ class ReconciliationReport(_message.Message):
         windows_mismatched: _builtins.int = ...,
         difference_count: _builtins.int = ...,
         complete: _builtins.bool = ...,
+        tables: _abc.Iterable[Global___TableResult] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "through_time", b"through_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cause", b"cause", "complete", b"complete", "create_time", b"create_time", "difference_count", b"difference_count", "report_id", b"report_id", "through_time", b"through_time", "windows_compared", b"windows_compared", "windows_mismatched", b"windows_mismatched"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cause", b"cause", "complete", b"complete", "create_time", b"create_time", "difference_count", b"difference_count", "report_id", b"report_id", "tables", b"tables", "through_time", b"through_time", "windows_compared", b"windows_compared", "windows_mismatched", b"windows_mismatched"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
