@@ -18,15 +18,27 @@ from atlas_common.db import Database as Store
 from atlas_common.tenant import Tenant
 from atlas_devstack.database import Database
 from atlas_devstack.postgres import PostgresOptions
+from atlas_devstack.proxy import FaultProxy
 from atlas_devstack.pytest_plugin import StartStack
 from atlas_devstack.servers import ServerOptions
 from atlas_devstack.valkey import Valkey
 from atlas_hotcache import convert
-from atlas_hotcache.ports import PrimaryUnavailableError
+from atlas_hotcache.cache_store import ValkeyCache
+from atlas_hotcache.config import CacheConfig, ValkeyConfig
+from atlas_hotcache.ports import CacheUnavailableError, PrimaryUnavailableError
 from atlas_hotcache.reader import Demand
 from atlas_hotcache.store import PrimaryStore
 
-from .hotcache_rig import ACME, GLOBEX, TENANT_IDS, ClusterServers, Rig, pressure, start_rig
+from .hotcache_rig import (
+    ACME,
+    GLOBEX,
+    TENANT_IDS,
+    ClusterServers,
+    Rig,
+    pressure,
+    start_rig,
+    start_valkey,
+)
 from .test_hotcache_reads import refusal
 from .waiting import eventually
 
@@ -72,6 +84,24 @@ async def test_a_crash_of_the_primary_begins_another_history(start_stack: StartS
         primary.kill()
         primary.start()
         await eventually(lambda: is_another(source, second))
+
+
+async def test_the_cache_is_not_closed_under_a_call(tmp_path: Path) -> None:
+    """A call that goes on would connect again, and nobody would close that connection."""
+    server = start_valkey(tmp_path)
+    try:
+        async with FaultProxy.listen(server.port) as proxy:
+            proxy.stall()
+            url = server.url.replace(f":{server.port}/", f":{proxy.port}/")
+            config = ValkeyConfig.model_validate({"url": url, "call_timeout_seconds": 0.2})
+            async with ValkeyCache.open(config, CacheConfig()) as (cache,):
+                call = asyncio.create_task(cache.status())
+                await eventually(lambda: proxy.connections > 0)
+            assert call.done()
+            with pytest.raises(CacheUnavailableError):
+                await call
+    finally:
+        server.stop()
 
 
 async def is_another(source: Callable[[], Awaitable[str]], than: str) -> bool:

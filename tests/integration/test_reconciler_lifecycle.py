@@ -279,12 +279,13 @@ async def test_a_backfill_by_time_leaves_the_rest_alone(rig: Rig) -> None:
 
 @pytest.mark.timeout(300)
 async def test_backfills_are_exact_while_others_write_and_correct(rig: Rig) -> None:
-    # Writers that never pause, on a crowded machine: the stream takes long to get to a point.
+    # On a crowded machine the stream takes long to get to a point.
     rig.slot = rig.slot.model_copy(update={"cut_timeout_seconds": 120.0})
     _write_history(rig)
     stop = asyncio.Event()
 
-    async def write_on(lane: int) -> None:
+    async def write_on(lane: int, running: Running) -> None:
+        """As fast as the warehouse follows: it applies corrections one by one."""
         with rig.writer(lane) as writer:
             value = 1000.0
             while not stop.is_set():
@@ -296,10 +297,11 @@ async def test_backfills_are_exact_while_others_write_and_correct(rig: Rig) -> N
                     " WHERE value_double = 1.5",
                 )
                 value += 100
+                await running.progress.after(running.progress.now.version)
 
     async with rig.running() as running:
         await running.caught_up()
-        writing = asyncio.create_task(write_on(1))
+        writing = asyncio.create_task(write_on(1, running))
         try:
             for _ in range(5):
                 await running.warehouse.write(

@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +69,24 @@ def one_round(connection: "psycopg.Connection[Any]") -> None:
     connection.execute("TRUNCATE kept")
 
 
+@contextmanager
+def changed_meanwhile(rig: Rig, running: Running, statement: str) -> Iterator[list[None]]:
+    """The source is changed behind the reading of a repair's rows; gives the catch-ups begun."""
+    catch_up, catch_ups = running.sealer.catch_up, list[None]()
+
+    async def changed() -> None:
+        catch_ups.append(None)
+        if (
+            len(catch_ups) == 3
+        ):  # Behind the comparison and the search: the one of the repair itself.
+            rig.admin.execute(statement.encode())
+        await catch_up()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(running.sealer, "catch_up", changed)
+        yield catch_ups
+
+
 async def damaged(rig: Rig, running: Running) -> None:
     """Ten rows of both tenants, compared; then three of one are damaged in the warehouse."""
     with rig.writer() as writer:
@@ -132,34 +150,22 @@ async def test_a_repair_amid_corrections_leaves_both_sides_equal(rig: Rig) -> No
     assert counts.dead_lettered == 0
 
 
-async def test_a_change_between_reading_and_replacing_is_not_lost(
-    rig: Rig, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_change_between_reading_and_replacing_is_not_lost(rig: Rig) -> None:
     """The interleaving itself: the rows are read, then the stream brings a newer version."""
     async with rig.running() as running:
         await damaged(rig, running)
-        catch_up, calls = running.sealer.catch_up, 0
-
-        async def corrected_meanwhile() -> None:
-            nonlocal calls
-            calls += 1
-            if calls == 3:  # Behind the comparison and the search: the one of the repair itself.
-                rig.admin.execute(
-                    "UPDATE entity_values_ts SET quality = 9"
-                    " WHERE tenant_id = 1 AND value_double = 1.5"
-                )
-            await catch_up()
-
-        monkeypatch.setattr(running.sealer, "catch_up", corrected_meanwhile)
-        (window,), _ = await running.repair(ACME)
-        monkeypatch.undo()
+        correction = (
+            "UPDATE entity_values_ts SET quality = 9 WHERE tenant_id = 1 AND value_double = 1.5"
+        )
+        with changed_meanwhile(rig, running, correction) as catch_ups:
+            (window,), _ = await running.repair(ACME)
         await running.assert_equal(rig)
         quality = await running.query(
             "SELECT quality FROM entity_values_ts WHERE tenant_id = 1 AND value_double = 1.5"
         )
         counts = await running.counts()
     assert window.is_equal
-    assert calls == 4  # The first attempt was given up.
+    assert len(catch_ups) == 4  # The first attempt was given up.
     assert quality == [(9,)]
     assert counts.dead_lettered == 0
 
@@ -194,27 +200,18 @@ async def test_a_repair_makes_letters_of_its_rows_void_and_no_others(rig: Rig) -
     assert sum(json.loads(detail)["letters_given_up"] for (detail,) in details) == 4
 
 
-async def test_a_change_that_dies_between_reading_and_replacing_is_not_given_up(
-    rig: Rig, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_change_that_dies_between_reading_and_replacing_is_not_given_up(rig: Rig) -> None:
     async with rig.running() as running:
         await damaged(rig, running)
-        catch_up, calls = running.sealer.catch_up, 0
-
-        async def poisoned_meanwhile() -> None:
-            nonlocal calls
-            calls += 1
-            if calls == 3:  # As above.
-                rig.admin.execute(
-                    "UPDATE entity_values_ts SET value_double = NULL, value_decimal = 'NaN'"
-                    " WHERE tenant_id = 1 AND value_double = 1.5"
-                )
-            await catch_up()
-
-        monkeypatch.setattr(running.sealer, "catch_up", poisoned_meanwhile)
-        with pytest.raises(ServiceError, match="cannot hold a row"):
+        poison = (
+            "UPDATE entity_values_ts SET value_double = NULL, value_decimal = 'NaN'"
+            " WHERE tenant_id = 1 AND value_double = 1.5"
+        )
+        with (
+            changed_meanwhile(rig, running, poison),
+            pytest.raises(ServiceError, match="cannot hold a row"),
+        ):
             await running.repair(ACME)
-        monkeypatch.undo()
         (letter,) = await letters(running)
     assert (letter.letter_class, letter.tenant) == (LetterClass.VALUE, ACME.key)
 

@@ -14,6 +14,11 @@ def tables(connection: duckdb.DuckDBPyConnection) -> set[tuple[str, str, str]]:
     )
 
 
+def version_of(connection: duckdb.DuckDBPyConnection) -> int:
+    (version,) = connection.execute("SELECT max(version) FROM cdc_schema").fetchall()
+    return int(version[0])
+
+
 @pytest.mark.parametrize("version", range(1, schema.VERSION))
 def test_a_file_of_before_becomes_what_a_new_one_is(
     monkeypatch: pytest.MonkeyPatch, version: int
@@ -24,11 +29,29 @@ def test_a_file_of_before_becomes_what_a_new_one_is(
             before.setattr(schema, "VERSION", version)
             schema.migrate(old)
         old.execute("INSERT INTO cdc_levelling VALUES ('kept', current_timestamp)")
-        assert tables(old) != tables(new)
+        assert version_of(old) < version_of(new)
         for _ in range(2):
             schema.migrate(old)
-            assert tables(old) == tables(new)
+            assert (tables(old), version_of(old)) == (tables(new), version_of(new))
         assert old.execute("SELECT reason FROM cdc_levelling").fetchall() == [("kept",)]
+
+
+def test_digests_that_were_made_in_another_way_are_forgotten(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with duckdb.connect() as connection:
+        with monkeypatch.context() as before:
+            before.setattr(schema, "VERSION", 2)
+            schema.migrate(connection)
+        for tenant_id in (1, 2):
+            connection.execute(
+                "INSERT INTO cdc_windows SELECT ?, 0, 60, 1, 2, 3, 1, 2, 3, true, 60, 0",
+                [tenant_id],
+            )
+            connection.execute("INSERT INTO cdc_verifications VALUES (?, 60, 60)", [tenant_id])
+        schema.migrate(connection)
+        for table in ("cdc_windows", "cdc_verifications"):
+            assert connection.execute(f"SELECT count(*) FROM {table}").fetchall() == [(0,)]
 
 
 def test_a_file_of_the_future_is_refused_as_it_is() -> None:

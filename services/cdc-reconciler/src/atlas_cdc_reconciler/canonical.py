@@ -66,8 +66,8 @@ class StoredRow:
 
     def digest(self, tenant_id: int) -> Digest:
         """The digest of this row alone."""
-        hashed = hashlib.md5(self.text(tenant_id).encode(), usedforsecurity=False).hexdigest()
-        number = int(hashed, 16) >> (_HASH_BITS - 2 * LIMB_BITS)
+        hashed = hashlib.md5(self.text(tenant_id).encode(), usedforsecurity=False).digest()
+        number = int.from_bytes(hashed, "little") >> (_HASH_BITS - 2 * LIMB_BITS)
         return Digest(1, number >> LIMB_BITS, number & ((1 << LIMB_BITS) - 1))
 
 

@@ -16,11 +16,12 @@ stores, so that it has nothing to compute), and the value by its type:
     t  time     16 hexadecimal digits, as the other times
     j  json     Postgres' text of the jsonb
 
-The length before the value keeps "1" + "23" apart from "12" + "3". The row's hash is the first 120
-bits of the text's MD5, as two numbers of 60 bits, so that any engine can add them up without
-overflow: PostgreSQL in numeric, DuckDB in HUGEINT, Redshift in NUMERIC(38) (2**66 rows). A sum does
-not depend on order, does not lose pairs as XOR would, and the digest of a union is the sum of the
-digests. `canonical` has the same in Python, which tests hold all engines against.
+The length before the value keeps "1" + "23" apart from "12" + "3". The row's hash is the text's MD5
+as a number, little-endian, without its lowest byte: two numbers of 60 bits, so that any engine can
+add them up without overflow: PostgreSQL in numeric, DuckDB in HUGEINT, Redshift in NUMERIC(38)
+(2**66 rows). A sum does not depend on order, does not lose pairs as XOR would, and the digest of a
+union is the sum of the digests. `canonical` has the same in Python, which tests hold all engines
+against.
 """
 
 from collections.abc import Iterable, Sequence
@@ -30,7 +31,7 @@ from functools import cache
 from typing import Any, TypeVar
 
 LIMB_BITS = 60
-_LIMB_HEX_DIGITS = LIMB_BITS // 4
+_LIMB_MAX = 2**LIMB_BITS - 1
 _EPOCH_2000_US = 946_684_800_000_000
 _EPOCH = "1970-01-01 00:00:00+00"
 
@@ -84,7 +85,7 @@ class Engine(Enum):
             case Engine.POSTGRES:  # Its very bytes: three times as fast as arithmetic in numeric.
                 return f"encode(timestamptz_send({column}), 'hex')"
             case Engine.DUCKDB:
-                return f"lower(lpad(to_hex({since_2000}), 16, '0'))"
+                return f"lower(hex(({since_2000})::BIT::BLOB))"
             case Engine.REDSHIFT:
                 return f"lpad(to_hex({since_2000}), 16, '0')"
 
@@ -109,16 +110,30 @@ class Engine(Enum):
         """Whether a double is no number."""
         return f"isnan({column})" if self is Engine.DUCKDB else f"{column} = 'NaN'::float8"
 
-    def limb(self, text: str, number: int) -> str:
-        """The first or second 60 bits of a hexadecimal MD5, as a number."""
-        digits = f"substr({text}, {1 + number * _LIMB_HEX_DIGITS}, {_LIMB_HEX_DIGITS})"
+    def hash(self, text: str) -> str:
+        """The MD5 of a text, as `limb` takes it apart.
+
+        As few texts as possible: to read a number from hexadecimal digits takes an engine longer
+        than to hash a row.
+        """
         match self:
-            case Engine.POSTGRES:
-                return f"('x' || {digits})::bit({LIMB_BITS})::bigint"
+            case Engine.POSTGRES:  # Bytes, the highest first.
+                return f"reverse(decode(md5({text}), 'hex'))"
+            case Engine.DUCKDB:  # A number, which it takes to be little-endian.
+                return f"md5_number({text})"
+            case Engine.REDSHIFT:  # 32 hexadecimal digits, the lowest byte first.
+                return f"md5({text})"
+
+    def limb(self, hashed: str, number: int) -> str:
+        """The first or second 60 bits of a hash without its lowest byte, as a number."""
+        match self:
+            case Engine.POSTGRES:  # Casting 8 bytes to a number is new in PostgreSQL 18.
+                word = f"substr({hashed}, {8 if number else 1}, 8)::bigint"
+                return f"{word if number else f'({word} >> 4)'} & {_LIMB_MAX}"
             case Engine.DUCKDB:
-                return f"('0x' || {digits})::BIGINT"
+                return f"(({hashed} >> {8 if number else 68}) & {_LIMB_MAX})::BIGINT"
             case Engine.REDSHIFT:
-                return f"strtol({digits}, 16)"
+                return f"strtol({' || '.join(_parts(hashed, number))}, 16)"
 
     def joined(self, parts: Sequence[str]) -> str:
         """Values joined by bars; none of them is NULL."""
@@ -205,7 +220,7 @@ def window_digests_sql(engine: Engine, parameters: tuple[str, str, str, str]) ->
             sum({engine.limb("hash", 0)}), sum({engine.limb("hash", 1)})
         FROM (
             SELECT {engine.window("ingested_at", width)} AS bin,
-                md5({canonical_sql(engine)}) AS hash
+                {engine.hash(canonical_sql(engine))} AS hash
             FROM entity_values_ts
             WHERE {rows.condition}
             {engine.fence}
@@ -215,15 +230,16 @@ def window_digests_sql(engine: Engine, parameters: tuple[str, str, str, str]) ->
 
 @cache
 def bucket_digests_sql(engine: Engine, rows: Range, digits: str) -> str:
-    """The statement that digests the rows of a range by the first digits of their hash.
+    """The statement that digests the rows of a range by the first digits of their MD5.
 
     `digits` is the placeholder of how many. Rows: (those digits, rows, high, low).
     """
     return f"""
-        SELECT substr(hash, 1, {digits}) AS bucket, count(*),
+        SELECT bucket, count(*),
             sum({engine.limb("hash", 0)}), sum({engine.limb("hash", 1)})
         FROM (
-            SELECT md5({canonical_sql(engine)}) AS hash
+            SELECT substr(md5({canonical_sql(engine)}), 1, {digits}) AS bucket,
+                {engine.hash(canonical_sql(engine))} AS hash
             FROM entity_values_ts
             WHERE {rows.condition}
             {engine.fence}
@@ -235,7 +251,7 @@ def bucket_digests_sql(engine: Engine, rows: Range, digits: str) -> str:
 def rows_sql(engine: Engine, rows: Range, digits: str, is_wanted: str, rows_max: str) -> str:
     """The statement that reads rows of a range: as many as `rows_max` at most.
 
-    `is_wanted` is a condition on `bucket`, the first `digits` digits of a row's hash. Rows:
+    `is_wanted` is a condition on `bucket`, the first `digits` digits of a row's MD5. Rows:
     (ingested at, entity_id, attribute_id, event time, quality, value), times and value as in the
     canonical text.
     """
@@ -256,3 +272,17 @@ def rows_sql(engine: Engine, rows: Range, digits: str, is_wanted: str, rows_max:
 
 def _tagged(engine: Engine, tag: str, text: str) -> str:
     return f"'{tag}' || {engine.octets(text)} || ':' || {text}"
+
+
+def _parts(text: str, number: int) -> list[str]:
+    """The digits of a limb in a hexadecimal text of 16 bytes, the highest first.
+
+    The limbs share the 9th byte: the first one ends in it, the second one begins in it.
+    """
+    if number == 0:
+        whole = [f"substr({text}, {place}, 2)" for place in range(31, 17, -2)]
+        return [*whole, f"substr({text}, 17, 1)"]
+    return [
+        f"substr({text}, 18, 1)",
+        *(f"substr({text}, {place}, 2)" for place in range(15, 1, -2)),
+    ]

@@ -63,7 +63,8 @@ def key_bucket_digests_sql(engine: Engine, table: Table, given: Placeholders) ->
         SELECT substr(key_hash, 1, {given.digits}) AS bucket, count(*),
             sum({engine.limb("hash", 0)}), sum({engine.limb("hash", 1)})
         FROM (
-            SELECT md5({_key(engine, table)}) AS key_hash, md5({_row(engine, table)}) AS hash
+            SELECT md5({_key(engine, table)}) AS key_hash,
+                {engine.hash(_row(engine, table))} AS hash
             FROM {table.name}
             WHERE tenant_id = {given.tenant_id}
             {engine.fence}

@@ -80,7 +80,7 @@ class LevelStore:
 
     async def recount(self) -> None:
         """Let the books say what rows there are: what they said before may have been healed."""
-        await self._warehouse.write([(Q["recount_rows"], {})])
+        await self._warehouse.write([(Q["recount_rows"], {"tenant_id": None})])
 
     @asynccontextmanager
     async def replacing(
@@ -117,7 +117,7 @@ class TableTaking(Taking):
     async def finish(self, tenant_ids: list[int]) -> None:
         """The warehouse stands at the snapshot's position; tenants that are gone are gone here."""
         await self._exclusive.do(lambda connection: _keep_tenants(connection, tenant_ids))
-        await self._exclusive.execute("recount_rows")
+        await self._exclusive.execute("recount_rows", {"tenant_id": None})
         await self._exclusive.begin_at(self._position)
         await self._exclusive.execute("end_levelling")
 

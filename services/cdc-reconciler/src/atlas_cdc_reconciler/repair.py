@@ -203,7 +203,7 @@ class _Swap:
             connection.unregister(_ROWS)
         span = self.span.start_us, self.span.stop_us
         letters = supersede(connection, HISTORY.name, [self.tenant.id], span, with_copies=True)
-        connection.execute(Q["recount_rows"])
+        connection.execute(Q["recount_rows"], {"tenant_id": self.tenant.id})
         connection.execute(Q["audit"], self._entry(deleted, letters))
         return deleted
 

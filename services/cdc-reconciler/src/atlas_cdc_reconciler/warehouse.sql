@@ -83,9 +83,11 @@ WHERE coalesce(c.stored_rows, 0) <> coalesce(h.row_count, 0);
 
 -- name: recount_rows
 -- After a copy that was compared with the source: whatever the books said, these are the rows.
+-- Of one tenant, or of all.
 UPDATE cdc_counters SET stored_rows = coalesce((
     SELECT count(*) FROM entity_values_ts AS h WHERE h.tenant_id = cdc_counters.tenant_id), 0)
-WHERE table_name = 'entity_values_ts' AND tenant_id IS NOT NULL;
+WHERE table_name = 'entity_values_ts' AND tenant_id IS NOT NULL
+    AND ($tenant_id::INTEGER IS NULL OR tenant_id = $tenant_id::INTEGER);
 
 -- name: letter_number
 SELECT next_id FROM cdc_letter_number;

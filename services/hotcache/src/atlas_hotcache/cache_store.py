@@ -108,7 +108,13 @@ class ValkeyCache:
         # As many as connections, so that the pool is never asked for more than it has.
         slots = asyncio.Semaphore(valkey.connections_max)
         async with open_client(url, valkey) as client:
-            yield tuple(cls(client, layout, slots, valkey, cache) for layout in layouts)
+            try:
+                yield tuple(cls(client, layout, slots, valkey, cache) for layout in layouts)
+            finally:
+                # A call that was cancelled may not have ended yet, and would connect again after
+                # the client was closed. Each is bounded, and none begins without a slot.
+                for _ in range(valkey.connections_max):
+                    await slots.acquire()
 
     @property
     def is_open(self) -> bool:

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 import duckdb
 
 from atlas_cdc_reconciler.config import WarehouseConfig
+from atlas_cdc_reconciler.sink.absent import remember_absent_modules
 from atlas_cdc_reconciler.sink.ownership import (
     Claim,
     end,
@@ -71,6 +72,7 @@ def _connect(config: WarehouseConfig, claim: Claim | None) -> duckdb.DuckDBPyCon
 
 
 def _configured(config: WarehouseConfig) -> duckdb.DuckDBPyConnection:
+    remember_absent_modules()
     connection = duckdb.connect(
         str(config.path),
         config={
