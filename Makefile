@@ -7,7 +7,7 @@ PACKAGES := libs/contracts libs/common libs/client libs/devstack db \
     services/ingest services/hotcache services/query services/cdc-reconciler bench
 STATE ?= .atlas
 
-.PHONY: help setup demo test chaos lint terraform proto up down status bench lock clean
+.PHONY: help setup demo test chaos lint terraform sbom proto up down status bench lock clean
 help: ## Show the targets.
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
 
@@ -32,6 +32,9 @@ lint: setup ## ruff, mypy --strict, import rules, buf lint + breaking, stubs cur
 
 terraform: setup ## Check terraform/: the format always; plans, tests and checkov where the kit or a network is there.
 	@tools/terraform $(ARGS)
+
+sbom: setup ## Write what is in each image, as CycloneDX, into sbom/.
+	@$(BIN)/python tools/sbom.py sbom
 
 proto: setup ## Generate libs/contracts from protos/.
 	@tools/proto

@@ -259,6 +259,17 @@ INNER JOIN pg_index AS i ON i.indexrelid = c.oid
 INNER JOIN pg_am AS am ON am.oid = c.relam
 WHERE am.amname = 'gin' AND c.relnamespace = 'atlas'::regnamespace
 
+-- name: administrative_acts
+-- Who administered what last; tenant_id 0: what is of all tenants. outcome '': under way, or cut off. What was asked for is
+-- not shown here, but by ListAdministrativeActs and ListPlatformActs.
+SELECT
+    b.recorded_at, b.tenant_id, b.actor, b.actor_tenant, b.method, b.request_id, coalesce(e.outcome, '') AS outcome
+FROM audit_log AS b
+LEFT JOIN audit_log AS e ON e.tenant_id = b.tenant_id AND e.act = b.act AND e.event = 'ended'
+WHERE b.event = 'begun'
+ORDER BY b.recorded_at DESC
+LIMIT 50
+
 -- name: connections
 -- Who is connected, and how near the bound that is.
 SELECT

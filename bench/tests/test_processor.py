@@ -21,15 +21,16 @@ def test_a_crowd_on_one_core_waits_for_it(tmp_path: Path) -> None:
             [
                 sys.executable,
                 "-c",
-                f"import os; os.sched_setaffinity(0, [{core}])\n{SPIN}\ninput()",
+                f"import os; os.sched_setaffinity(0, [{core}])\n{SPIN}\ninput('spun')",
             ],
             stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
         )
         for _ in range(4)
     ]
     for one in crowd:
-        while processor.cpu_seconds(one.pid) < 0.2:
-            assert one.poll() is None
+        assert one.stdout is not None
+        assert one.stdout.read(4) == b"spun"
     after = processor.read(tmp_path)
     for one in crowd:
         one.communicate(b"\n")

@@ -12,7 +12,7 @@ from atlas_bench.errors import BenchError
 from atlas_bench.loops import run_open
 from atlas_bench.read.answers import remarks, shares
 from atlas_bench.read.estate import HOUR_US, MINUTE_US, Estate
-from atlas_bench.read.job import ClosedLoop, OpenLoop, ReadJob
+from atlas_bench.read.job import ClosedLoop, Door, OpenLoop, ReadJob
 from atlas_bench.read.options import SCENARIOS, chosen_options
 from atlas_bench.read.questions import PAGE_SIZE, Questions
 from atlas_bench.read.targets import TARGETS
@@ -28,7 +28,8 @@ QUESTIONS = Questions(ESTATE, BASE_US, "replica", variants=50)
 
 @pytest.mark.parametrize("load", [OpenLoop(20.0, 5.0, 1), ClosedLoop(16, 5.0, 100)])
 def test_a_job_survives_its_way_to_the_driver(load: OpenLoop | ClosedLoop) -> None:
-    job = ReadJob("127.0.0.1:1", "/a.B/C", "acme", (b"\x00one", b"two"), load, streaming=True)
+    door = Door("127.0.0.1:1", ca_file="ca.pem", token="x.y.z")
+    job = ReadJob(door, "/a.B/C", "acme", (b"\x00one", b"two"), load, streaming=True)
     assert ReadJob.from_json(job.to_json()) == job
 
 
@@ -117,7 +118,7 @@ def test_every_target_is_of_a_result_that_there_is() -> None:
 
 
 def test_quick_does_all_but_the_load_of_ingest() -> None:
-    assert chosen_options(quick=True).only == SCENARIOS[:-1]
+    assert chosen_options(quick=True).only == SCENARIOS[:-2]
     assert chosen_options(only="hot, cold").only == ("hot", "cold")
     assert chosen_options(quick=True, repeats=7).repeats == 7
     with pytest.raises(BenchError, match="no scenario is called tepid"):

@@ -89,6 +89,7 @@ def start(image: Image, environment: dict[str, str]) -> str:
     name = container_name(int(environment["ATLAS_RPC__PORT"]))
     docker(
         *("run", "--detach", "--network=host", "--name", name),
+        *("--read-only", "--tmpfs=/tmp", "--cap-drop=ALL", "--security-opt=no-new-privileges"),
         # By the environment: arguments are public.
         *(f"--env={variable}" for variable in environment),
         image.tag,
@@ -127,6 +128,7 @@ def service_environment(servers: Stack, ports: dict[str, int], name: str) -> dic
     credentials = json.loads(servers.state.secrets_file.read_text())
     common = {
         "ATLAS_ENVIRONMENT": "dev",
+        "ATLAS_IDENTITY__MODE": "insecure",
         "ATLAS_RPC__HOST": LOOPBACK,
         "ATLAS_RPC__PORT": str(ports[name]),
         "ATLAS_TOKEN__KEYS": json.dumps(credentials["token_keys"]),

@@ -11,8 +11,13 @@ from atlas.catalog.v1 import catalog_service_pb2
 from atlas.hotcache.v1 import hotcache_service_pb2, projection_service_pb2
 from atlas.ingest.v1 import ingest_service_pb2
 from atlas.query.v1 import query_service_pb2
-from atlas.reconciler.v1 import dead_letter_service_pb2, reconciler_service_pb2
+from atlas.reconciler.v1 import (
+    dead_letter_service_pb2,
+    pipeline_service_pb2,
+    reconciler_service_pb2,
+)
 from atlas.type.v1 import error_pb2, limits_pb2
+from atlas_common.rpc import declared_access
 
 ROOT = Path(__file__).parents[2]
 SERVICES: list[ServiceDescriptor] = [
@@ -25,6 +30,7 @@ SERVICES: list[ServiceDescriptor] = [
         (query_service_pb2, "QueryService"),
         (reconciler_service_pb2, "ReconcilerService"),
         (dead_letter_service_pb2, "DeadLetterService"),
+        (pipeline_service_pb2, "PipelineService"),
     ]
 ]
 METHODS: list[MethodDescriptor] = [method for service in SERVICES for method in service.methods]
@@ -43,6 +49,15 @@ def test_what_only_reads_says_so(method: MethodDescriptor) -> None:
         assert level == MethodOptions.NO_SIDE_EFFECTS
     else:
         assert level != MethodOptions.NO_SIDE_EFFECTS
+
+
+def test_every_method_says_who_may_call_it() -> None:
+    accesses = declared_access(SERVICES)
+    assert len(accesses) == len(METHODS)
+    for name, access in accesses.items():
+        # What is over all tenants is nothing that a tenant's own administrators may do.
+        platform = access.scope.startswith("platform.") or name.endswith("/ListTiers")
+        assert access.tenantless == platform, name
 
 
 def test_every_error_reason_has_an_example() -> None:

@@ -17,8 +17,8 @@ import redis
 from atlas.hotcache.v1 import hotcache_service_pb2 as pb
 from atlas.hotcache.v1 import hotcache_service_pb2_grpc, projection_service_pb2_grpc
 from atlas_common.catalog import Catalog
-from atlas_common.db import Database, PostgresTenants
-from atlas_common.rpc import TENANT_KEY, DevAuthenticator, call_chain
+from atlas_common.db import AuditLog, Database, PostgresTenants
+from atlas_common.rpc import TENANT_KEY, Insecure, call_chain, declared_access
 from atlas_common.testing import serving
 from atlas_common.token import Position, TokenSigner
 from atlas_devstack.database import Database as OwnDatabase
@@ -33,11 +33,12 @@ from atlas_hotcache.flights import Flights
 from atlas_hotcache.layout import Layout, slot
 from atlas_hotcache.ports import PrimaryRead
 from atlas_hotcache.projection.runner import Runner
+from atlas_hotcache.projection.servicer import SERVICE as PROJECTION_SERVICE
 from atlas_hotcache.projection.store import JobStore
 from atlas_hotcache.projection.wiring import ProjectionParts, wire_projection
 from atlas_hotcache.promotion.evaluator import Evaluator
 from atlas_hotcache.reader import Reader
-from atlas_hotcache.servicer import TENANTLESS
+from atlas_hotcache.servicer import SERVICE
 from atlas_hotcache.store import PrimaryStore
 from atlas_hotcache.watcher import Watcher
 from atlas_hotcache.wiring import wire
@@ -370,9 +371,10 @@ async def start_rig(
             administration = new_projection()
             chain = call_chain(
                 config.rpc,
-                authenticator=DevAuthenticator(config.environment),
+                authenticator=Insecure("dev"),
                 tenants=PostgresTenants(database),
-                tenantless=TENANTLESS,
+                accesses=declared_access([SERVICE, PROJECTION_SERVICE]),
+                audit=AuditLog(database),
             )
 
             def add(servicer: Any, server: grpc.aio.Server) -> None:

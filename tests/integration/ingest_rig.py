@@ -1,5 +1,6 @@
 """An ingest service in the test's process or beside it, on a real Postgres, with two tenants."""
 
+import asyncio
 import base64
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
@@ -21,7 +22,7 @@ from atlas_common import errors
 from atlas_common.background import Supervisor
 from atlas_common.config import DatabaseConfig, PeerConfig, TokenConfig
 from atlas_common.errors import ServiceError
-from atlas_common.rpc import TENANT_KEY, DevAuthenticator, call_chain
+from atlas_common.rpc import TENANT_KEY, Insecure, call_chain, declared_access
 from atlas_common.testing import serving
 from atlas_common.token import TokenSigner
 from atlas_devstack.credentials import Credentials
@@ -31,7 +32,8 @@ from atlas_devstack.ports import free_port
 from atlas_devstack.services import Service, Wiring
 from atlas_devstack.waiting import Patience
 from atlas_ingest.config import Config, FlushConfig, StreamConfig
-from atlas_ingest.wiring import TENANTLESS, Ingest, wire
+from atlas_ingest.wiring import SERVICES as INGEST_SERVICES
+from atlas_ingest.wiring import Ingest, wire
 
 from .waiting import eventually
 
@@ -237,9 +239,11 @@ async def start_rig(
             tasks.start(name, service.background[name])
         chain = call_chain(
             config.rpc,
-            authenticator=DevAuthenticator("dev"),
+            authenticator=Insecure("dev"),
             tenants=service.tenants,
-            tenantless=TENANTLESS,
+            accesses=declared_access(INGEST_SERVICES),
+            meters=service.meters,
+            audit=service.audit,
         )
         add: Callable[[Ingest, grpc.aio.Server], None] = Ingest.add_to
         channel = await stack.enter_async_context(serving(service, add=add, chain=chain))
@@ -249,9 +253,14 @@ async def start_rig(
         yield rig
 
 
-@contextmanager
-def ingest_process(database: Database, directory: Path, **environment: str) -> Iterator[Service]:
-    """A service in a process of its own, ready."""
+@asynccontextmanager
+async def ingest_process(
+    database: Database, directory: Path, **environment: str
+) -> AsyncIterator[Service]:
+    """A service in a process of its own, ready.
+
+    Waited for in a thread: a rig of this loop may be in a transaction that the process waits for.
+    """
     for name in ("logs", "run"):
         (directory / name).mkdir(parents=True, exist_ok=True)
     taken: set[int] = set()
@@ -267,8 +276,8 @@ def ingest_process(database: Database, directory: Path, **environment: str) -> I
         spans=False,
     )
     service = Service(SERVICES["ingest"], wiring, environment, Patience(timeout_seconds=20))
-    service.start()
     try:
+        await asyncio.to_thread(service.start)
         yield service
     finally:
-        service.stop()
+        await asyncio.to_thread(service.stop)

@@ -1,7 +1,7 @@
 """AtlasClient.write_arrow against ingest in a process of its own, which is killed."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from pathlib import Path
@@ -31,8 +31,8 @@ async def rig(fresh_database: Database) -> AsyncIterator[Rig]:
 
 
 @pytest.fixture
-def ingest(fresh_database: Database, tmp_path: Path) -> Iterator[Service]:
-    with ingest_process(fresh_database, tmp_path / "ingest") as process:
+async def ingest(fresh_database: Database, tmp_path: Path) -> AsyncIterator[Service]:
+    async with ingest_process(fresh_database, tmp_path / "ingest") as process:
         yield process
 
 
@@ -80,7 +80,7 @@ async def test_kill_9_of_ingest_in_the_middle_of_a_stream_stores_every_point_onc
             ]
             await eventually(rig.waiting_flushes)
             ingest.kill()
-        ingest.start()
+        await asyncio.to_thread(ingest.start)
         for result in await asyncio.gather(*writing):
             assert (result.accepted_count, result.rejected_count) == (POINTS, 0)
     await rig.service.adoption.adopt()  # What the dead process had staged is known to be stored.

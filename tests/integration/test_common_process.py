@@ -27,7 +27,7 @@ from pydantic import Field
 from atlas_common import telemetry
 from atlas_common.config import DatabaseConfig, ServiceConfig, load
 from atlas_common.db import Database, Heartbeat, PostgresTenants, rights, tenant_transaction
-from atlas_common.rpc import authenticator, call_chain, new_server, run, serve
+from atlas_common.rpc import Access, authenticator, call_chain, new_server, run, serve
 from atlas_common.tenant import current_tenant
 
 NAME = "atlas.test.v1.Who"
@@ -43,6 +43,7 @@ async def main() -> None:
     config = load(Config)
     async with AsyncExitStack() as stack:
         stack.enter_context(telemetry.setup("who", config.telemetry, instance=config.instance))
+        identity = authenticator(config)
         primary = await stack.enter_async_context(Database.open(config.primary, name="primary"))
 
         async def ask(request: bytes, context: grpc.aio.ServicerContext) -> bytes:
@@ -52,8 +53,9 @@ async def main() -> None:
 
         chain = call_chain(
             config.rpc,
-            authenticator=authenticator(config.environment),
+            authenticator=identity,
             tenants=PostgresTenants(primary),
+            accesses={f"/{NAME}/Ask": Access("telemetry.read")},
         )
         server = new_server(config.rpc, chain)
         handler = grpc.unary_unary_rpc_method_handler(ask)
@@ -86,6 +88,7 @@ class Service:
             **{key: value for key, value in os.environ.items() if not key.startswith("ATLAS_")},
             "ATLAS_PRIMARY__DSN": dsn,
             "ATLAS_RPC__PORT_FILE": str(self.port_file),
+            "ATLAS_IDENTITY__MODE": "insecure",
             "ATLAS_RPC__READINESS_INTERVAL_SECONDS": "0.1",
             **variables,
         }
@@ -185,7 +188,17 @@ def test_callers_are_not_believed_in_production(
 ) -> None:
     service = start(database.dsn("atlas_ingest"), ATLAS_ENVIRONMENT="prod")
     assert service.process.wait(DEADLINE_SECONDS) == 1
-    assert "x-atlas-tenant is refused in environment 'prod'" in service.log.read_text()
+    assert (
+        "ATLAS_IDENTITY__MODE=insecure is refused in environment 'prod'" in service.log.read_text()
+    )
+
+
+def test_unverified_callers_are_not_what_one_gets_by_default(
+    database: Devstack, start: Callable[..., Service]
+) -> None:
+    service = start(database.dsn("atlas_ingest"), ATLAS_IDENTITY__MODE="verified")
+    assert service.process.wait(DEADLINE_SECONDS) == 1
+    assert "it is not set how callers are verified" in service.log.read_text()
 
 
 def test_a_bad_setting_stops_it_by_name(start: Callable[..., Service]) -> None:

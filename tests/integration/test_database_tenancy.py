@@ -28,6 +28,7 @@ TENANT_TABLES = [
     "attribute_indexes",
     "attribute_promotion",
     "promotion_decisions",
+    "audit_log",
 ]
 
 
@@ -82,6 +83,11 @@ def count_and_decide(admin: "psycopg.Connection[Any]") -> None:
             f"INSERT INTO {table} (tenant_id, attribute_id, {columns})"
             f" SELECT t, 3, {values} FROM generate_series(1, 2) AS t"
         )
+    admin.execute(
+        "INSERT INTO audit_log (tenant_id, act, event, actor, actor_kind, actor_tenant, method,"
+        " request_id) SELECT t, gen_random_uuid(), 'begun', 'ann', 'user', '', '/m', 'r'"
+        " FROM generate_series(1, 2) AS t"
+    )
 
 
 @pytest.mark.parametrize("role", atlas_db.SERVICE_ROLES)

@@ -238,7 +238,7 @@ async def test_hot_attributes_that_could_outgrow_the_projection_are_refused(rig:
         await upsert(rig, tenant, *hot(100, value_pb2.DATA_TYPE_JSON))
         await upsert(rig, tenant, *hot(5_000, value_pb2.DATA_TYPE_DOUBLE))
         error = await refusal(upsert(rig, tenant, *hot(5_000, value_pb2.DATA_TYPE_INT)))
-        assert error.reason == "BATCH_TOO_LARGE"  # More than 10,000 in all.
+        assert error.reason == "QUOTA_EXCEEDED"  # More than 10,000 in all.
 
 
 async def test_a_new_rule_holds_for_the_next_write(rig: Rig) -> None:

@@ -15,8 +15,9 @@ from pydantic import SecretStr
 
 from atlas.catalog.v1 import catalog_service_pb2 as pb
 from atlas.type.v1 import value_pb2
-from atlas_common.config import DatabaseConfig
+from atlas_common.config import DatabaseConfig, QuotaConfig
 from atlas_common.db import Database
+from atlas_common.metering import QuotaMeters
 from atlas_common.tenant import Tenant
 from atlas_common.values import DataType
 from atlas_devstack.database import Database as Devstack
@@ -62,6 +63,10 @@ async def entities_of(rig: Rig, key: str) -> dict[str, int]:
     return dict(rows)
 
 
+def meters(**quotas: int) -> QuotaMeters:
+    return QuotaMeters(QuotaConfig(**quotas))
+
+
 class CountingStore(Store):
     """The real one; takes note of its questions, and holds the first until it is let go."""
 
@@ -71,10 +76,10 @@ class CountingStore(Store):
         self.registered: list[int] = []
         self.release = asyncio.Event()
 
-    async def create_entities(self, tenant: Tenant, keys: Any) -> EntityColumns:
+    async def create_entities(self, tenant: Tenant, keys: Any, entities_max: int) -> EntityColumns:
         self.made.append(len(keys))
         await self.release.wait()
-        return await super().create_entities(tenant, keys)
+        return await super().create_entities(tenant, keys, entities_max)
 
     async def register_attributes(
         self, tenant: Tenant, types: Any, attributes_max: int
@@ -89,7 +94,7 @@ async def counted(database: Devstack) -> AsyncIterator[tuple[CountingStore, Reso
     config = DatabaseConfig(dsn=SecretStr(database.dsn("atlas_ingest")), pool_size_max=4)
     async with Database.open(config, name="primary") as primary:
         store = CountingStore(primary)
-        yield store, Resolver(primary, store, attributes_max=ATTRIBUTES_MAX)
+        yield store, Resolver(primary, store, meters=meters(attributes=ATTRIBUTES_MAX))
 
 
 async def test_a_thousand_calls_with_new_keys_are_a_few_statements(
@@ -173,7 +178,7 @@ async def test_the_bound_on_remembered_keys_costs_look_ups_and_no_answers(
         store = CountingStore(primary)
         store.release.set()
         resolver = Resolver(
-            primary, store, attributes_max=ATTRIBUTES_MAX, entities_bytes_max=100_000
+            primary, store, meters=meters(attributes=ATTRIBUTES_MAX), entities_bytes_max=100_000
         )
         tenants = [await tenant_of(rig, key) for key in rig.client.tenants]
         keys = [f"pump-{n}" for n in range(3_000)]
@@ -192,27 +197,27 @@ async def test_two_processes_make_the_same_new_keys_without_a_deadlock(
         "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"
     )
     keys = [f"e-{n}" for n in range(2_000)]
-    with ingest_process(database, tmp_path) as process:
-        async with grpc.aio.insecure_channel(process.target) as channel:
-            other = replace(client_on(channel), acme=rig.client.acme, globex=rig.client.globex)
+    async with (
+        ingest_process(database, tmp_path) as process,
+        grpc.aio.insecure_channel(process.target) as channel,
+    ):
+        other = replace(client_on(channel), acme=rig.client.acme, globex=rig.client.globex)
 
-            async def create(client: Any, tenant: str, some: list[str]) -> int:
-                request = pb.BatchCreateEntitiesRequest(keys=some)
-                answer = await client.catalog.BatchCreateEntities(
-                    request, metadata=as_tenant(tenant)
-                )
-                assert [entity.key for entity in answer.entities] == some
-                return int(answer.created_count)
+        async def create(client: Any, tenant: str, some: list[str]) -> int:
+            request = pb.BatchCreateEntitiesRequest(keys=some)
+            answer = await client.catalog.BatchCreateEntities(request, metadata=as_tenant(tenant))
+            assert [entity.key for entity in answer.entities] == some
+            return int(answer.created_count)
 
-            calls = []
-            for n in range(8):
-                some = keys[n * 200 :] + keys[: n * 200]
-                for tenant in rig.client.tenants:
-                    for client in (rig.client, other):
-                        calls.append(create(client, tenant, some[:: 1 if n % 2 else -1]))
-                        writes = [point(key=key) for key in some[::7]]
-                        calls.append(client.write(tenant, writes))  # type: ignore[arg-type]
-            outcomes = await asyncio.gather(*calls)
+        calls = []
+        for n in range(8):
+            some = keys[n * 200 :] + keys[: n * 200]
+            for tenant in rig.client.tenants:
+                for client in (rig.client, other):
+                    calls.append(create(client, tenant, some[:: 1 if n % 2 else -1]))
+                    writes = [point(key=key) for key in some[::7]]
+                    calls.append(client.write(tenant, writes))  # type: ignore[arg-type]
+        outcomes = await asyncio.gather(*calls)
     created = sum(outcome for outcome in outcomes if isinstance(outcome, int))
     assert 0 < created <= 2 * len(keys)
     for tenant in rig.client.tenants:
@@ -279,9 +284,9 @@ async def test_calls_in_competition_never_register_more_than_fits(
         room = 20
         made = await asyncio.gather(
             *(
-                Resolver(primary, Store(primary), attributes_max=before[0][0] + room).register(
-                    tenant, {f"new-{n}-{m}": DataType.INT for m in range(15)}
-                )
+                Resolver(
+                    primary, Store(primary), meters=meters(attributes=before[0][0] + room)
+                ).register(tenant, {f"new-{n}-{m}": DataType.INT for m in range(15)})
                 for n in range(6)
             )
         )

@@ -110,10 +110,7 @@ async def test_a_cancelled_caller_takes_no_other_write_along(rig: Rig) -> None:
         with pytest.raises(asyncio.CancelledError):
             await doomed
         error = await refusal(rig.client.write(rig.client.acme, [point()], timeout=0.3))
-        assert (error.code, error.reason) == (
-            grpc.StatusCode.DEADLINE_EXCEEDED,
-            "DEADLINE_EXCEEDED",
-        )
+        assert error.code is grpc.StatusCode.DEADLINE_EXCEEDED
     await asyncio.gather(first, *waiting)
     await eventually(lambda: rig.service.ingest.pending_points == 0)
     assert await rig.count(rig.client.globex) == 1
@@ -241,15 +238,17 @@ async def test_staged_is_answered_before_the_flush_and_its_token_comes_true(rig:
 async def test_a_staged_token_comes_true_when_another_process_adopts_the_lane(
     rig: Rig, fresh_database: Database, tmp_path: Path
 ) -> None:
-    with ingest_process(fresh_database, tmp_path) as process:
-        async with client_of(process.target) as client:
-            client.acme, client.globex = rig.client.tenants
-            with rig.flushes_held():
-                tokens = {
-                    tenant: (await client.write(tenant, [point()], ack=pb.ACK_LEVEL_STAGED)).token
-                    for tenant in client.tenants
-                }
-                process.kill()
+    async with (
+        ingest_process(fresh_database, tmp_path) as process,
+        client_of(process.target) as client,
+    ):
+        client.acme, client.globex = rig.client.tenants
+        with rig.flushes_held():
+            tokens = {
+                tenant: (await client.write(tenant, [point()], ack=pb.ACK_LEVEL_STAGED)).token
+                for tenant in client.tenants
+            }
+            process.kill()
 
     async def adopted() -> bool:
         await rig.service.adoption.adopt()
@@ -273,19 +272,21 @@ async def killed_with_staged_points(rig: Rig, database: Database, directory: Pat
 
     Of acme it is in the half whose flush waits, of globex, which is not kept by that, in the other.
     """
-    with ingest_process(database, directory) as process:
-        async with client_of(process.target) as client:
-            acme, globex = client.acme, client.globex = rig.client.tenants
-            with rig.flushes_held():
-                unanswered = asyncio.create_task(
-                    refusal(client.write(acme, [point()], request_id="r1"))
-                )
-                await eventually(rig.waiting_flushes)
-                await client.write(globex, [point()], request_id="r1", ack=pb.ACK_LEVEL_STAGED)
-                rows = await rig.query("SELECT sum(staged_points) FROM staging_status()")
-                assert rows[0][0] == 2
-                process.kill()
-                assert (await unanswered).code is grpc.StatusCode.UNAVAILABLE
+    async with (
+        ingest_process(database, directory) as process,
+        client_of(process.target) as client,
+    ):
+        acme, globex = client.acme, client.globex = rig.client.tenants
+        with rig.flushes_held():
+            unanswered = asyncio.create_task(
+                refusal(client.write(acme, [point()], request_id="r1"))
+            )
+            await eventually(rig.waiting_flushes)
+            await client.write(globex, [point()], request_id="r1", ack=pb.ACK_LEVEL_STAGED)
+            rows = await rig.query("SELECT sum(staged_points) FROM staging_status()")
+            assert rows[0][0] == 2
+            process.kill()
+            assert (await unanswered).code is grpc.StatusCode.UNAVAILABLE
 
 
 async def test_what_a_killed_process_left_in_staging_is_adopted_while_we_run(

@@ -203,80 +203,84 @@ async def test_what_one_process_changes_the_other_hears_of(
     rig: Rig, database: Database, tmp_path: Path
 ) -> None:
     acme, globex = rig.client.tenants
-    with ingest_process(database, tmp_path) as process:
-        async with grpc.aio.insecure_channel(process.target) as channel:
-            other = client_on(channel)
-            late = point(event_time_us=time.time_ns() // 1_000 - DAY_US)
-            for tenant in (acme, globex):  # So the other process knows how it was.
-                for good in (point(double_value=5), late):
-                    await other.write(tenant, [good])
-                await refusal(other.write(tenant, [point("nova")]))
-            began = time.monotonic()
-            await define(rig.client, acme, "ratio", max_value="1")
-            await update(
-                rig,
-                "late_data_window",
-                "unknown_attribute_policy",
-                key=acme,
-                unknown_attribute_policy=REGISTER,
-                late_data_window=Duration(seconds=60),
+    async with (
+        ingest_process(database, tmp_path) as process,
+        grpc.aio.insecure_channel(process.target) as channel,
+    ):
+        other = client_on(channel)
+        late = point(event_time_us=time.time_ns() // 1_000 - DAY_US)
+        for tenant in (acme, globex):  # So the other process knows how it was.
+            for good in (point(double_value=5), late):
+                await other.write(tenant, [good])
+            await refusal(other.write(tenant, [point("nova")]))
+        began = time.monotonic()
+        await define(rig.client, acme, "ratio", max_value="1")
+        await update(
+            rig,
+            "late_data_window",
+            "unknown_attribute_policy",
+            key=acme,
+            unknown_attribute_policy=REGISTER,
+            late_data_window=Duration(seconds=60),
+        )
+
+        async def all_heard() -> bool:
+            seen = await other.write(
+                acme,
+                [point(double_value=5), late, point("nova", double_value=0.5)],
+                partial_success=True,
+                validate_only=True,
             )
+            return seen.accepted_count == 1 and len(seen.errors) == 2
 
-            async def all_heard() -> bool:
-                seen = await other.write(
-                    acme,
-                    [point(double_value=5), late, point("nova", double_value=0.5)],
-                    partial_success=True,
-                    validate_only=True,
-                )
-                return seen.accepted_count == 1 and len(seen.errors) == 2
-
-            await eventually(all_heard, HEARD_WITHIN_SECONDS)
-            assert time.monotonic() - began < HEARD_WITHIN_SECONDS
-            # Nobody else's changed.
-            seen = await other.write(globex, [point(double_value=5), late])
-            assert seen.accepted_count == 2
-            error = await refusal(other.write(globex, [point("nova")]))
-            assert error.reason == "ATTRIBUTE_UNKNOWN"
-            # And an attribute that points brought is heard of as well.
-            await other.write(acme, [point("nova", double_value=0.5)])
-            assert (await rig.client.write(acme, [point("nova", double_value=2)])).accepted_count
+        await eventually(all_heard, HEARD_WITHIN_SECONDS)
+        assert time.monotonic() - began < HEARD_WITHIN_SECONDS
+        # Nobody else's changed.
+        seen = await other.write(globex, [point(double_value=5), late])
+        assert seen.accepted_count == 2
+        error = await refusal(other.write(globex, [point("nova")]))
+        assert error.reason == "ATTRIBUTE_UNKNOWN"
+        # And an attribute that points brought is heard of as well.
+        await other.write(acme, [point("nova", double_value=0.5)])
+        assert (await rig.client.write(acme, [point("nova", double_value=2)])).accepted_count
 
 
 async def test_what_changed_while_nobody_listened_is_found_after_the_break(
     rig: Rig, database: Database, tmp_path: Path
 ) -> None:
-    with ingest_process(database, tmp_path) as process:
-        async with grpc.aio.insecure_channel(process.target) as channel:
-            other = client_on(channel)
-            for tenant in rig.client.tenants:
-                await other.write(tenant, [point(double_value=5)])
-            # Without a notice, as if it had been sent in the moment before this session ends.
-            await rig.query(
-                "UPDATE attributes SET max_value = 1 FROM tenants AS t"
-                " WHERE attributes.tenant_id = t.tenant_id AND t.key = %s AND name = 'ratio'"
-                " RETURNING 1",
+    async with (
+        ingest_process(database, tmp_path) as process,
+        grpc.aio.insecure_channel(process.target) as channel,
+    ):
+        other = client_on(channel)
+        for tenant in rig.client.tenants:
+            await other.write(tenant, [point(double_value=5)])
+        # Without a notice, as if it had been sent in the moment before this session ends.
+        await rig.query(
+            "UPDATE attributes SET max_value = 1 FROM tenants AS t"
+            " WHERE attributes.tenant_id = t.tenant_id AND t.key = %s AND name = 'ratio'"
+            " RETURNING 1",
+            rig.client.acme,
+        )
+        assert (await other.write(rig.client.acme, [point(double_value=5)])).accepted_count
+        ended = await rig.query(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE application_name = 'atlas ingest catalog'"
+            " AND datname = current_database()"
+        )
+        assert ended == [(True,)]
+
+        async def found() -> bool:
+            answer = await other.write(
                 rig.client.acme,
+                [point(double_value=5)],
+                partial_success=True,
+                validate_only=True,
             )
-            assert (await other.write(rig.client.acme, [point(double_value=5)])).accepted_count
-            ended = await rig.query(
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-                " WHERE application_name = 'atlas ingest catalog'"
-                " AND datname = current_database()"
-            )
-            assert ended == [(True,)]
+            return answer.rejected_count == 1
 
-            async def found() -> bool:
-                answer = await other.write(
-                    rig.client.acme,
-                    [point(double_value=5)],
-                    partial_success=True,
-                    validate_only=True,
-                )
-                return answer.rejected_count == 1
-
-            await eventually(found, 2 * HEARD_WITHIN_SECONDS)
-            assert (await other.write(rig.client.globex, [point(double_value=5)])).accepted_count
+        await eventually(found, 2 * HEARD_WITHIN_SECONDS)
+        assert (await other.write(rig.client.globex, [point(double_value=5)])).accepted_count
 
 
 async def test_a_change_that_is_rolled_back_is_nobodys_news(rig: Rig, database: Database) -> None:
@@ -296,28 +300,30 @@ async def test_a_change_that_is_rolled_back_is_nobodys_news(rig: Rig, database: 
 
 
 async def test_client_and_command_line_change_tenants(database: Database, tmp_path: Path) -> None:
-    with ingest_process(database, tmp_path) as process:
-        async with AtlasClient.connect(Endpoints(ingest=process.target)) as client:
-            key = f"hooli-{time.time_ns()}"
-            made = await client.create_tenant(key, late_data_window=timedelta(days=2))
-            assert made.late_data_window == timedelta(days=2)
-            changed = await client.update_tenant(
-                key,
-                display_name="Hooli",
-                unknown_attributes=UnknownAttributes.REGISTER,
-                late_data_window=timedelta(0),
-            )
-            assert (changed.display_name, changed.late_data_window) == ("Hooli", None)
-            assert changed.unknown_attributes is UnknownAttributes.REGISTER
-            command = ["tenants", "--update", key, "--late-days", "30", "--ingest", process.target]
-            result = await asyncio.to_thread(CliRunner().invoke, build(), command)
-            assert result.exit_code == 0, result.output
-            (again,) = [tenant async for tenant in client.list_tenants() if tenant.key == key]
-            assert (again.late_data_window, again.display_name) == (timedelta(days=30), "Hooli")
-            assert again.retention_class == "standard"
-            command = ["tenants", "--update", key, "--retention-class", "gold"]
-            result = await asyncio.to_thread(
-                CliRunner().invoke, build(), [*command, "--ingest", process.target]
-            )
-            assert result.exit_code != 0
-            assert "choose one of" in result.stderr
+    async with (
+        ingest_process(database, tmp_path) as process,
+        AtlasClient.connect(Endpoints(ingest=process.target)) as client,
+    ):
+        key = f"hooli-{time.time_ns()}"
+        made = await client.create_tenant(key, late_data_window=timedelta(days=2))
+        assert made.late_data_window == timedelta(days=2)
+        changed = await client.update_tenant(
+            key,
+            display_name="Hooli",
+            unknown_attributes=UnknownAttributes.REGISTER,
+            late_data_window=timedelta(0),
+        )
+        assert (changed.display_name, changed.late_data_window) == ("Hooli", None)
+        assert changed.unknown_attributes is UnknownAttributes.REGISTER
+        command = ["tenants", "--update", key, "--late-days", "30", "--ingest", process.target]
+        result = await asyncio.to_thread(CliRunner().invoke, build(), command)
+        assert result.exit_code == 0, result.output
+        (again,) = [tenant async for tenant in client.list_tenants() if tenant.key == key]
+        assert (again.late_data_window, again.display_name) == (timedelta(days=30), "Hooli")
+        assert again.retention_class == "standard"
+        command = ["tenants", "--update", key, "--retention-class", "gold"]
+        result = await asyncio.to_thread(
+            CliRunner().invoke, build(), [*command, "--ingest", process.target]
+        )
+        assert result.exit_code != 0
+        assert "choose one of" in result.stderr

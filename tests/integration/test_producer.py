@@ -33,8 +33,8 @@ async def rig(fresh_database: Database) -> AsyncIterator[Rig]:
 
 
 @pytest.fixture
-def ingest(fresh_database: Database, tmp_path: Path) -> Iterator[Service]:
-    with ingest_process(fresh_database, tmp_path / "ingest") as process:
+async def ingest(fresh_database: Database, tmp_path: Path) -> AsyncIterator[Service]:
+    async with ingest_process(fresh_database, tmp_path / "ingest") as process:
         yield process
 
 
@@ -74,7 +74,7 @@ async def test_kill_9_of_ingest_in_the_middle_stores_every_point_once(
                     await producer.send_many(numbers(round_ * 1_000, 1_000))
                 await eventually(rig.waiting_flushes)
                 ingest.kill()
-            ingest.start()
+            await asyncio.to_thread(ingest.start)
             await rig.service.adoption.adopt()
         for producer in producers:
             await producer.flush(60)
@@ -106,7 +106,7 @@ async def test_a_producer_killed_with_its_spool_full_of_batches_loses_none(
         await eventually(lambda: rig.count(globex))
         ingest.kill()
         await eventually(lambda: min(map(spooled, spools)) > 20_000)
-    ingest.start()
+    await asyncio.to_thread(ingest.start)
     for tenant, spool in spools.items():
         again = command(ingest, tenant, spool, 10_000_000, 10)
         await asyncio.to_thread(subprocess.run, again, check=True, timeout=60)

@@ -240,7 +240,7 @@ async def test_processes_that_hang_and_die_lose_and_double_nothing(
     """One is stopped until another has its partitions, and goes on; then the other is killed."""
     topic = Topic.on(kafka, partitions=2)
     environment = topic.environment()
-    with (
+    async with (
         ingest_process(database, tmp_path / "one", **environment) as one,
         ingest_process(database, tmp_path / "two", **environment) as two,
     ):

@@ -133,7 +133,7 @@ def read(  # noqa: PLR0917 - see ingest().
         str | None,
         typer.Option(
             help="Scenarios, separated by commas: hot, batch, filter, jsonb, cold, history, router,"
-            " under_ingest. Default: all."
+            " noisy, under_ingest. Default: all."
         ),
     ] = None,
     repeats: RepeatsOption = None,

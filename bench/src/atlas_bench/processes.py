@@ -2,6 +2,7 @@
 
 import base64
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -23,12 +24,13 @@ def echo_server(answers: Mapping[str, bytes]) -> Iterator[str]:
 
 
 @contextmanager
-def module_process(module: str) -> Iterator["subprocess.Popen[str]"]:
+def module_process(module: str, *, niceness: int = 0) -> Iterator["subprocess.Popen[str]"]:
     """Run a module in a process of its own until the block ends; stdin and stdout are pipes."""
     command = [sys.executable, "-m", module]
     with subprocess.Popen(  # noqa: S603 - ourselves.
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as child:
+        os.setpriority(os.PRIO_PROCESS, child.pid, niceness)
         try:
             yield child
         finally:

@@ -76,6 +76,7 @@ class Store(
     WriteStream: Any = _unserved
     CreateTenant = UpdateTenant = ListTenants = _unserved
     BatchCreateEntities = ListEntities = _unserved
+    ListAdministrativeActs = ListPlatformActs = _unserved
 
     async def ListAttributes(self, request: Any, context: Any) -> Any:
         return catalog_service_pb2.ListAttributesResponse(attributes=self.attributes.values())
@@ -275,6 +276,17 @@ def test_attributes_are_listed(cli: Cli) -> None:
     )
     assert cli.json("attributes")[0]["data_type"] == "int"
     assert "rpm" in cli.run("attributes").stdout
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [("rows=1", "calls_per_second"), ("entities=1.5", "NAME=NUMBER"), ("entities", "NAME=NUMBER")],
+)
+def test_a_quota_that_is_none_is_code_2(given: str, says: str) -> None:
+    command = ["tenants", "--ingest", "127.0.0.1:1", "--update", "acme", "--quota", given]
+    result = CliRunner().invoke(build(), command)
+    assert result.exit_code == 2
+    assert says in result.stderr
 
 
 def test_a_platform_that_is_away_is_code_3(tmp_path: Path) -> None:

@@ -35,3 +35,12 @@ def test_a_call_that_failed_always_gets_one() -> None:
     log = AccessLog(0)
     assert not log.admits(call(), 1.0)
     assert log.admits(call(grpc.StatusCode.CANCELLED), 1.0)
+
+
+def test_calls_beyond_a_quota_are_as_many_lines_as_those_that_succeed() -> None:
+    log = AccessLog(1)
+    refused = call(grpc.StatusCode.RESOURCE_EXHAUSTED)
+    refused.reason = "QUOTA_EXCEEDED"
+    assert [log.admits(refused, 1.0) for _ in range(3)] == [True, False, False]
+    refused.reason = "OVERLOADED"
+    assert log.admits(refused, 1.0)

@@ -57,6 +57,7 @@ def test_the_table(code: str, status: str, reason: str, retryable: bool) -> None
     [
         (psycopg.OperationalError("connection refused"), grpc.StatusCode.UNAVAILABLE),
         (psycopg.InterfaceError("cursor closed"), grpc.StatusCode.INTERNAL),
+        (psycopg.DataError("cannot contain NUL"), grpc.StatusCode.INVALID_ARGUMENT),
         (PoolTimeout("30 s"), grpc.StatusCode.RESOURCE_EXHAUSTED),
         (TooManyRequests("256 waiting"), grpc.StatusCode.RESOURCE_EXHAUSTED),
         (PoolClosed("closed"), grpc.StatusCode.UNAVAILABLE),

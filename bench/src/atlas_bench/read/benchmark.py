@@ -7,7 +7,7 @@ from typing import Any
 
 from atlas_bench import machine
 from atlas_bench.progress import say
-from atlas_bench.read import under_ingest
+from atlas_bench.read import noisy, under_ingest
 from atlas_bench.read.answers import remarks, shares
 from atlas_bench.read.estate import MEASURED
 from atlas_bench.read.load import stored
@@ -19,8 +19,13 @@ from atlas_bench.read.targets import TARGETS
 from atlas_bench.read.turns import Turns
 from atlas_bench.targets import verdicts
 
-_STEADY = ("hot", "echo", "jsonb", "filter", "filter_all", "cold", "history_first")
-_FULL_SPEED = ("hot", "echo", "hot_named", "single", "batch")
+_STEADY = (
+    *("hot", "echo", "jsonb", "filter", "filter_all", "cold", "history_first"),
+    *noisy.KINDS,
+)
+_FULL_SPEED = ("hot", "echo", "hot_named", "plain", "secured", "single", "batch")
+_RATE = "calls_per_second"
+_P99 = "latency_ms.p99"
 
 
 def measure(options: ReadOptions, state: Path | None) -> dict[str, Any]:
@@ -34,6 +39,8 @@ def measure(options: ReadOptions, state: Path | None) -> dict[str, Any]:
         questions = Questions(options.estate, data.base_us, rig.copies_source, options.variants)
         turns = Turns(rig, data, questions, runs)
         turns.measure()
+        if "noisy" in options.only:
+            noisy.measure(turns)
         if "under_ingest" in options.only:
             under_ingest.measure(turns)
         result = {
@@ -54,10 +61,13 @@ def measure(options: ReadOptions, state: Path | None) -> dict[str, Any]:
 
 def _figures(turns: Turns) -> dict[str, Any]:
     runs = turns.runs
-    rates = {kind: runs.median(f"{kind}_full_speed", "calls_per_second") for kind in _FULL_SPEED}
+    rates = {kind: runs.median(f"{kind}_full_speed", _RATE) for kind in _FULL_SPEED}
     ratios = {
-        "hot_vs_echo": runs.ratio("hot_full_speed", "echo_full_speed", "calls_per_second"),
+        "hot_vs_echo": runs.ratio("hot_full_speed", "echo_full_speed", _RATE),
+        "secured_vs_plain": runs.ratio("secured_full_speed", "plain_full_speed", _RATE),
         "batch_vs_single": runs.ratio("batch_full_speed", "single_full_speed", "entities_per_s"),
+        "noisy_vs_alone": runs.ratio("noisy_beyond", "noisy_alone", _P99),
+        "noisy_vs_at_quota": runs.ratio("noisy_beyond", "noisy_at_quota", _P99),
         "filter_vs_eav": runs.ratio("eav", "filter", "latency_ms.p50"),
     }
     latency = _latencies(runs)

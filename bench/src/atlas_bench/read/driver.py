@@ -8,13 +8,14 @@ import asyncio
 import gc
 import json
 import sys
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import grpc
 
 from atlas_bench.channels import CHANNEL_OPTIONS
 from atlas_bench.loops import Call, poisson_arrivals, run_closed, run_open
-from atlas_bench.read.job import ClosedLoop, OpenLoop, ReadJob
+from atlas_bench.read.job import ClosedLoop, Door, OpenLoop, ReadJob
 from atlas_bench.tally import Outcome, Tally
 
 # Neither encoded nor decoded in this process: what the driver spends, the platform lacks.
@@ -34,13 +35,26 @@ def main() -> None:
 
 async def run(job: ReadJob) -> dict[str, Any]:
     """Do one run; return Tally.summary() and how many of the calls before it failed."""
-    async with grpc.aio.insecure_channel(job.target, options=CHANNEL_OPTIONS) as channel:
+    async with _channel(job.door) as channel:
         call = _stream_call(job, channel) if job.streaming else _unary_call(job, channel)
         await asyncio.wait_for(channel.channel_ready(), timeout=job.timeout_seconds)
         warm_up = [await call(index) for index in range(job.warm_up_calls)]
         tally = await _measure(job.load, call)
     failed = sum(bool(outcome.error) for outcome in warm_up)
     return {**tally.summary(), "warm_up_calls_failed": failed}
+
+
+def _channel(door: Door) -> grpc.aio.Channel:
+    if door.ca_file is None:
+        return grpc.aio.insecure_channel(door.target, options=CHANNEL_OPTIONS)
+    credentials = grpc.ssl_channel_credentials(Path(door.ca_file).read_bytes())
+    return grpc.aio.secure_channel(door.target, credentials, options=CHANNEL_OPTIONS)
+
+
+def _metadata(job: ReadJob) -> tuple[tuple[str, str], ...]:
+    tenant = ("x-atlas-tenant", job.tenant)
+    token = job.door.token
+    return (tenant,) if token is None else (tenant, ("authorization", f"Bearer {token}"))
 
 
 async def _measure(load: OpenLoop | ClosedLoop, call: Call) -> Tally:
@@ -51,7 +65,7 @@ async def _measure(load: OpenLoop | ClosedLoop, call: Call) -> Tally:
 
 def _unary_call(job: ReadJob, channel: grpc.aio.Channel) -> Call:
     method: Unary = channel.unary_unary(job.method, None, None)
-    metadata = (("x-atlas-tenant", job.tenant),)
+    metadata = _metadata(job)
 
     async def call(index: int) -> Outcome:
         request = job.requests[index % len(job.requests)]
@@ -68,7 +82,7 @@ def _unary_call(job: ReadJob, channel: grpc.aio.Channel) -> Call:
 
 def _stream_call(job: ReadJob, channel: grpc.aio.Channel) -> Call:
     method: Streaming = channel.unary_stream(job.method, None, None)
-    metadata = (("x-atlas-tenant", job.tenant),)
+    metadata = _metadata(job)
 
     async def call(index: int) -> Outcome:
         request = job.requests[index % len(job.requests)]

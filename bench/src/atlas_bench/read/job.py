@@ -24,10 +24,20 @@ class ClosedLoop:
 
 
 @dataclass(frozen=True)
+class Door:
+    """Where to ask, and what one needs to get in."""
+
+    target: str
+    ca_file: str | None = None
+    """The authority that the server is believed by; without one there is no TLS."""
+    token: str | None = None
+
+
+@dataclass(frozen=True)
 class ReadJob:
     """One run."""
 
-    target: str
+    door: Door
     method: str
     """Full path of a gRPC method."""
     tenant: str
@@ -44,13 +54,15 @@ class ReadJob:
         """Return it as one line."""
         requests = [base64.b64encode(body).decode() for body in self.requests]
         load = {"kind": type(self.load).__name__, **vars(self.load)}
-        return json.dumps({**vars(self), "requests": requests, "load": load})
+        return json.dumps(
+            {**vars(self), "door": vars(self.door), "requests": requests, "load": load}
+        )
 
     @classmethod
     def from_json(cls, text: str) -> "ReadJob":
         """Read what to_json() wrote."""
         read = json.loads(text)
-        load = read.pop("load")
+        load, door = read.pop("load"), Door(**read.pop("door"))
         kind = {"OpenLoop": OpenLoop, "ClosedLoop": ClosedLoop}[load.pop("kind")]
         requests = tuple(base64.b64decode(body) for body in read.pop("requests"))
-        return cls(requests=requests, load=kind(**load), **read)
+        return cls(door=door, requests=requests, load=kind(**load), **read)

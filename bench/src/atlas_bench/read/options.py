@@ -7,8 +7,9 @@ from atlas_bench.ingest.options import IngestOptions
 from atlas_bench.read.estate import Estate
 from atlas_bench.scenarios import check_known, names_in
 
-SCENARIOS = ("hot", "batch", "filter", "jsonb", "cold", "history", "router", "under_ingest")
-"""In the order in which they run; all but the last take turns."""
+_IN_TURN = ("hot", "secured", "batch", "filter", "jsonb", "cold", "history", "router")
+SCENARIOS = (*_IN_TURN, "noisy", "under_ingest")
+"""In the order in which they run; all but the last two take turns."""
 
 
 @dataclass(frozen=True)
@@ -37,10 +38,14 @@ class ReadOptions:
     """Different requests of a kind, sent in turn, where it is not about one entity."""
     router_rounds: int = 1_000
     """Reads of each kind in a run of the router's scenario."""
+    noisy_quota: float = 25.0
+    """Calls per second that the neighbour of `noisy` may make."""
+    noisy_seconds: float = 8.0
+    """Of a run beside it: its p99 is that of so many calls."""
     ingest: IngestOptions = field(default_factory=lambda: IngestOptions(arrow_templates=100))
     """Of the load in `under_ingest`."""
     ingest_lead_seconds: float = 2.0
-    """How long that load runs before a read is measured beside it."""
+    """How long that load, or a neighbour's, runs before a read is measured beside it."""
     shared_buffers_mb: int = 512
     profile: bool = False
     quick: bool = False
@@ -51,7 +56,7 @@ class ReadOptions:
 
 _QUICK: dict[str, Any] = {
     "estate": Estate(entities=10_000, followed=40),
-    "only": tuple(name for name in SCENARIOS if name != "under_ingest"),
+    "only": _IN_TURN,
     "repeats": 2,
     "seconds": 0.6,
     "filter_all_rate": 8.0,

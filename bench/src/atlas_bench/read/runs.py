@@ -9,7 +9,7 @@ from atlas_bench import processor
 from atlas_bench.medians import medians, paired_ratio
 from atlas_bench.processes import ask, module_process
 from atlas_bench.progress import say
-from atlas_bench.read.job import ClosedLoop, OpenLoop, ReadJob
+from atlas_bench.read.job import ClosedLoop, Door, OpenLoop, ReadJob
 from atlas_bench.read.questions import CACHE, Question
 from atlas_bench.read.rig import Rig
 
@@ -32,7 +32,7 @@ class Runs:
 
     def ask(self, kind: str, repeat: int, question: Question, load: Load, **facts: Any) -> Run:
         """Ask the platform, and keep what came of it."""
-        job = self._job(self._rig.query, question, load)
+        job = self._job(Door(self._rig.query), question, load)
         if self._rig.profile is None:
             return self._kept(kind, repeat, question, lambda: self._ask_driver(job), facts)
         with self._rig.profile.of(kind):
@@ -40,16 +40,16 @@ class Runs:
         self._rig.profile.count(kind, run["calls_ok"], run["processor_seconds"])
         return run
 
-    def ask_echo(self, kind: str, repeat: int, target: str, question: Question, load: Load) -> Run:
-        """Ask a server that answers the same without looking."""
-        job = self._job(target, question, load)
+    def ask_at(self, kind: str, repeat: int, door: Door, question: Question, load: Load) -> Run:
+        """Ask another server than the platform's own."""
+        job = self._job(door, question, load)
         return self.make(kind, repeat, lambda: self._ask_driver(job))
 
-    def warm_up(self, question: Question) -> None:
+    def warm_up(self, question: Question, door: Door | None = None) -> None:
         """Ask each request once, and a few more; not kept."""
         calls = len(question.requests) + _WARM_UP_CALLS
         load = ClosedLoop(_WARM_UP_CALLERS, _WARM_UP_SECONDS_MAX, calls)
-        self._ask_driver(self._job(self._rig.query, question, load))
+        self._ask_driver(self._job(door or Door(self._rig.query), question, load))
 
     def make(self, kind: str, repeat: int, run: Callable[[], Run], **facts: Any) -> Run:
         """Make a run of whatever, and keep it."""
@@ -93,9 +93,9 @@ class Runs:
         }
         return {name: value for name, value in found.items() if value is not None}
 
-    def _job(self, target: str, question: Question, load: Load) -> ReadJob:
+    def _job(self, door: Door, question: Question, load: Load) -> ReadJob:
         return ReadJob(
-            target=target,
+            door=door,
             method=question.method,
             tenant=self._tenant,
             requests=question.requests,
@@ -127,9 +127,9 @@ class Runs:
 
 
 @contextmanager
-def reading_driver() -> Iterator[Callable[[ReadJob], Run]]:
+def reading_driver(*, niceness: int = 0) -> Iterator[Callable[[ReadJob], Run]]:
     """Run a driver in a process of its own; gives what makes it do a job."""
-    with module_process("atlas_bench.read.driver") as child:
+    with module_process("atlas_bench.read.driver", niceness=niceness) as child:
 
         def do(job: ReadJob) -> Run:
             run: Run = json.loads(ask(child, job.to_json()))

@@ -10,11 +10,12 @@ from atlas_bench.read import eav, overhead
 from atlas_bench.read.answers import Check
 from atlas_bench.read.eav import Eav
 from atlas_bench.read.estate import MEASURED
-from atlas_bench.read.job import ClosedLoop, OpenLoop
+from atlas_bench.read.job import ClosedLoop, Door, OpenLoop
 from atlas_bench.read.load import Stored
 from atlas_bench.read.questions import GET_ENTITIES, Question, Questions
 from atlas_bench.read.rig import Rig
 from atlas_bench.read.runs import Run, Runs
+from atlas_bench.read.secured import secured
 
 
 @dataclass
@@ -26,7 +27,8 @@ class Turns:
     questions: Questions
     runs: Runs
     eav: Eav | None = None
-    echo: str = ""
+    echo: Door | None = None
+    secured: Door | None = None
     compare_router: Callable[[overhead.RouterJob], Run] | None = None
 
     def measure(self) -> None:
@@ -36,6 +38,7 @@ class Turns:
             self._prepare(undo, wanted)
             scenarios: Mapping[str, Callable[[int], None]] = {
                 "hot": self._hot,
+                "secured": self._secured,
                 "batch": self._batch,
                 "filter": self._filter,
                 "jsonb": self._jsonb,
@@ -78,7 +81,12 @@ class Turns:
         if "hot" in wanted:
             # Warm by now: the echo is to have what the cache answers.
             answer = {GET_ENTITIES: check.hot()}
-            self.echo = undo.enter_context(echo_server(answer))
+            self.echo = Door(undo.enter_context(echo_server(answer)))
+        if "secured" in wanted:
+            tenant = options.estate.tenant_keys[MEASURED]
+            self.secured = undo.enter_context(secured(self.rig, tenant))
+            for door in (None, self.secured):
+                self.runs.warm_up(questions.hot(), door)
 
     def _hot(self, repeat: int) -> None:
         options, question, named = (
@@ -86,6 +94,8 @@ class Turns:
             self.questions.hot(),
             self.questions.hot_named(),
         )
+        echo_door = self.echo
+        assert echo_door is not None
         closed = ClosedLoop(options.callers, options.seconds)
         opened = OpenLoop(options.hot_rate, options.seconds, seed=repeat)
 
@@ -93,12 +103,25 @@ class Turns:
             self.runs.ask("hot_full_speed", repeat, question, closed)
 
         def echo() -> None:
-            self.runs.ask_echo("echo_full_speed", repeat, self.echo, question, closed)
+            self.runs.ask_at("echo_full_speed", repeat, echo_door, question, closed)
 
         _in_turn(repeat, echo, platform)
         self.runs.ask("hot_named_full_speed", repeat, named, closed)
-        self.runs.ask_echo("echo", repeat, self.echo, question, opened)
+        self.runs.ask_at("echo", repeat, echo_door, question, opened)
         self.runs.ask("hot", repeat, question, opened)
+
+    def _secured(self, repeat: int) -> None:
+        options, question, door = self.rig.options, self.questions.hot(), self.secured
+        assert door is not None
+        closed = ClosedLoop(options.callers, options.seconds)
+
+        def plain() -> None:
+            self.runs.ask("plain_full_speed", repeat, question, closed)
+
+        def verified() -> None:
+            self.runs.ask_at("secured_full_speed", repeat, door, question, closed)
+
+        _in_turn(repeat, plain, verified)
 
     def _batch(self, repeat: int) -> None:
         options = self.rig.options

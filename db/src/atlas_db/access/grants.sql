@@ -41,7 +41,7 @@ GRANT SELECT ON atlas.entities, atlas.attributes, atlas.attribute_indexes
     TO atlas_ingest, atlas_hotcache, atlas_query, atlas_reconciler;
 
 GRANT INSERT ON atlas.tenants, atlas.entities TO atlas_ingest;
-GRANT UPDATE (display_name, unknown_attribute_policy, retention_class, late_data_window) ON atlas.tenants
+GRANT UPDATE (display_name, unknown_attribute_policy, retention_class, late_data_window, quotas) ON atlas.tenants
     TO atlas_ingest; -- Not its key, its number or whether it is in service.
 GRANT INSERT, UPDATE ON atlas.attributes TO atlas_ingest;
 GRANT SELECT ON atlas.write_requests, atlas.producer_positions, atlas.source_offsets, atlas.ingest_dead_letters,
@@ -119,6 +119,14 @@ GRANT SELECT, INSERT ON atlas.promotion_decisions TO atlas_hotcache;
 GRANT EXECUTE ON FUNCTION atlas.measure_attribute_writes(integer, bigint, double precision),
     atlas.begin_promotion_evaluation(text, double precision, double precision),
     atlas.keep_promotion_lease(text, double precision), atlas.promotion_tenants(integer, integer) TO atlas_hotcache;
+
+-- The audit log: who serves administrative calls adds to it, at the database's time; ingest shows it. Nobody is granted
+-- UPDATE, DELETE or TRUNCATE.
+GRANT INSERT (tenant_id, act, event, actor, actor_kind, actor_tenant, method, request_id, request, outcome)
+    ON atlas.audit_log TO atlas_ingest, atlas_hotcache, atlas_reconciler;
+GRANT SELECT ON atlas.audit_log TO atlas_ingest;
+GRANT SELECT (tenant_id, entry_id, recorded_at, act, event, actor, actor_kind, actor_tenant, method, request_id, outcome)
+    ON atlas.audit_log TO atlas_monitor; -- Not what was asked for: that names a tenant's things.
 
 GRANT EXECUTE ON FUNCTION atlas.beat_heart(interval), atlas.announce_seal(timestamptz),
     atlas.flushes_in_flight(), atlas.flush_lock() TO atlas_reconciler;

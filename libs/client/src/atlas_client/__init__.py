@@ -67,6 +67,7 @@ from atlas_client.records import (
     PointError,
     PositionState,
     ProducerPosition,
+    Quotas,
     Reading,
     ReadKind,
     ReadMetadata,
@@ -94,6 +95,7 @@ from atlas_client.records import (
     WindowResult,
     WriteResult,
 )
+from atlas_client.security import Security, TokenFile
 from atlas_client.session import Session
 from atlas_client.streams import ReadStream, Reconciliation, Repair
 from atlas_client.values import DataType, Json, ReadValue, Value
@@ -149,6 +151,7 @@ __all__ = [
     "PromotionDecision",
     "PromotionFigures",
     "PromotionReport",
+    "Quotas",
     "ReadKind",
     "ReadMetadata",
     "ReadStream",
@@ -165,6 +168,7 @@ __all__ = [
     "RouteExplanation",
     "RowDifference",
     "RowVersion",
+    "Security",
     "Session",
     "SlotStatus",
     "Source",
@@ -175,6 +179,7 @@ __all__ = [
     "Tenant",
     "Tier",
     "TierState",
+    "TokenFile",
     "UndeliveredError",
     "UnknownAttributes",
     "Value",

@@ -10,8 +10,10 @@ import grpc
 from google.protobuf.message import Message
 from opentelemetry import propagate, trace
 
+from atlas.wire.channel import RenewedChannel
 from atlas_client.errors import AtlasError
 from atlas_client.retry import within_deadline
+from atlas_client.security import Security, Token
 from atlas_client.upload import upload
 
 Request = TypeVar("Request", bound=Message)
@@ -19,6 +21,7 @@ Response = TypeVar("Response", bound=Message)
 
 _TENANT_KEY = "x-atlas-tenant"
 _REQUEST_ID_KEY = "x-request-id"
+_AUTHORIZATION_KEY = "authorization"
 _MESSAGE_BYTES_MAX = 16 * 1024 * 1024
 
 _tracer = trace.get_tracer("atlas_client")
@@ -37,27 +40,53 @@ _CHANNEL_OPTIONS = (
 )
 
 
-def open_channel(target: str, credentials: grpc.ChannelCredentials | None) -> grpc.aio.Channel:
-    """Make a channel, without connecting yet; plain text when there are no credentials."""
-    if credentials is None:
+def open_channel(
+    target: str, security: "grpc.ChannelCredentials | Security | None"
+) -> grpc.aio.Channel:
+    """Make a channel, without connecting yet; plain text when there is no security.
+
+    Raises ValueError if the files of `security` cannot be used.
+    """
+    if isinstance(security, Security):
+        security.check(target)
+        if security.is_tls:
+            return _renewed_channel(target, security)
+        security = None
+    if security is None:
         return grpc.aio.insecure_channel(target, options=_CHANNEL_OPTIONS)
-    return grpc.aio.secure_channel(target, credentials, options=_CHANNEL_OPTIONS)
+    return grpc.aio.secure_channel(target, security, options=_CHANNEL_OPTIONS)
+
+
+def _renewed_channel(target: str, security: Security) -> grpc.aio.Channel:
+    options: tuple[tuple[str, Any], ...] = _CHANNEL_OPTIONS
+    if security.server_name is not None:
+        options = (*options, ("grpc.ssl_target_name_override", security.server_name))
+
+    def opened(credentials: grpc.ChannelCredentials) -> grpc.aio.Channel:
+        return grpc.aio.secure_channel(target, credentials, options=options)
+
+    return RenewedChannel(security.pem(), opened)
 
 
 class Caller:
     """Makes calls for one tenant."""
 
     def __init__(
-        self, tenant: str | None, timeout_seconds: float, metadata: Sequence[tuple[str, str]]
+        self,
+        tenant: str | None,
+        timeout_seconds: float,
+        metadata: Sequence[tuple[str, str]],
+        token: Token | None = None,
     ) -> None:
         self.tenant = tenant
         self.timeout_seconds = timeout_seconds
         """The deadline of calls that name none."""
         self._metadata = tuple(metadata)
+        self._token = token
 
     def for_tenant(self, tenant: str) -> "Caller":
         """Return a caller of another tenant."""
-        return Caller(tenant, self.timeout_seconds, self._metadata)
+        return Caller(tenant, self.timeout_seconds, self._metadata, self._token)
 
     async def unary(
         self,
@@ -202,6 +231,9 @@ class Caller:
         own = {_REQUEST_ID_KEY: request_id or str(uuid.uuid4()), **carrier}
         if self.tenant is not None:
             own[_TENANT_KEY] = self.tenant
+        if self._token is not None:
+            token = self._token if isinstance(self._token, str) else self._token()
+            own[_AUTHORIZATION_KEY] = f"Bearer {token}"
         try:
             yield (*own.items(), *self._metadata)
         except AtlasError as error:

@@ -45,6 +45,7 @@ from atlas_client.records import (
     PipelineStatus,
     Point,
     ProducerPosition,
+    Quotas,
     Reading,
     ReadKind,
     ReadMetadata,
@@ -66,6 +67,7 @@ from atlas_client.records import (
     WindowResult,
     WriteResult,
 )
+from atlas_client.security import Security
 from atlas_client.streams import ReadStream, Reconciliation, Repair
 from atlas_client.values import Value, to_timestamp, to_us
 from atlas_client.watching import Watch
@@ -102,21 +104,27 @@ class AtlasClient:
         tenant: str | None = None,
         timeout: float = DEFAULT_TIMEOUT_SECONDS,
         credentials: grpc.ChannelCredentials | None = None,
+        security: Security | None = None,
         metadata: Sequence[tuple[str, str]] = (),
     ) -> AsyncIterator["AtlasClient"]:
         """Open the channels. Nothing is contacted before the first call.
 
-        `tenant` may be left out for calls that need none (tenants, tiers, status). `credentials`
-        turns on TLS; `metadata` goes with every call (an access token, for example).
+        `tenant` may be left out for calls that need none (tenants, tiers, status), and by callers
+        whose token says whose they are. `security`: TLS, client certificate and token; unless
+        given, that of `endpoints`. `credentials` is for TLS of one's own making instead; `metadata`
+        goes with every call. Raises ValueError if files cannot be used, or a token would cross a
+        network in the clear.
         """
+        security = security or endpoints.security
         async with AsyncExitStack() as stack:
             channels: dict[str, grpc.aio.Channel] = {}
             for name in ("ingest", "query", "reconciler", "hotcache"):
                 target = getattr(endpoints, name)
                 if target is not None:
-                    channel = open_channel(target, credentials)
+                    channel = open_channel(target, credentials or security)
                     channels[name] = await stack.enter_async_context(channel)
-            yield cls(channels, Caller(tenant, timeout, metadata))
+            token = None if security is None else security.token
+            yield cls(channels, Caller(tenant, timeout, metadata, token))
 
     @property
     def tenant(self) -> str | None:
@@ -161,12 +169,14 @@ class AtlasClient:
         unknown_attributes: UnknownAttributes = UnknownAttributes.REJECT,
         retention_class: str = "",
         late_data_window: timedelta | None = None,
+        quotas: Quotas | None = None,
         timeout: float | None = None,
     ) -> Tenant:
         """Make a tenant, or return the one there is.
 
         `retention_class`: one of the platform's, "standard" unless given. `late_data_window`: how
-        old a point may be, unless it is as the platform has it.
+        old a point may be, `quotas`: what the tenant may take, unless they are as the platform has
+        them.
         """
         request = catalog_pb2.CreateTenantRequest(
             key=key,
@@ -176,6 +186,8 @@ class AtlasClient:
         )
         if late_data_window is not None:
             request.late_data_window.FromTimedelta(late_data_window)
+        if quotas is not None:
+            request.quotas.CopyFrom(convert.quotas_message(quotas))
         answer = await self._caller.unary(self._catalog.CreateTenant, request, timeout=timeout)
         return convert.tenant(answer.tenant)
 
@@ -187,11 +199,13 @@ class AtlasClient:
         unknown_attributes: UnknownAttributes | None = None,
         retention_class: str | None = None,
         late_data_window: timedelta | None = None,
+        quotas: Quotas | None = None,
         timeout: float | None = None,
     ) -> Tenant:
         """Change what is given, at least one thing; the rest stays as it is.
 
-        A `late_data_window` of zero goes back to that of the platform.
+        A `late_data_window` of zero goes back to that of the platform, as do `quotas` that are None
+        in what is given: they change as a whole.
         """
         request = catalog_pb2.UpdateTenantRequest(tenant=catalog_pb2.Tenant(key=key))
         changed = request.update_mask.paths
@@ -208,6 +222,9 @@ class AtlasClient:
             if late_data_window:
                 request.tenant.late_data_window.FromTimedelta(late_data_window)
             changed.append("late_data_window")
+        if quotas is not None:
+            request.tenant.quotas.CopyFrom(convert.quotas_message(quotas))
+            changed.append("quotas")
         answer = await self._caller.unary(self._catalog.UpdateTenant, request, timeout=timeout)
         return convert.tenant(answer.tenant)
 

@@ -1,6 +1,7 @@
 """Messages of the contracts to records and back."""
 
 from collections.abc import Iterable
+from dataclasses import fields
 from datetime import datetime, timedelta
 from typing import TypeVar
 
@@ -114,6 +115,18 @@ def producer_position(
     )
 
 
+def quotas_message(quotas: records.Quotas) -> catalog_pb2.Quotas:
+    given = {each.name: getattr(quotas, each.name) for each in fields(quotas)}
+    return catalog_pb2.Quotas(**given)
+
+
+def quotas(message: Message) -> records.Quotas:
+    names = [each.name for each in fields(records.Quotas)]
+    return records.Quotas(
+        **{name: getattr(message, name) for name in names if message.HasField(name)}
+    )
+
+
 def tenant(message: catalog_pb2.Tenant) -> records.Tenant:
     registers = message.unknown_attribute_policy == catalog_pb2.UNKNOWN_ATTRIBUTE_POLICY_REGISTER
     policy = records.UnknownAttributes.REGISTER if registers else records.UnknownAttributes.REJECT
@@ -124,6 +137,7 @@ def tenant(message: catalog_pb2.Tenant) -> records.Tenant:
         unknown_attributes=policy,
         retention_class=message.retention_class,
         late_data_window=span(message, "late_data_window"),
+        quotas=quotas(message.quotas),
     )
 
 

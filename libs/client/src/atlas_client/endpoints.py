@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from atlas_client.security import Security
+
 
 @dataclass(frozen=True, slots=True)
 class Endpoints:
@@ -19,13 +21,20 @@ class Endpoints:
     """Reconciliation and the state of the pipeline into the warehouse."""
     hotcache: str | None = None
     """Its status, and the projection's administration; reads go through query."""
+    security: Security | None = None
+    """How all of them are connected to, and who calls; plain text and nobody unless given."""
 
     @classmethod
     def from_json(cls, text: str) -> "Endpoints":
-        """Read what `atlas up --json` prints. Raises ValueError for anything else."""
+        """Read what `atlas up --json` prints, and "security" besides (see Security.from_json).
+
+        Raises ValueError for anything else.
+        """
         try:
-            services: Mapping[str, Any] = json.loads(text)["services"]
+            read = json.loads(text)
+            services: Mapping[str, Any] = read["services"]
             known = {name: str(target) for name, target in services.items()}
+            security: Mapping[str, Any] | None = read.get("security")
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError("this is not what `atlas up --json` prints") from error
         return cls(
@@ -33,6 +42,7 @@ class Endpoints:
             query=known.get("query"),
             reconciler=known.get("cdc-reconciler"),
             hotcache=known.get("hotcache"),
+            security=None if security is None else Security.from_json(security),
         )
 
     @classmethod

@@ -153,6 +153,20 @@ class ArrowWriteResult:
 
 
 @dataclass(frozen=True, slots=True)
+class Quotas:
+    """What a tenant may take; None: as much as the platform says."""
+
+    points_per_second: float | None = None
+    calls_per_second: float | None = None
+    """Of each service apart."""
+    entities: int | None = None
+    attributes: int | None = None
+    concurrent_streams: int | None = None
+    """Of each service apart."""
+    warehouse_seconds_per_minute: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Tenant:
     """A tenant of the platform."""
 
@@ -163,6 +177,8 @@ class Tenant:
     retention_class: str = ""
     late_data_window: timedelta | None = None
     """How old a point may be; None: as the platform has it."""
+    quotas: Quotas = field(default_factory=Quotas)
+    """Its own."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -71,8 +71,13 @@ class Watch(AsyncIterator[WatchEvent]):
                             self._request.resume_token = answer.resume_token
                         pause, heard = _PAUSE_SECONDS_MIN, time.monotonic()
             except AtlasError as error:
-                if not error.is_transient or time.monotonic() - heard > self._patience_seconds:
+                if not _is_mended(error) or time.monotonic() - heard > self._patience_seconds:
                     raise
                 pause = max(pause, error.retry_after or 0.0)
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311
             pause = min(pause * 2, _PAUSE_SECONDS_MAX)
+
+
+def _is_mended(error: AtlasError) -> bool:
+    """Whether another stream may go on; one with a token that has been renewed meanwhile does."""
+    return error.is_transient or error.reason == "CREDENTIALS_EXPIRED"

@@ -15,7 +15,15 @@ import types
 from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, ClassVar, Literal, NoReturn, TypeVar, Union, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 from pydantic_settings import (
@@ -25,6 +33,9 @@ from pydantic_settings import (
     SettingsConfigDict,
     SettingsError,
 )
+
+from atlas_common.caller import SCOPES
+from atlas_common.secrets import check_login_source
 
 PREFIX = "ATLAS_"
 DELIMITER = "__"
@@ -38,12 +49,42 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
 
+class ServerTlsConfig(Section):
+    """How the service proves itself, and who may connect to it."""
+
+    certificate_file: str = Field(
+        description="The service's certificate with its chain, PEM; read again when it changes."
+    )
+    key_file: str = Field(description="The private key of that, PEM, not encrypted.")
+    client_ca_file: str | None = Field(
+        default=None,
+        description="Authorities of client certificates, PEM. With it every connection needs one:"
+        " on ATLAS_RPC__PEER_PORT if that is set, else on ATLAS_RPC__PORT.",
+    )
+
+
 class RpcConfig(Section):
     """How the service is called."""
 
     host: str = Field(default="127.0.0.1", description="Address to listen on.")
     port: int = Field(
         default=0, ge=0, le=65535, description="Port to listen on; 0 picks a free one."
+    )
+    peer_port: int | None = Field(
+        default=None,
+        ge=1,
+        le=65535,
+        description="Another port, which asks for client certificates; ATLAS_RPC__PORT, for callers"
+        " with tokens, then does not.",
+    )
+    health_port: int | None = Field(
+        default=None,
+        ge=1,
+        le=65535,
+        description="A port without TLS that answers health checks and nothing else.",
+    )
+    tls: ServerTlsConfig | None = Field(
+        default=None, description="Certificates; unset: connections are in the clear."
     )
     port_file: str | None = Field(
         default=None,
@@ -80,6 +121,12 @@ class RpcConfig(Section):
     readiness_timeout_seconds: float = Field(
         default=2.0, gt=0, description="How long one check of a dependency may take."
     )
+
+    @model_validator(mode="after")
+    def _peers_have_authorities(self) -> "RpcConfig":
+        if self.peer_port is not None and (self.tls is None or self.tls.client_ca_file is None):
+            raise ValueError("peer_port needs tls.client_ca_file")
+        return self
 
 
 class TelemetryConfig(Section):
@@ -135,6 +182,16 @@ class DatabaseConfig(Section):
     """One Postgres server, and how its connections behave."""
 
     dsn: SecretStr = Field(description="libpq connection string or URL, with the service's role.")
+    password_source: str | None = Field(
+        default=None,
+        description="Where the password is, as file:/absolute/path, in place of the DSN's; read"
+        " again for each new connection. JSON with username and password names the user as well.",
+    )
+    connection_lifetime_seconds: float = Field(
+        default=3600.0,
+        ge=1,
+        description="Age at which a pooled connection is replaced, by the newest login.",
+    )
     pooler: bool = Field(
         default=False,
         description="The DSN leads to a transaction pooler: nothing is kept in sessions.",
@@ -167,6 +224,11 @@ class DatabaseConfig(Section):
         description="Executions after which a statement is prepared; unused with a pooler.",
     )
 
+    @field_validator("password_source")
+    @classmethod
+    def _is_a_login_source(cls, named: str | None) -> str | None:
+        return check_login_source(named)
+
     @model_validator(mode="after")
     def _sizes_fit(self) -> "DatabaseConfig":
         if self.pool_size_min > self.pool_size_max:
@@ -180,12 +242,150 @@ class ReplicaConfig(DatabaseConfig):
     name: str = Field(min_length=1, max_length=63, description="For logs and read metadata.")
 
 
+class ChannelTlsConfig(Section):
+    """How another service is believed, and how we prove ourselves to it."""
+
+    ca_file: str | None = Field(
+        default=None, description="Authorities of its certificate, PEM; unset: the system's."
+    )
+    certificate_file: str | None = Field(
+        default=None, description="Our certificate, PEM; new connections read it again."
+    )
+    key_file: str | None = Field(default=None, description="The private key of that, PEM.")
+    server_name: str | None = Field(
+        default=None, description="The name in its certificate, where it is not the target's host."
+    )
+
+    @model_validator(mode="after")
+    def _has_both_or_none(self) -> "ChannelTlsConfig":
+        if (self.certificate_file is None) != (self.key_file is None):
+            raise ValueError("certificate_file and key_file go together")
+        return self
+
+
 class PeerConfig(Section):
     """Another service of the platform."""
 
     target: str = Field(min_length=1, description="gRPC target, as host:port.")
+    tls: ChannelTlsConfig | None = Field(
+        default=None, description="Certificates; unset: the connection is in the clear."
+    )
     timeout_seconds: float = Field(
         default=5.0, gt=0, description="Longest call, whatever the caller allows."
+    )
+
+
+class JwtConfig(Section):
+    """Which signed tokens are believed."""
+
+    jwks: str = Field(
+        min_length=1,
+        description="The issuer's JSON Web Key Set: a file, or an https address. (http: only of"
+        " this host, or in dev.)",
+    )
+    jwks_ca_file: str | None = Field(
+        default=None, description="Authorities of that address, PEM; unset: the system's."
+    )
+    issuer: str = Field(min_length=1, description="What a token's iss has to be.")
+    audience: str = Field(min_length=1, description="What a token's aud has to be, or to contain.")
+    algorithms: tuple[
+        Literal["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "EdDSA"],
+        ...,
+    ] = Field(
+        default=("RS256", "ES256", "EdDSA"),
+        min_length=1,
+        description="Signatures that are accepted. There are no symmetric ones to choose.",
+    )
+    leeway_seconds: float = Field(
+        default=30.0, ge=0, le=300, description="By how much clocks may differ, for exp and nbf."
+    )
+    tenant_claim: str = Field(
+        default="tenant", min_length=1, description="The claim that holds the tenant's key."
+    )
+    scope_claim: str = Field(
+        default="scope",
+        min_length=1,
+        description="The claim that holds the scopes: text with spaces between them, or a list.",
+    )
+    remembered_tokens_max: int = Field(
+        default=4096, ge=1, description="Most tokens that are not verified anew at every call."
+    )
+    renew_seconds: float = Field(
+        default=300.0, gt=0, description="How often the address is asked; a file every second."
+    )
+    renew_seconds_min: float = Field(
+        default=10.0,
+        gt=0,
+        description="How soon it is asked again because a token names an unknown key.",
+    )
+    fetch_timeout_seconds: float = Field(
+        default=5.0, gt=0, description="How long the address may take to answer."
+    )
+    keys_age_seconds_max: float = Field(
+        default=86_400.0,
+        gt=0,
+        description="How long keys are believed that cannot be renewed; then no token is.",
+    )
+
+
+class IdentityConfig(Section):
+    """How it is known who calls."""
+
+    mode: Literal["verified", "insecure"] = Field(
+        default="verified",
+        description="verified: by tokens, client certificates or both. insecure: whoever calls may"
+        " do everything to every tenant; dev alone allows that.",
+    )
+    jwt: JwtConfig | None = Field(
+        default=None, description="Signed tokens, in the metadata authorization: Bearer ..."
+    )
+    peers: dict[str, tuple[str, ...]] = Field(
+        default_factory=dict,
+        description="JSON object: which client certificates are believed, and the scopes they have."
+        " By a name in the certificate: a URI such as spiffe://..., or a DNS name.",
+    )
+
+    @field_validator("peers")
+    @classmethod
+    def _scopes_exist(cls, peers: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+        for name, scopes in peers.items():
+            unknown = sorted(set(scopes) - SCOPES)
+            if unknown:
+                raise ValueError(
+                    f"{name}: there is no scope {', '.join(unknown)}; there are"
+                    f" {', '.join(sorted(SCOPES))}"
+                )
+        return peers
+
+
+class QuotaConfig(Section):
+    """What a tenant may take, where the catalog has no quota of its own for it."""
+
+    points_per_second: float = Field(
+        default=1_000_000.0, gt=0, description="Points that are taken in."
+    )
+    calls_per_second: float = Field(default=10_000.0, gt=0, description="Calls of each service.")
+    entities: int = Field(default=10_000_000, ge=0, description="Entities in the catalog.")
+    attributes: int = Field(
+        default=10_000, ge=0, le=100_000, description="Attributes in the catalog."
+    )
+    concurrent_streams: int = Field(
+        default=1_000, ge=0, description="Streaming calls of each service at a time."
+    )
+    warehouse_seconds_per_minute: float = Field(
+        default=240.0, gt=0, description="How long the warehouse may read, in all of a minute."
+    )
+    burst_seconds: float = Field(
+        default=2.0, gt=0, le=3600, description="For how long unused calls and points add up."
+    )
+    processes: int = Field(
+        default=1,
+        ge=1,
+        description="How many processes of this service share the calls: each grants its share of"
+        " the rates and the streams.",
+    )
+    tenants_max: int = Field(
+        default=10_000, ge=1, description="Tenants whose use is known at a time."
     )
 
 
@@ -202,13 +402,19 @@ class ServiceConfig(BaseSettings):
     )
 
     environment: Literal["dev", "staging", "prod"] = Field(
-        default="dev", description="Where this runs; dev alone trusts callers to say who they are."
+        default="dev", description="Where this runs; dev alone allows the insecure mode."
     )
     instance: str = Field(
         default_factory=lambda: f"{socket.gethostname()}-{os.getpid()}",
         description="Name of this process in logs and spans; unset: host and process id.",
     )
     rpc: RpcConfig = Field(default_factory=RpcConfig, description="How the service is called.")
+    identity: IdentityConfig = Field(
+        default_factory=IdentityConfig, description="How it is known who calls."
+    )
+    quota: QuotaConfig = Field(
+        default_factory=QuotaConfig, description="What a tenant may take of the service."
+    )
     telemetry: TelemetryConfig = Field(
         default_factory=TelemetryConfig, description="Logs, traces and metrics."
     )

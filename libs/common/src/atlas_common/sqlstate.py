@@ -123,6 +123,8 @@ def _meaning(error: BaseException) -> Meaning | None:
         return None
     if error.sqlstate:
         return lookup(error.sqlstate)
+    if isinstance(error, psycopg.DataError):  # Not even sent: a text with U+0000, for example.
+        return lookup("22000")
     # Without a SQLSTATE the server never answered: refused, reset, closed under us.
     return _AWAY if isinstance(error, psycopg.OperationalError) else _BUG
 

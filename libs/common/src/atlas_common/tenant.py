@@ -2,9 +2,10 @@
 
 import re
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from atlas_common import errors
+from atlas_common.quotas import NO_QUOTAS, Quotas
 from atlas_common.scoped import Scoped
 
 TENANT_KEY_BYTES_MAX = 63
@@ -20,6 +21,8 @@ class Tenant:
 
     id: int
     key: str
+    quotas: Quotas = field(default=NO_QUOTAS, compare=False, repr=False)
+    """Its own; as old as a service may remember a tenant."""
 
     def __post_init__(self) -> None:
         if not 0 < self.id <= TENANT_ID_MAX:

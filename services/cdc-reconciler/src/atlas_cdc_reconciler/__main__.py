@@ -21,7 +21,7 @@ from atlas_cdc_reconciler.pipeline import Pipeline
 from atlas_cdc_reconciler.pipeline_servicer import PipelineServicer
 from atlas_cdc_reconciler.progress import Progress
 from atlas_cdc_reconciler.reconciliation import Reconciliation
-from atlas_cdc_reconciler.servicer import SERVICE, TENANTLESS, ReconcilerServicer
+from atlas_cdc_reconciler.servicer import SERVICE, ReconcilerServicer
 from atlas_cdc_reconciler.sink.duckdb import DuckDbWarehouse
 from atlas_cdc_reconciler.slot_watch import SlotWatch
 from atlas_cdc_reconciler.source.configured import configured_sources
@@ -31,6 +31,7 @@ from atlas_common import telemetry
 from atlas_common.background import Supervisor, Work
 from atlas_common.config import load
 from atlas_common.db import (
+    AuditLog,
     Database,
     Heartbeat,
     PostgresTenants,
@@ -39,8 +40,11 @@ from atlas_common.db import (
     rights,
 )
 from atlas_common.errors import FatalError
-from atlas_common.rpc import authenticator, call_chain, new_server, run, serve
+from atlas_common.metering import QuotaMeters
+from atlas_common.rpc import authenticator, call_chain, declared_access, new_server, run, serve
 from atlas_common.token import TokenSigner
+
+SERVICES = (SERVICE, pipeline_servicer.SERVICE, letter_servicer.SERVICE)
 
 
 async def main() -> None:
@@ -53,9 +57,10 @@ async def main() -> None:
         stack.enter_context(
             telemetry.setup("cdc-reconciler", config.telemetry, instance=config.instance)
         )
+        identity = authenticator(config)
         primary = await stack.enter_async_context(Database.open(config.primary, name="primary"))
         warehouse = await stack.enter_async_context(DuckDbWarehouse.unopened(config.warehouse))
-        clock, progress = PrimaryClock(), Progress()
+        clock, progress, meters = PrimaryClock(), Progress(), QuotaMeters(config.quota)
         sources = configured_sources(config, primary)
         upkeep = _upkeep(config, sources.rows, warehouse, progress)
         backoff_seconds_max = config.gathering.backoff_seconds_max
@@ -64,8 +69,14 @@ async def main() -> None:
         auditor = Auditor(warehouse)
         leadership = Leadership(config.leader, config.direct, config.source_name, config.instance)
         watch = SlotWatch(config.slot, config.slot_name, primary, progress)
-        instance = Instance(config.instance, lambda: leadership.leader)
-        reporter = StatusReporter(warehouse, progress, clock, watch, instance, auditor=auditor)
+        reporter = StatusReporter(
+            warehouse,
+            progress,
+            clock,
+            watch,
+            Instance(config.instance, lambda: leadership.leader),
+            auditor=auditor,
+        )
         metrics.show_lag(lambda: reporter.lag_seconds(progress.now.sink.beat))
         metrics.show_audit(
             lambda: len(auditor.last.discrepancies),
@@ -85,13 +96,16 @@ async def main() -> None:
             reconciliation,
             reporter,
             TokenSigner.from_config(config.token),
+            meters,
         )
         tenants = PostgresTenants(primary)
         chain = call_chain(
             config.rpc,
-            authenticator=authenticator(config.environment),
+            authenticator=identity,
             tenants=tenants,
-            tenantless=TENANTLESS | pipeline_servicer.TENANTLESS | letter_servicer.TENANTLESS,
+            accesses=declared_access(SERVICES),
+            meters=meters,
+            audit=AuditLog(primary),
         )
         server = new_server(config.rpc, chain)
         reconciler_service_pb2_grpc.add_ReconcilerServiceServicer_to_server(servicer, server)
@@ -118,6 +132,7 @@ async def main() -> None:
             "slot watch": watch.run,
             "heartbeat": Heartbeat(primary).run,
             "primary clock": PrimaryClockPoller(primary, clock).run,
+            **identity.background,
         }
         compacting = config.warehouse.compaction_interval_seconds
         if compacting:
@@ -144,11 +159,12 @@ async def main() -> None:
         await serve(
             server,
             config.rpc,
-            services=[SERVICE, pipeline_servicer.SERVICE, letter_servicer.SERVICE],
+            services=[service.full_name for service in SERVICES],
             readiness={
                 "primary": primary.check,
                 "rights": rights.guard(primary, replication=True),
                 "pipeline": pipeline.check,
+                **identity.readiness,
             },
             background=background,
         )

@@ -1,7 +1,8 @@
 """Answers aggregates from the warehouse, and proves how fresh they are."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Sequence
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -83,9 +84,15 @@ class Aggregator:
         self._seen: tuple[int, LaneProgress] | None = None
 
     @asynccontextmanager
-    async def answer(self, query: AggregateQuery, demand: Demand) -> AsyncIterator[Answer]:
+    async def answer(
+        self,
+        query: AggregateQuery,
+        demand: Demand,
+        spent: Callable[[float], None] = lambda _seconds: None,
+    ) -> AsyncIterator[Answer]:
         """The answer, once the warehouse is as fresh as demanded.
 
+        `spent` is told for how many seconds the warehouse was read, however it ends.
         Raises ServiceError: UNAVAILABLE / FRESHNESS_UNMET after the wait, FAILED_PRECONDITION /
         POSITION_LOST at once, INVALID_ARGUMENT / TYPE_MISMATCH for an attribute without numbers,
         RESOURCE_EXHAUSTED / OVERLOADED when it needs too much memory, DEADLINE_EXCEEDED when it
@@ -98,7 +105,7 @@ class Aggregator:
         while True:
             # Before the look: what changes during it must not be missed by the wait.
             version = self._progress.now.version
-            async with self._warehouse.reader() as reader:
+            async with self._warehouse.reader() as reader, _timed(spent):
                 served = await self._served(reader, query.tenant_id)
                 unmet = _unmet(served, demand)
                 if unmet is None:
@@ -199,6 +206,15 @@ class Aggregator:
                 f" {self._bounds.percentile_points_max}: ask for a shorter time or fewer entities",
                 field="percentiles",
             )
+
+
+@asynccontextmanager
+async def _timed(spent: Callable[[float], None]) -> AsyncIterator[None]:
+    started = time.monotonic()
+    try:
+        yield
+    finally:
+        spent(time.monotonic() - started)
 
 
 def _unmet(served: Served, demand: Demand) -> ServiceError | None:

@@ -13,6 +13,7 @@ from atlas_cdc_reconciler.repair import RepairOutcome, Request, WindowRepair
 from atlas_cdc_reconciler.report_store import Report
 from atlas_cdc_reconciler.windows import Span, WindowComparison
 from atlas_common import errors
+from atlas_common.caller import acting
 from atlas_common.limits import check_bytes
 from atlas_common.values import data_type_to_proto, timestamp_to_us, us_to_timestamp
 
@@ -54,7 +55,7 @@ def repair_request(request: pb.RepairRangeRequest) -> Request:
         raise _invalid("end_time", "end_time is not behind start_time")
     if not request.operator and not request.dry_run:
         raise _invalid("operator", "say who repairs: it is written into the audit log")
-    return Request(Span(start, stop), request.operator, request.request_id, request.dry_run)
+    return Request(Span(start, stop), acting(request.operator), request.request_id, request.dry_run)
 
 
 def reconcile_response(event: Event) -> pb.ReconcileResponse:

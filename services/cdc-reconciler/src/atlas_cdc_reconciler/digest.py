@@ -133,7 +133,7 @@ class Engine(Enum):
             case Engine.DUCKDB:
                 return f"(({hashed} >> {8 if number else 68}) & {_LIMB_MAX})::BIGINT"
             case Engine.REDSHIFT:
-                return f"strtol({' || '.join(_parts(hashed, number))}, 16)"
+                return f"strtol({' || '.join(_limb_digits(hashed, number))}, 16)"
 
     def joined(self, parts: Sequence[str]) -> str:
         """Values joined by bars; none of them is NULL."""
@@ -274,7 +274,7 @@ def _tagged(engine: Engine, tag: str, text: str) -> str:
     return f"'{tag}' || {engine.octets(text)} || ':' || {text}"
 
 
-def _parts(text: str, number: int) -> list[str]:
+def _limb_digits(text: str, number: int) -> list[str]:
     """The digits of a limb in a hexadecimal text of 16 bytes, the highest first.
 
     The limbs share the 9th byte: the first one ends in it, the second one begins in it.

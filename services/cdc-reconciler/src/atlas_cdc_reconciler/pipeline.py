@@ -192,7 +192,7 @@ class Pipeline:
                     await self._upkeep.carry_out(order)
                     await self._tell_pause()
                 except BaseException as error:
-                    lifecycle.fail(order, error)
+                    lifecycle.fail(order, _told(error) if isinstance(error, Exception) else error)
                     raise
                 lifecycle.end(order)
             if lifecycle.pause is None:
@@ -266,9 +266,11 @@ class Pipeline:
 
 
 def _told(error: Exception) -> Exception:
-    """What the caller of an order hears."""
+    """What the caller of an order hears: not the error's text, which may have SQL or paths."""
     if isinstance(error, ServiceError):
         return error
     return errors.unavailable(
-        "DEPENDENCY_UNAVAILABLE", f"the order was not carried out: {error}", retry_after=1.0
+        "DEPENDENCY_UNAVAILABLE",
+        "the order was not carried out, the log says why: try again",
+        retry_after=1.0,
     )

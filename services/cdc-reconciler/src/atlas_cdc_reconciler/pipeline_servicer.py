@@ -14,16 +14,13 @@ from atlas_cdc_reconciler.lifecycle import Actor, Lifecycle, OrderKind
 from atlas_cdc_reconciler.progress import Progress
 from atlas_cdc_reconciler.scope import Scope, ScopeError
 from atlas_common import errors
+from atlas_common.caller import acting
 from atlas_common.db import PostgresTenants
 from atlas_common.limits import check_bytes, check_items
 from atlas_common.values import timestamp_to_us
 
 Context = grpc.aio.ServicerContext[Any, Any]
-SERVICE = pb.DESCRIPTOR.services_by_name["PipelineService"].full_name
-TENANTLESS = frozenset(
-    f"/{SERVICE}/{method.name}"
-    for method in pb.DESCRIPTOR.services_by_name["PipelineService"].methods
-)
+SERVICE = pb.DESCRIPTOR.services_by_name["PipelineService"]
 _PROGRESS_SECONDS = 1.0
 
 
@@ -94,4 +91,4 @@ class PipelineServicer(pb_grpc.PipelineServiceServicer):
 def _actor(order: pb.Order) -> Actor:
     for field in ("operator", "reason", "request_id"):
         check_bytes(order, field, path=f"order.{field}")
-    return Actor(order.operator or "unknown", order.reason, order.request_id)
+    return Actor(acting(order.operator), order.reason, order.request_id)

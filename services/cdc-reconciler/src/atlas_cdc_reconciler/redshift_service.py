@@ -20,7 +20,7 @@ from atlas_cdc_reconciler.config import Config, RedshiftConfig
 from atlas_cdc_reconciler.leader import Leadership
 from atlas_cdc_reconciler.pipeline import Pipeline
 from atlas_cdc_reconciler.progress import Progress
-from atlas_cdc_reconciler.servicer import SERVICE, TENANTLESS
+from atlas_cdc_reconciler.servicer import SERVICE
 from atlas_cdc_reconciler.sink import Counts, WarehouseError
 from atlas_cdc_reconciler.sink.redshift.warehouse import RedshiftWarehouse
 from atlas_cdc_reconciler.slot_watch import SlotWatch
@@ -28,6 +28,7 @@ from atlas_cdc_reconciler.source.configured import configured_sources
 from atlas_cdc_reconciler.status import Instance, PipelineStatus
 from atlas_common import errors, telemetry
 from atlas_common.db import (
+    AuditLog,
     Beat,
     Database,
     Heartbeat,
@@ -36,7 +37,8 @@ from atlas_common.db import (
     PrimaryClockPoller,
     rights,
 )
-from atlas_common.rpc import authenticator, call_chain, new_server, serve
+from atlas_common.metering import QuotaMeters
+from atlas_common.rpc import authenticator, call_chain, declared_access, new_server, serve
 
 Context = grpc.aio.ServicerContext[Any, Any]
 _log = telemetry.logger(__name__)
@@ -48,6 +50,7 @@ async def serve_redshift(config: Config, redshift: RedshiftConfig) -> None:
         stack.enter_context(
             telemetry.setup("cdc-reconciler", config.telemetry, instance=config.instance)
         )
+        identity = authenticator(config)
         _log.warning("the warehouse is only fed: it is not read, compared or repaired from here")
         primary = await stack.enter_async_context(Database.open(config.primary, name="primary"))
         warehouse = await stack.enter_async_context(RedshiftWarehouse.open(redshift))
@@ -62,26 +65,30 @@ async def serve_redshift(config: Config, redshift: RedshiftConfig) -> None:
         metrics.show_lag(lambda: reporter.lag_seconds(progress.now.sink.beat))
         chain = call_chain(
             config.rpc,
-            authenticator=authenticator(config.environment),
+            authenticator=identity,
             tenants=PostgresTenants(primary),
-            tenantless=TENANTLESS,
+            accesses=declared_access([SERVICE]),
+            meters=QuotaMeters(config.quota),
+            audit=AuditLog(primary),
         )
         server = new_server(config.rpc, chain)
         pb_grpc.add_ReconcilerServiceServicer_to_server(FeedServicer(reporter), server)
         await serve(
             server,
             config.rpc,
-            services=[SERVICE],
+            services=[SERVICE.full_name],
             readiness={
                 "primary": primary.check,
                 "rights": rights.guard(primary, replication=True),
                 "pipeline": pipeline.check,
+                **identity.readiness,
             },
             background={
                 "pipeline": lambda: leadership.lead(progress, pipeline.run),
                 "slot watch": watch.run,
                 "heartbeat": Heartbeat(primary).run,
                 "primary clock": PrimaryClockPoller(primary, clock).run,
+                **identity.background,
             },
         )
 

@@ -4,6 +4,7 @@
 import math
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from functools import partial
 from typing import Any
 
 import grpc.aio
@@ -16,12 +17,12 @@ from atlas_cdc_reconciler.aggregate import Aggregator
 from atlas_cdc_reconciler.reconciliation import Reconciliation
 from atlas_cdc_reconciler.status import StatusReporter
 from atlas_common import errors
+from atlas_common.metering import QuotaMeters
 from atlas_common.tenant import current_tenant
 from atlas_common.token import TokenSigner
 
 Context = grpc.aio.ServicerContext[Any, Any]
-SERVICE = pb.DESCRIPTOR.services_by_name["ReconcilerService"].full_name
-TENANTLESS = frozenset({f"/{SERVICE}/GetPipelineStatus"})
+SERVICE = pb.DESCRIPTOR.services_by_name["ReconcilerService"]
 
 
 class ReconcilerServicer(pb_grpc.ReconcilerServiceServicer):
@@ -33,11 +34,13 @@ class ReconcilerServicer(pb_grpc.ReconcilerServiceServicer):
         reconciliation: Reconciliation,
         reporter: StatusReporter,
         signer: TokenSigner,
+        meters: QuotaMeters,
     ) -> None:
         self._aggregator = aggregator
         self._reconciliation = reconciliation
         self._reporter = reporter
         self._signer = signer
+        self._meters = meters
 
     async def Aggregate(
         self, request: pb.AggregateRequest, context: Context
@@ -46,7 +49,9 @@ class ReconcilerServicer(pb_grpc.ReconcilerServiceServicer):
         tenant = current_tenant()
         query = convert.aggregate_query(tenant, request)
         demand = convert.demand(tenant, request, self._signer)
-        async with self._aggregator.answer(query, demand) as answer:
+        self._meters.check_warehouse(tenant)
+        spent = partial(self._meters.charge_warehouse, tenant)
+        async with self._aggregator.answer(query, demand, spent) as answer:
             lag_seconds = self._reporter.lag_seconds(answer.served.beat)
             context.set_trailing_metadata(_trailers(lag_seconds))
             metadata = convert.read_metadata(tenant, answer.served, lag_seconds, self._signer)

@@ -7,14 +7,15 @@ from atlas.hotcache.v1 import hotcache_service_pb2_grpc, projection_service_pb2_
 from atlas_common import telemetry
 from atlas_common.catalog import Catalog
 from atlas_common.config import load
-from atlas_common.db import Database, PostgresTenants, rights
-from atlas_common.rpc import authenticator, call_chain, new_server, run, serve
+from atlas_common.db import AuditLog, Database, PostgresTenants, rights
+from atlas_common.metering import QuotaMeters
+from atlas_common.rpc import authenticator, call_chain, declared_access, new_server, run, serve
 from atlas_hotcache.cache_store import ValkeyCache
 from atlas_hotcache.config import Config
 from atlas_hotcache.indexing.builder import Builder
 from atlas_hotcache.projection.servicer import SERVICE as PROJECTION_SERVICE
 from atlas_hotcache.projection.wiring import wire_projection
-from atlas_hotcache.servicer import SERVICE, TENANTLESS
+from atlas_hotcache.servicer import SERVICE
 from atlas_hotcache.store import PrimaryStore
 from atlas_hotcache.wiring import wire
 
@@ -24,6 +25,7 @@ async def main() -> None:
     config = load(Config)  # The environment is read here and nowhere else.
     async with AsyncExitStack() as stack:
         stack.enter_context(telemetry.setup("hotcache", config.telemetry, instance=config.instance))
+        identity = authenticator(config)
         primary = await stack.enter_async_context(Database.open(config.primary, name="primary"))
         caches = await stack.enter_async_context(ValkeyCache.open(config.valkey, config.cache))
         store = PrimaryStore(primary)
@@ -45,9 +47,11 @@ async def main() -> None:
         builder = config.indexing.builder
         chain = call_chain(
             config.rpc,
-            authenticator=authenticator(config.environment),
+            authenticator=identity,
             tenants=PostgresTenants(primary),
-            tenantless=TENANTLESS,
+            accesses=declared_access([SERVICE, PROJECTION_SERVICE]),
+            meters=QuotaMeters(config.quota),
+            audit=AuditLog(primary),
         )
         server = new_server(config.rpc, chain)
         hotcache_service_pb2_grpc.add_HotCacheServiceServicer_to_server(parts.servicer, server)
@@ -59,8 +63,13 @@ async def main() -> None:
             config.rpc,
             services=[SERVICE.full_name, PROJECTION_SERVICE.full_name],
             # Not Valkey: without it every read is answered from the primary, within bounds.
-            readiness={"primary": primary.check, "rights": rights.guard(primary)},
+            readiness={
+                "primary": primary.check,
+                "rights": rights.guard(primary),
+                **identity.readiness,
+            },
             background={
+                **identity.background,
                 "watcher": parts.watcher.run,
                 "checker": parts.checker.run,
                 "projection": projection.runner.run,

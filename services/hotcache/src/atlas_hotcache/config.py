@@ -5,6 +5,7 @@ from dataclasses import fields
 from pydantic import Field, SecretStr, field_validator, model_validator
 
 from atlas_common.config import DatabaseConfig, Section, ServiceConfig, TokenConfig
+from atlas_common.secrets import check_login_source
 from atlas_hotcache.promotion.policy import Mode, Rules
 from atlas_hotcache.valkey_url import FORMS, ValkeyUrl
 
@@ -13,6 +14,11 @@ class ValkeyConfig(Section):
     """The Valkey (or Redis) server, servers with sentinels, or cluster, that holds the cache."""
 
     url: SecretStr = Field(description=f"As {FORMS}.")
+    password_source: str | None = Field(
+        default=None,
+        description="Where the password is, as file:/absolute/path, in place of the URL's; read"
+        " again for each new connection. JSON with username and password names the user as well.",
+    )
     shards: int = Field(
         default=16,
         ge=1,
@@ -39,6 +45,11 @@ class ValkeyConfig(Section):
     open_seconds: float = Field(
         default=1.0, gt=0, description="For how long it is left alone before it is tried again."
     )
+
+    @field_validator("password_source")
+    @classmethod
+    def _is_a_login_source(cls, named: str | None) -> str | None:
+        return check_login_source(named)
 
     @field_validator("url")
     @classmethod

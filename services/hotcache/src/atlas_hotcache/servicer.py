@@ -20,10 +20,6 @@ from atlas_hotcache.reader import Reader
 from atlas_hotcache.watcher import Watcher
 
 SERVICE = pb.DESCRIPTOR.services_by_name["HotCacheService"]
-# A flush spans tenants, and the cache's health is nobody's data.
-TENANTLESS = frozenset(
-    f"/{SERVICE.full_name}/{method}" for method in ("InvalidateEntities", "GetCacheStatus")
-)
 _RETRY_AFTER_SECONDS = 0.2
 
 

@@ -11,9 +11,11 @@ from redis.asyncio.cluster import ClusterNode, RedisCluster
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import MasterNotFoundError, Sentinel
 from redis.backoff import NoBackoff
+from redis.credentials import CredentialProvider
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisClusterException, RedisError
 
+from atlas_common.secrets import LoginSource, login_source
 from atlas_hotcache.config import ValkeyConfig
 from atlas_hotcache.valkey_url import Deployment, Login, ValkeyUrl
 
@@ -177,7 +179,7 @@ class _NoCommands:
 @asynccontextmanager
 async def _sentinels(url: ValkeyUrl, config: ValkeyConfig) -> AsyncIterator[_Sentinels]:
     # Fewer of their own: each call that needs a connection may ask.
-    asking = _connection(url, url.sentinel_login, config) | {"retry": _once_more()}
+    asking = _connection(url, _who(url.sentinel_login), config) | {"retry": _once_more()}
     sentinels = _Sentinels(url.nodes, sentinel_kwargs=asking)
     try:
         yield sentinels
@@ -188,22 +190,41 @@ async def _sentinels(url: ValkeyUrl, config: ValkeyConfig) -> AsyncIterator[_Sen
 def _options(url: ValkeyUrl, config: ValkeyConfig) -> dict[str, Any]:
     """What is asked of connections to Valkey itself. In a cluster the bound is for each node."""
     return {
-        **_connection(url, url.login, config),
+        **_connection(url, _who(url.login, config.password_source), config),
         "max_connections": config.connections_max,
         "client_name": _NAME,
     }
 
 
-def _connection(url: ValkeyUrl, login: Login, config: ValkeyConfig) -> dict[str, Any]:
+def _connection(url: ValkeyUrl, who: dict[str, Any], config: ValkeyConfig) -> dict[str, Any]:
     return {
         "protocol": 2,
-        "username": login.username or None,
-        "password": login.password or None,
+        **who,
         "socket_timeout": config.call_timeout_seconds,
         "socket_connect_timeout": config.connect_timeout_seconds,
         "ssl": url.is_tls,
         **dict(url.tls_files),
     }
+
+
+class _NewestLogin(CredentialProvider):
+    """Asked for each new connection. A refused login is tried once more, as a broken connection."""
+
+    def __init__(self, login: Login, source: LoginSource) -> None:
+        self._login = login
+        self._source = source
+
+    def get_credentials(self) -> tuple[str] | tuple[str, str]:
+        newest = self._source.read()
+        username = newest.username or self._login.username
+        password = newest.password.get_secret_value()
+        return (username, password) if username else (password,)
+
+
+def _who(login: Login, source: str | None = None) -> dict[str, Any]:
+    if source is not None:
+        return {"credential_provider": _NewestLogin(login, login_source(source))}
+    return {"username": login.username or None, "password": login.password or None}
 
 
 def _once_more() -> Retry:

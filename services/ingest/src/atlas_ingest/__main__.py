@@ -4,9 +4,9 @@ from contextlib import AsyncExitStack
 
 from atlas_common import telemetry
 from atlas_common.config import load
-from atlas_common.rpc import authenticator, call_chain, new_server, run, serve
+from atlas_common.rpc import authenticator, call_chain, declared_access, new_server, run, serve
 from atlas_ingest.config import Config
-from atlas_ingest.wiring import CATALOG, INGEST, TENANTLESS, wire
+from atlas_ingest.wiring import SERVICES, wire
 
 
 async def main() -> None:
@@ -14,21 +14,24 @@ async def main() -> None:
     config = load(Config)  # The environment is read here and nowhere else.
     async with AsyncExitStack() as stack:
         stack.enter_context(telemetry.setup("ingest", config.telemetry, instance=config.instance))
+        identity = authenticator(config)
         ingest = await stack.enter_async_context(wire(config))
         chain = call_chain(
             config.rpc,
-            authenticator=authenticator(config.environment),
+            authenticator=identity,
             tenants=ingest.tenants,
-            tenantless=TENANTLESS,
+            accesses=declared_access(SERVICES),
+            meters=ingest.meters,
+            audit=ingest.audit,
         )
         server = new_server(config.rpc, chain)
         ingest.add_to(server)
         await serve(
             server,
             config.rpc,
-            services=[INGEST, CATALOG],
-            readiness=ingest.readiness,
-            background=ingest.background,
+            services=[service.full_name for service in SERVICES],
+            readiness={**ingest.readiness, **identity.readiness},
+            background={**ingest.background, **identity.background},
             on_drain=ingest.streams.drain,
         )
 

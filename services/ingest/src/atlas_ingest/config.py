@@ -78,14 +78,6 @@ class EventTimeConfig(Section):
     )
 
 
-class CatalogConfig(Section):
-    """Bounds of the catalog."""
-
-    attributes_per_tenant_max: int = Field(
-        default=10_000, ge=1, description="Attributes a tenant can have."
-    )
-
-
 class MaintenanceConfig(Section):
     """What ingest does for the database besides writing."""
 
@@ -192,9 +184,6 @@ class Config(ServiceConfig):
     stream: StreamConfig = Field(default_factory=StreamConfig, description="WriteStream.")
     event_time: EventTimeConfig = Field(
         default_factory=EventTimeConfig, description="Which event times are believed."
-    )
-    catalog: CatalogConfig = Field(
-        default_factory=CatalogConfig, description="Bounds of the catalog."
     )
     maintenance: MaintenanceConfig = Field(
         default_factory=MaintenanceConfig, description="Partitions, lanes without an owner."

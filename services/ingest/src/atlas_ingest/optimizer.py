@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from atlas_common import errors
 from atlas_common.errors import ServiceError
+from atlas_common.metering import QuotaMeters, exceeded_count
 from atlas_common.tenant import Tenant
 from atlas_common.token import Position
 from atlas_ingest import convert
@@ -84,12 +85,14 @@ class WriteOptimizer:
         store: Store,
         flusher: Flusher,
         budget: Budget,
+        meters: QuotaMeters,
         event_time: EventTimeConfig,
     ) -> None:
         self._resolver = resolver
         self._store = store
         self._flusher = flusher
         self._budget = budget
+        self._meters = meters
         self._matching = Matching()
         self._future_us = round(event_time.max_future_seconds * _SECOND_US)
         self._age_us = round(event_time.max_age_days * _DAY_US)
@@ -98,6 +101,11 @@ class WriteOptimizer:
     def budget(self) -> Budget:
         """What this process holds in memory."""
         return self._budget
+
+    @property
+    def meters(self) -> QuotaMeters:
+        """What each tenant takes; the doors count the points that come through them."""
+        return self._meters
 
     @property
     def pending_points(self) -> int:
@@ -124,7 +132,8 @@ class WriteOptimizer:
         """Check the batch and send it on its way; those of one producer or partition in this order.
 
         Raises ServiceError: BatchRefusedError for bad points without partial_success (unless
-        something follows the batch: then it is sent on empty), UNAVAILABLE while the database was
+        something follows the batch: then it is sent on empty), RESOURCE_EXHAUSTED / QUOTA_EXCEEDED
+        for entities or attributes beyond the tenant's quota, UNAVAILABLE while the database was
         never there; psycopg.Error.
         """
         # Of before the first look-up: a batch never outlives what its numbers were looked up in.
@@ -200,6 +209,8 @@ class WriteOptimizer:
         if not wanted:
             return checked, rules
         made = await self._resolver.register(tenant, wanted)
+        if len(made) < len(wanted) and not (write.partial_success or write.moves_a_position):
+            raise exceeded_count(tenant, "attributes", self._meters.attributes(tenant))
         rules.update({name: rule_of(definition) for name, definition in made.items()})
         # Once more: another call may have defined one first, with its own type and rules, or the
         # catalog may be full.

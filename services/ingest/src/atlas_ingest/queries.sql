@@ -7,7 +7,8 @@
 -- itself, so that nobody's estimates lead to reading all of a tenant's entities; and looked up first,
 -- since a conflict would use up a number of the identity sequence. Made in the order of their keys: two
 -- calls with the same new keys wait for each other in one direction only. One that another call makes
--- meanwhile is in neither list: DO NOTHING waited for its commit, and the next statement sees it.
+-- meanwhile is in neither list: DO NOTHING waited for its commit, and the next statement sees it. Those beyond
+-- the room that the tenant's quota leaves are in neither list either.
 WITH wanted AS MATERIALIZED (
     SELECT wanted.key
     FROM string_to_table(%(keys)s::text, E'\n') AS wanted (key)
@@ -37,6 +38,7 @@ made AS (
     FROM wanted
     WHERE NOT EXISTS (SELECT FROM found WHERE found.key = wanted.key)
     ORDER BY wanted.key
+    LIMIT %(room)s
     ON CONFLICT (tenant_id, key) DO NOTHING
     RETURNING key, entity_id, created_at
 ),
@@ -61,6 +63,11 @@ SELECT
     string_agg((extract(EPOCH FROM created_at) * 1000000)::bigint::text, ',') AS created_us,
     (SELECT count(*) FROM made) AS created_count
 FROM every
+
+-- name: count_entities
+SELECT count(*) AS entity_count
+FROM entities
+WHERE tenant_id = %(tenant_id)s
 
 -- name: entities_by_key
 -- As make_entities answers, of those that exist.
@@ -164,11 +171,12 @@ GROUP BY a.data_type
 
 -- name: create_tenant
 -- Returns nothing if the tenant exists.
-INSERT INTO tenants (key, display_name, unknown_attribute_policy, retention_class, late_data_window)
-VALUES (%(key)s, %(display_name)s, %(policy)s, %(retention_class)s, %(late_data_window)s)
+INSERT INTO tenants (key, display_name, unknown_attribute_policy, retention_class, late_data_window, quotas)
+VALUES (%(key)s, %(display_name)s, %(policy)s, %(retention_class)s, %(late_data_window)s, %(quotas)s::jsonb)
 ON CONFLICT (key) DO NOTHING
 RETURNING
-    tenant_id, key, display_name, unknown_attribute_policy, created_at, retention_class, late_data_window
+    tenant_id, key, display_name, unknown_attribute_policy, created_at, retention_class, late_data_window,
+    quotas AS stored_quotas
 
 -- name: update_tenant
 -- Changes the columns that are named; returns nothing if there is no such tenant.
@@ -182,21 +190,25 @@ UPDATE tenants SET
     END,
     late_data_window = CASE
         WHEN 'late_data_window' = ANY(%(fields)s) THEN %(late_data_window)s::interval ELSE late_data_window
-    END
+    END,
+    quotas = CASE WHEN 'quotas' = ANY(%(fields)s) THEN %(quotas)s::jsonb ELSE quotas END
 WHERE key = %(key)s
 RETURNING
-    tenant_id, key, display_name, unknown_attribute_policy, created_at, retention_class, late_data_window
+    tenant_id, key, display_name, unknown_attribute_policy, created_at, retention_class, late_data_window,
+    quotas AS stored_quotas
 
 -- name: tenant_by_key
 SELECT
-    tenant_id, key, display_name, unknown_attribute_policy, created_at, retention_class, late_data_window
+    tenant_id, key, display_name, unknown_attribute_policy, created_at, retention_class, late_data_window,
+    quotas AS stored_quotas
 FROM tenants
 WHERE key = %(key)s
 
 -- name: list_tenants
 -- A page of the tenants in the order they were made.
 SELECT
-    tenant_id, key, display_name, unknown_attribute_policy, created_at, retention_class, late_data_window
+    tenant_id, key, display_name, unknown_attribute_policy, created_at, retention_class, late_data_window,
+    quotas AS stored_quotas
 FROM tenants
 WHERE tenant_id > %(after)s
 ORDER BY tenant_id
@@ -312,3 +324,14 @@ LEFT JOIN (
     FROM flushing_lanes()
     GROUP BY lane
 ) AS f ON s.lane = f.lane
+
+-- name: list_acts
+-- A page of the audit log, the newest first: each act with its end, where that was entered. tenant_id 0: the platform's.
+SELECT
+    b.entry_id AS act_id, b.recorded_at AS begun_at, e.recorded_at AS ended_at, b.actor, b.actor_tenant, b.method,
+    b.request_id, b.request, coalesce(e.outcome, '') AS outcome
+FROM audit_log AS b
+LEFT JOIN audit_log AS e ON e.tenant_id = b.tenant_id AND e.act = b.act AND e.event = 'ended'
+WHERE b.tenant_id = %(tenant_id)s AND b.event = 'begun' AND (%(before)s = 0 OR b.entry_id < %(before)s)
+ORDER BY b.entry_id DESC
+LIMIT %(row_limit)s

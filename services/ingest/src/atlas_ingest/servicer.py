@@ -60,6 +60,7 @@ class IngestServicer(ingest_service_pb2_grpc.IngestServiceServicer):
         check_write(request)
         tenant = current_tenant()
         with self._optimizer.admit(len(request.points), request.ByteSize()) as admission:
+            self._optimizer.meters.take_points(tenant, len(request.points))
             now_us = time.time_ns() // 1_000
             write = convert.write_of(request, ack, now_us)
             ingested = await self._optimizer.ingest_telemetry(tenant, write, admission, now_us)

@@ -14,10 +14,13 @@ from psycopg.rows import class_row
 from atlas_common import errors
 from atlas_common.catalog import HOT_BYTES_MAX, AttributeDef, hot_bytes
 from atlas_common.db import Database, WriteConnection, load_queries, tenant_transaction
+from atlas_common.metering import exceeded_count
+from atlas_common.quotas import Quotas
 from atlas_common.tenant import Tenant
 from atlas_common.token import Position
 from atlas_common.values import DataType
 from atlas_ingest.catalog.definitions import DEFINITIONS_BYTES_MAX, AttributeDraft
+from atlas_ingest.catalog.room import EntityRoom
 from atlas_ingest.catalog.tenants import TenantDraft, TenantSettings
 
 Q = load_queries("atlas_ingest")
@@ -34,6 +37,12 @@ class TenantRow:
     created_at: datetime
     retention_class: str
     late_data_window: timedelta | None
+    stored_quotas: Mapping[str, float]
+
+    @property
+    def quotas(self) -> Quotas:
+        """Its own."""
+        return Quotas.of(self.stored_quotas)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +144,7 @@ class Store:
 
     def __init__(self, primary: Database) -> None:
         self._primary = primary
+        self._room = EntityRoom()
 
     async def create_tenant(self, key: str, draft: TenantDraft) -> tuple[TenantRow, bool]:
         """The tenant of this key, and whether this call made it.
@@ -192,8 +202,10 @@ class Store:
             return TenantSettings()
         return TenantSettings(row[0] == "register", row[1])
 
-    async def create_entities(self, tenant: Tenant, keys: Sequence[str]) -> EntityColumns:
-        """All entities of these keys, missing ones made.
+    async def create_entities(
+        self, tenant: Tenant, keys: Sequence[str], entities_max: int
+    ) -> EntityColumns:
+        """All entities of these keys, missing ones made; fewer where the tenant may have no more.
 
         `keys`: distinct, valid, at most some thousand. The ids are on the disk when this returns,
         and have to be: a batch that outlives a crash of the database is staged again with them, and
@@ -203,10 +215,17 @@ class Store:
         if not keys:
             return entities
         async with tenant_transaction(self._primary, tenant) as connection:
-            entities.add(await _one(connection, "make_entities", tenant, keys))
+            room = await self._room.left(
+                tenant.id,
+                wanted=len(keys),
+                most=entities_max,
+                count=lambda: _count(connection, "count_entities", tenant),
+            )
+            entities.add(await _one(connection, "make_entities", tenant, keys, room=room))
             if len(entities.keys) < len(keys):
                 missing = set(keys).difference(entities.keys)
                 entities.add(await _one(connection, "entities_by_key", tenant, missing))
+        self._room.made(tenant.id, entities.created_count)
         return entities
 
     async def list_entities(self, tenant: Tenant, after: int, limit: int) -> list[EntityRow]:
@@ -226,7 +245,7 @@ class Store:
         async with tenant_transaction(self._primary, tenant) as connection:
             await connection.execute(Q["lock_attributes"], {"tenant_id": tenant.id})
             known = await _attributes(connection, tenant, list(types))
-            room = attributes_max - await _count_attributes(connection, tenant)
+            room = attributes_max - await _count(connection, "count_attributes", tenant)
             names = list(types.keys() - {row.name for row in known})[: max(0, room)]
             if not names:
                 return known
@@ -244,8 +263,9 @@ class Store:
     ) -> list[AttributeRow]:
         """The attributes as they are now, in any order.
 
-        Raises AttributeConflictError; ServiceError FAILED_PRECONDITION / BATCH_TOO_LARGE when the
-        tenant would have more than `attributes_max`, or longer definitions than are allowed.
+        Raises AttributeConflictError; ServiceError RESOURCE_EXHAUSTED / QUOTA_EXCEEDED when the
+        tenant would have more than `attributes_max`, FAILED_PRECONDITION / BATCH_TOO_LARGE for
+        longer definitions than are allowed.
         """
         values = {"tenant_id": tenant.id, "definitions": json.dumps(list(map(_record, drafts)))}
         async with tenant_transaction(self._primary, tenant) as connection:
@@ -288,22 +308,15 @@ class Store:
         return StoredRequest(Position(lane, epoch, sequence), body_hash, answer)
 
 
-async def _count_attributes(connection: WriteConnection, tenant: Tenant) -> int:
-    cursor = await connection.execute(Q["count_attributes"], {"tenant_id": tenant.id})
+async def _count(connection: WriteConnection, query: str, tenant: Tenant) -> int:
+    cursor = await connection.execute(Q[query], {"tenant_id": tenant.id})
     row = await cursor.fetchone()
     return int(row[0]) if row is not None else 0
 
 
 async def _check_room(connection: WriteConnection, tenant: Tenant, attributes_max: int) -> None:
-    count = await _count_attributes(connection, tenant)
-    if count > attributes_max:
-        raise errors.failed_precondition(
-            "BATCH_TOO_LARGE",
-            f"the tenant would have {count} attributes, at most {attributes_max} are allowed:"
-            " nothing was changed",
-            field="attributes",
-            attributes_max=attributes_max,
-        )
+    if await _count(connection, "count_attributes", tenant) > attributes_max:
+        raise exceeded_count(tenant, "attributes", attributes_max)
     cursor = await connection.execute(Q["size_attributes"], {"tenant_id": tenant.id})
     row = await cursor.fetchone()
     if row is not None and row[0] > DEFINITIONS_BYTES_MAX:
@@ -336,12 +349,18 @@ async def _attributes(
 
 
 async def _one(
-    connection: WriteConnection, query: str, tenant: Tenant, keys: Collection[str]
+    connection: WriteConnection,
+    query: str,
+    tenant: Tenant,
+    keys: Collection[str],
+    *,
+    room: int = 0,
 ) -> tuple[Any, ...] | None:
     text = "\n".join(keys)
     if text.count("\n") != len(keys) - 1:
         raise ValueError("an entity's key has no line break")
-    cursor = await connection.execute(Q[query], {"tenant_id": tenant.id, "keys": text})
+    values = {"tenant_id": tenant.id, "keys": text, "room": room}
+    cursor = await connection.execute(Q[query], values)
     return await cursor.fetchone()
 
 
@@ -352,6 +371,7 @@ def _tenant_values(key: str, draft: TenantDraft) -> dict[str, Any]:
         "policy": draft.unknown_attribute_policy,
         "retention_class": draft.retention_class,
         "late_data_window": draft.late_data_window,
+        "quotas": json.dumps(draft.quotas.to_stored()),
     }
 
 

@@ -10,10 +10,12 @@ from atlas.catalog.v1 import catalog_service_pb2, catalog_service_pb2_grpc
 from atlas.hotcache.v1 import hotcache_service_pb2
 from atlas.ingest.v1 import ingest_service_pb2, ingest_service_pb2_grpc
 from atlas_common.background import Work
-from atlas_common.db import Database, Heartbeat, PostgresTenants, rights
+from atlas_common.db import AuditLog, Database, Heartbeat, PostgresTenants, rights
+from atlas_common.metering import QuotaMeters
 from atlas_common.rpc import Check, open_channel
 from atlas_common.token import TokenSigner
 from atlas_ingest.budget import Budget
+from atlas_ingest.catalog.acts import ActReader
 from atlas_ingest.catalog.resolver import Resolver
 from atlas_ingest.catalog.servicer import CatalogServicer
 from atlas_ingest.catalog.watch import CatalogWatch
@@ -39,17 +41,11 @@ from atlas_ingest.sources.wiring import sources
 from atlas_ingest.staging import StagingMonitor
 from atlas_ingest.store import Store
 
-INGEST = ingest_service_pb2.DESCRIPTOR.services_by_name["IngestService"].full_name
-CATALOG = catalog_service_pb2.DESCRIPTOR.services_by_name["CatalogService"].full_name
-HOTCACHE = hotcache_service_pb2.DESCRIPTOR.services_by_name["HotCacheService"]
-TENANTLESS = frozenset(
-    {
-        f"/{CATALOG}/CreateTenant",  # Its tenant does not exist yet.
-        f"/{CATALOG}/UpdateTenant",  # It names its tenant itself.
-        f"/{CATALOG}/ListTenants",
-        f"/{INGEST}/GetStagingStatus",  # Lanes hold the points of all tenants.
-    }
+SERVICES = (
+    ingest_service_pb2.DESCRIPTOR.services_by_name["IngestService"],
+    catalog_service_pb2.DESCRIPTOR.services_by_name["CatalogService"],
 )
+HOTCACHE = hotcache_service_pb2.DESCRIPTOR.services_by_name["HotCacheService"]
 
 
 @dataclass(frozen=True)
@@ -59,6 +55,8 @@ class Ingest:
     ingest: IngestServicer
     catalog: CatalogServicer
     tenants: PostgresTenants
+    meters: QuotaMeters
+    audit: AuditLog
     intake: Intake
     offsets: SourceOffsets
     flusher: Flusher
@@ -79,8 +77,8 @@ async def wire(config: Config) -> AsyncIterator[Ingest]:
     async with AsyncExitStack() as stack:
         primary = await stack.enter_async_context(Database.open(config.primary, name="primary"))
         announce = await _announce(stack, config)
-        store = Store(primary)
-        resolver = Resolver(primary, store, attributes_max=config.catalog.attributes_per_tenant_max)
+        store, meters = Store(primary), QuotaMeters(config.quota)
+        resolver = Resolver(primary, store, meters=meters)
         budget = Budget(
             points_max=config.flush.pending_points_max, bytes_max=config.flush.pending_bytes_max
         )
@@ -97,6 +95,7 @@ async def wire(config: Config) -> AsyncIterator[Ingest]:
             store=store,
             flusher=flusher,
             budget=budget,
+            meters=meters,
             event_time=config.event_time,
         )
         monitor = StagingMonitor(primary, flusher, budget, config.flush)
@@ -109,8 +108,12 @@ async def wire(config: Config) -> AsyncIterator[Ingest]:
         adoption = Adoption(primary, config.direct, config.maintenance, flusher.take_over)
         yield Ingest(
             ingest=IngestServicer(optimizer, signer, monitor, store, streams),
-            catalog=CatalogServicer(store, resolver, tenants, signer, config.catalog),
+            catalog=CatalogServicer(
+                store, resolver, tenants, signer, meters=meters, acts=ActReader(primary)
+            ),
             tenants=tenants,
+            meters=meters,
+            audit=AuditLog(primary),
             intake=intake,
             offsets=offsets,
             flusher=flusher,

@@ -17,10 +17,12 @@ from atlas_common.breaker import Breaker
 from atlas_common.catalog import Catalog
 from atlas_common.config import DatabaseConfig, load
 from atlas_common.db import Database, PrimaryClock
+from atlas_common.metering import QuotaMeters
 from atlas_common.rpc import (
     Check,
     authenticator,
     call_chain,
+    declared_access,
     new_server,
     open_channel,
     run,
@@ -55,8 +57,7 @@ from atlas_query.warehouse import Warehouse
 from atlas_query.watch.watches import Watches
 from atlas_query.watched import WatchedDatabase
 
-SERVICE = query_service_pb2.DESCRIPTOR.services_by_name["QueryService"].full_name
-TENANTLESS = frozenset({f"/{SERVICE}/ListTiers"})
+SERVICE = query_service_pb2.DESCRIPTOR.services_by_name["QueryService"]
 
 
 async def main() -> None:
@@ -64,6 +65,7 @@ async def main() -> None:
     config = load(Config)  # The environment is read here and nowhere else.
     async with AsyncExitStack() as stack:
         stack.enter_context(telemetry.setup("query", config.telemetry, instance=config.instance))
+        identity = authenticator(config)
         roster = Roster(_opener(config.router), _discovery(config.discovery), config.discovery)
         first = await stack.enter_async_context(roster.opened(config.primary, config.replicas))
         clock = PrimaryClock()
@@ -95,9 +97,10 @@ async def main() -> None:
         )
         chain = call_chain(
             config.rpc,
-            authenticator=authenticator(config.environment),
+            authenticator=identity,
             tenants=tenants,
-            tenantless=TENANTLESS,
+            accesses=declared_access([SERVICE]),
+            meters=QuotaMeters(config.quota),
         )
         server = new_server(config.rpc, chain)
         query_service_pb2_grpc.add_QueryServiceServicer_to_server(servicer, server)
@@ -105,16 +108,18 @@ async def main() -> None:
         await serve(
             server,
             config.rpc,
-            services=[SERVICE],
+            services=[SERVICE.full_name],
             readiness={
                 "postgres": any_reachable([endpoint.database for endpoint in first], databases),
                 "roles": _known(servers),
+                **identity.readiness,
             },
             on_drain=watches.drain,
             background={
                 "servers": partial(roster.run, pollers),
                 "watches": watches.run,
                 **_flushing(access, servers, config.access),
+                **identity.background,
             },
         )
 

@@ -3,8 +3,9 @@
 import asyncio
 import functools
 import inspect
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+import os
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Concatenate, ParamSpec
 
@@ -13,11 +14,13 @@ import typer
 from atlas_client.cli import exits
 from atlas_client.client import AtlasClient
 from atlas_client.endpoints import Endpoints
+from atlas_client.security import Security, Token, TokenFile
 
 P = ParamSpec("P")
 
 _DEFAULT_STATE = Path(".atlas")
 _PANEL = "Connection"
+TOKEN_VARIABLE = "ATLAS_BEARER_TOKEN"  # noqa: S105 - the name of it.
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +60,57 @@ _OPTIONS: dict[str, tuple[Any, Any]] = {
     ),
     "hotcache": (
         Annotated[str | None, _option("--hotcache", envvar="ATLAS_HOTCACHE", text="host:port")],
+        None,
+    ),
+    "tls": (
+        Annotated[bool, _option("--tls", envvar="ATLAS_TLS", text="Connect by TLS.")],
+        False,
+    ),
+    "ca_file": (
+        Annotated[
+            Path | None,
+            _option("--ca-file", envvar="ATLAS_TLS_CA_FILE", text="The services' authorities."),
+        ],
+        None,
+    ),
+    "certificate_file": (
+        Annotated[
+            Path | None,
+            _option(
+                "--certificate-file",
+                envvar="ATLAS_TLS_CERTIFICATE_FILE",
+                text="A client certificate, if the services ask for one.",
+            ),
+        ],
+        None,
+    ),
+    "key_file": (
+        Annotated[
+            Path | None,
+            _option("--key-file", envvar="ATLAS_TLS_KEY_FILE", text="Its private key."),
+        ],
+        None,
+    ),
+    "server_name": (
+        Annotated[
+            str | None,
+            _option(
+                "--server-name",
+                envvar="ATLAS_TLS_SERVER_NAME",
+                text="The name in the services' certificates, unless it is the host.",
+            ),
+        ],
+        None,
+    ),
+    "token_file": (
+        Annotated[
+            Path | None,
+            _option(
+                "--token-file",
+                envvar="ATLAS_BEARER_TOKEN_FILE",
+                text="File with a token; or the token itself in ATLAS_BEARER_TOKEN.",
+            ),
+        ],
         None,
     ),
     "timeout": (
@@ -125,19 +179,54 @@ def find_endpoints(
         query=query or known.query,
         reconciler=reconciler or known.reconciler,
         hotcache=hotcache or known.hotcache,
+        security=known.security,
     )
+
+
+def find_security(options: Mapping[str, Any], known: Security | None) -> Security | None:
+    """What the options say, and what they leave open as the state directory says.
+
+    A token is no option: everybody on a machine can read the arguments of its processes. Raises
+    ValueError when a file cannot be used.
+    """
+    token: Token | None = os.environ.get(TOKEN_VARIABLE) or None
+    if options["token_file"] is not None:
+        token = TokenFile(options["token_file"])
+    files = {name: options[name] for name in ("ca_file", "certificate_file", "key_file")}
+    given = Security(tls=options["tls"], server_name=options["server_name"], token=token, **files)
+    if known is None:
+        return given if given.is_tls or token is not None else None
+    if not given.is_tls:
+        return replace(known, token=token or known.token)
+    return replace(given, token=token or known.token)
+
+
+def _check(endpoints: Endpoints) -> None:
+    """Raises ValueError for files that cannot be used, and a token on its way in the clear."""
+    if endpoints.security is None:
+        return
+    if endpoints.security.is_tls:
+        endpoints.security.pem()
+    for target in (endpoints.ingest, endpoints.query, endpoints.reconciler, endpoints.hotcache):
+        if target is not None:
+            endpoints.security.check(target)
 
 
 async def _call(
     command: Callable[..., Awaitable[int]], options: dict[str, Any], values: dict[str, Any]
 ) -> int:
-    endpoints = find_endpoints(
+    found = find_endpoints(
         options["state"],
         options["ingest"],
         options["query"],
         options["reconciler"],
         options["hotcache"],
     )
+    try:
+        endpoints = replace(found, security=find_security(options, found.security))
+        _check(endpoints)
+    except ValueError as error:
+        raise exits.fail(str(error), exits.USAGE) from None
     connecting = AtlasClient.connect(
         endpoints, tenant=options.get("tenant"), timeout=options["timeout"]
     )

@@ -1,5 +1,6 @@
 """atlas tenants, attributes, tiers."""
 
+from dataclasses import asdict, fields
 from datetime import timedelta
 from typing import Annotated
 
@@ -8,9 +9,11 @@ import typer
 from atlas_client.cli import exits
 from atlas_client.cli.connection import Context, connected
 from atlas_client.cli.output import print_json, print_table
-from atlas_client.records import UnknownAttributes
+from atlas_client.records import Quotas, UnknownAttributes
 
 app = typer.Typer()
+_QUOTAS = tuple(each.name for each in fields(Quotas))
+_COUNTS = {"entities", "attributes", "concurrent_streams"}
 
 
 @app.command(epilog=exits.EPILOG)
@@ -38,13 +41,24 @@ async def tenants(
         float | None,
         typer.Option("--late-days", min=0, help="How old a point may be; 0: as the platform says."),
     ] = None,
+    quota: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--quota",
+            metavar="NAME=NUMBER",
+            help=f"All of its own quotas, one each time, or none. Names: {', '.join(_QUOTAS)}.",
+        ),
+    ] = None,
 ) -> int:
     """List the tenants.
 
     Example: atlas tenants --create hooli --unknown-attributes register
 
     Example: atlas tenants --update hooli --retention-class standard --late-days 30
+
+    Example: atlas tenants --update hooli --quota calls_per_second=100 --quota entities=5000
     """
+    quotas = None if quota is None else _quotas(quota)
     late_data_window = None if late_days is None else timedelta(days=late_days)
     if create is not None:
         await context.client.create_tenant(
@@ -53,6 +67,7 @@ async def tenants(
             unknown_attributes=unknown_attributes or UnknownAttributes.REJECT,
             retention_class=retention_class or "",
             late_data_window=late_data_window or None,
+            quotas=quotas,
         )
     if update is not None:
         await context.client.update_tenant(
@@ -61,12 +76,13 @@ async def tenants(
             unknown_attributes=unknown_attributes,
             retention_class=retention_class,
             late_data_window=late_data_window,
+            quotas=quotas,
         )
     found = [tenant async for tenant in context.client.list_tenants()]
     if context.as_json:
         print_json(found)
     else:
-        heads = ("id", "key", "name", "unknown attributes", "retention", "late data")
+        heads = ("id", "key", "name", "unknown attributes", "retention", "late data", "quotas")
         rows = [
             (
                 t.tenant_id,
@@ -75,11 +91,33 @@ async def tenants(
                 t.unknown_attributes,
                 t.retention_class,
                 "" if t.late_data_window is None else str(t.late_data_window),
+                _quotas_text(t.quotas),
             )
             for t in found
         ]
         print_table(heads, rows)
     return exits.OK
+
+
+def _quotas(given: list[str]) -> Quotas:
+    """The quotas in NAME=NUMBER each; "none" for none. Raises typer.BadParameter."""
+    found: dict[str, float] = {}
+    for text in given:
+        if text == "none":
+            continue
+        name, _, number = text.partition("=")
+        if name not in _QUOTAS:
+            raise typer.BadParameter(f"--quota {text!r}: there are {', '.join(_QUOTAS)}")
+        try:
+            found[name] = int(number) if name in _COUNTS else float(number)
+        except ValueError:
+            raise typer.BadParameter(f"--quota {text!r}: write NAME=NUMBER") from None
+    return Quotas(**found)  # type: ignore[arg-type]  # Counts are whole numbers.
+
+
+def _quotas_text(quotas: Quotas) -> str:
+    own = {name: value for name, value in asdict(quotas).items() if value is not None}
+    return ", ".join(f"{name}={value:g}" for name, value in own.items())
 
 
 @app.command(epilog=exits.EPILOG)

@@ -1,6 +1,7 @@
 """Postgres: pools, the tenant door, guarded snapshots, heartbeats, a check for excess rights."""
 
 from atlas_common.db import rights
+from atlas_common.db.audit import AuditLog
 from atlas_common.db.clock import PrimaryClock, PrimaryClockPoller, PrimarySample
 from atlas_common.db.connection import (
     Connection,
@@ -27,6 +28,7 @@ from atlas_common.db.tenants import PostgresTenants
 
 __all__ = [
     "NO_BEAT",
+    "AuditLog",
     "Beat",
     "BehindError",
     "Connection",

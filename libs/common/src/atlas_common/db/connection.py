@@ -12,6 +12,7 @@ from psycopg.rows import TupleRow
 
 from atlas_common import errors
 from atlas_common.config import DatabaseConfig
+from atlas_common.secrets import login_source
 
 Connection = AsyncConnection[TupleRow]
 
@@ -32,8 +33,11 @@ class Isolation(Enum):
 
 
 def connect_arguments(config: DatabaseConfig, name: str) -> dict[str, Any]:
-    """Keyword arguments for psycopg's connect: the DSN's own words, then our bounds."""
-    given = conninfo_to_dict(config.dsn.get_secret_value())
+    """Keyword arguments for psycopg's connect: the DSN's own words, the login, then our bounds.
+
+    Of this moment: ask again for each connection. Raises ValueError for a login never read.
+    """
+    given = {**conninfo_to_dict(config.dsn.get_secret_value()), **_login(config)}
     arguments: dict[str, Any] = {
         "application_name": f"atlas {name}",
         "connect_timeout": config.connect_timeout_seconds,
@@ -72,7 +76,7 @@ async def direct_connection(config: DatabaseConfig, *, name: str) -> AsyncIterat
     Raises ServiceError UNAVAILABLE / DEPENDENCY_UNAVAILABLE when the server is away.
     """
     try:
-        connection: Connection = await AsyncConnection.connect(**connect_arguments(config, name))
+        connection = await _connected(config, name)
     except psycopg.OperationalError as error:
         raise away(name) from error
     try:
@@ -86,6 +90,25 @@ def away(name: str) -> errors.ServiceError:
     return errors.unavailable(
         "DEPENDENCY_UNAVAILABLE", "the database is away", retry_after=0.5, database=name
     )
+
+
+async def _connected(config: DatabaseConfig, name: str) -> Connection:
+    """Tries once more when the login was rotated since it was read."""
+    login = _login(config)
+    try:
+        return await AsyncConnection.connect(**connect_arguments(config, name))
+    except psycopg.OperationalError:
+        if _login(config) == login:
+            raise
+    return await AsyncConnection.connect(**connect_arguments(config, name))
+
+
+def _login(config: DatabaseConfig) -> dict[str, str]:
+    if config.password_source is None:
+        return {}
+    login = login_source(config.password_source).read()
+    user = {} if login.username is None else {"user": login.username}
+    return {**user, "password": login.password.get_secret_value()}
 
 
 def _ms(seconds: float) -> str:

@@ -6,6 +6,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, overload
 
 import psycopg
@@ -22,7 +23,6 @@ from atlas_common.db.queries import load_queries
 from atlas_common.db.transaction import Begun, begin, begin_sql, ended
 from atlas_common.telemetry.tracing import tracer
 
-_CONNECTION_LIFETIME_SECONDS = 3600.0
 _CONNECTION_IDLE_SECONDS = 300.0
 # Bounds the pool's own backoff (1, 2 s): after an outage the next request or check connects anew.
 _RECONNECT_TIMEOUT_SECONDS = 3.0
@@ -51,12 +51,13 @@ class Database:
         self._in_use: set[Connection] = set()
         self._pool: AsyncConnectionPool[Connection] = AsyncConnectionPool(
             connection_class=AsyncConnection,
-            kwargs=connections.connect_arguments(config, name),
+            # Asked anew for each connection: the login may have been rotated.
+            kwargs=partial(connections.connect_arguments, config, name),
             min_size=config.pool_size_min,
             max_size=config.pool_size_max,
             timeout=config.acquire_timeout_seconds,
             max_waiting=config.acquire_waiting_max,
-            max_lifetime=_CONNECTION_LIFETIME_SECONDS,
+            max_lifetime=config.connection_lifetime_seconds,
             max_idle=_CONNECTION_IDLE_SECONDS,
             reconnect_timeout=_RECONNECT_TIMEOUT_SECONDS,
             name=name,

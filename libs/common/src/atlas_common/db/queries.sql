@@ -10,8 +10,8 @@ ORDER BY beat_id DESC
 LIMIT 1
 
 -- name: tenant_by_key
--- Who a key stands for, and whether it is in service.
-SELECT tenant_id, key, status
+-- Who a key stands for, whether it is in service, and its own quotas.
+SELECT tenant_id, key, status, quotas
 FROM tenants
 WHERE key = %(key)s
 
@@ -67,3 +67,13 @@ WHERE c.relispartition
     AND (a.grantee = 0 OR pg_has_role(current_user, a.grantee, 'MEMBER'))
 ORDER BY 1
 LIMIT 10
+
+-- name: enter_act
+-- An entry of the audit log. Its number and its time are the database's.
+INSERT INTO audit_log (
+    tenant_id, act, event, actor, actor_kind, actor_tenant, method, request_id, request, outcome
+)
+VALUES (
+    %(tenant_id)s, %(act)s, %(event)s, %(actor)s, %(actor_kind)s, %(actor_tenant)s, %(method)s,
+    %(request_id)s, %(request)s, %(outcome)s
+)

@@ -7,6 +7,7 @@ from atlas_common.cache import SingleFlight, TtlCache
 from atlas_common.db.database import Database
 from atlas_common.db.queries import load_queries
 from atlas_common.errors import ServiceError
+from atlas_common.quotas import Quotas
 from atlas_common.tenant import Tenant, check_tenant_key
 
 _QUERIES = load_queries("atlas_common.db")
@@ -83,6 +84,6 @@ class PostgresTenants:
         if row is None:
             cache.put(key, (None, ""), ttl_seconds=_UNKNOWN_TTL_SECONDS)
             return None, ""
-        found = (Tenant(row[0], row[1]), row[2])
+        found = (Tenant(row[0], row[1], Quotas.of(row[3])), row[2])
         cache.put(key, found)
         return found

@@ -4,9 +4,11 @@ import grpc
 
 from atlas_common.rpc.scope import Call
 
+_EXPECTED = {"QUOTA_EXCEEDED"}  # One tenant's flood of refusals is not to be one of lines.
+
 
 class AccessLog:
-    """Every call that failed, and of the others so many a second.
+    """Every call that failed, but for want of quota, and of the others so many a second.
 
     At thousands of calls a second nobody reads their lines, the disk fills with them, and they cost
     a tenth of a small call. Metrics count every call. Those left out are counted, too: the next
@@ -21,7 +23,7 @@ class AccessLog:
 
     def admits(self, call: Call, now: float) -> bool:
         """Whether this call, which has ended, gets a line. `now`: monotonic seconds."""
-        if call.code is not grpc.StatusCode.OK:
+        if call.code is not grpc.StatusCode.OK and call.reason not in _EXPECTED:
             return True
         refilled = self._allowance + (now - self._refilled_at) * self._rate
         self._allowance, self._refilled_at = min(self._rate, refilled), now

@@ -16,10 +16,12 @@ from google.protobuf.descriptor_pb2 import MethodOptions
 from opentelemetry import trace
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode
 
+from atlas.wire.channel import RenewedChannel
 from atlas_common import call as running
 from atlas_common.config import PeerConfig
 from atlas_common.rpc.identity import TENANT_KEY
 from atlas_common.rpc.observation import REQUEST_ID_KEY
+from atlas_common.rpc.tls import client_pem
 from atlas_common.telemetry.tracing import propagator, tracer
 from atlas_common.tenant import tenant_or_none
 
@@ -39,6 +41,7 @@ async def open_channel(
     Methods of `services` that declare an idempotency level are tried up to three times while the
     peer is UNAVAILABLE; no others are. Without a timeout of its own, a call gets the rest of the
     running call's time, at most `peer.timeout_seconds` (streams: only if there is a running call).
+    Raises FatalError if the peer's certificate files cannot be used.
     """
     options = [
         ("grpc.service_config", json.dumps(service_config(services))),
@@ -58,11 +61,29 @@ async def open_channel(
         _StreamUnary(carry),
         _StreamStream(carry),
     ]
-    channel = grpc.aio.insecure_channel(peer.target, options=options, interceptors=interceptors)
+    channel = _channel(peer, options, interceptors)
     try:
         yield channel
     finally:
         await channel.close()
+
+
+def _channel(
+    peer: PeerConfig,
+    options: list[tuple[str, Any]],
+    interceptors: list[grpc.aio.ClientInterceptor],
+) -> grpc.aio.Channel:
+    if peer.tls is None:
+        return grpc.aio.insecure_channel(peer.target, options=options, interceptors=interceptors)
+    if peer.tls.server_name is not None:
+        options = [*options, ("grpc.ssl_target_name_override", peer.tls.server_name)]
+
+    def opened(credentials: grpc.ChannelCredentials) -> grpc.aio.Channel:
+        return grpc.aio.secure_channel(
+            peer.target, credentials, options=options, interceptors=interceptors
+        )
+
+    return RenewedChannel(client_pem(peer.tls), opened)
 
 
 def service_config(services: Sequence[ServiceDescriptor]) -> dict[str, Any]:

@@ -24,12 +24,12 @@ _PEER_CODES = frozenset(  # A peer's codes that are true of us as well; any othe
 
 
 async def failures_reported(call: Call, proceed: Proceed) -> Any:
-    """Abort the call with the status of what it raises; cancellations pass."""
+    """End the call with the status of what it raises; cancellations pass."""
     try:
         answer = await proceed()
     except (asyncio.CancelledError, grpc.aio.AbortError):
         if call.code is grpc.StatusCode.OK:
-            call.code = _code_of(call.context)  # The handler called context.abort() itself.
+            call.code = code_of(call.context)  # The handler called context.abort() itself.
         raise
     except Exception as error:  # noqa: BLE001 - the last place where an error can be told.
         failure = translated(error)
@@ -38,9 +38,17 @@ async def failures_reported(call: Call, proceed: Proceed) -> Any:
         elif failure is not error:
             _log.warning("call failed", method=call.method, cause=repr(error), error=str(failure))
         call.code, call.reason = failure.code, failure.reason
-        await _abort(call.context, failure)
+        trailers = _trailers(call.context, failure)
+        if not call.is_unary:
+            await call.context.abort(failure.code, failure.message, trailers)
+        # Of a unary call the answer is left out where a code is set. abort() does the same by an
+        # exception, and takes a fifth more of the processor: what is refused comes in floods.
+        call.context.set_code(failure.code)
+        call.context.set_details(failure.message)
+        call.context.set_trailing_metadata(trailers)
+        return None
     else:
-        call.code = _code_of(call.context)
+        call.code = code_of(call.context)
         return answer
 
 
@@ -55,24 +63,21 @@ def translated(error: Exception) -> ServiceError:
     return sqlstate.to_service_error(error) or errors.internal("INTERNAL", "internal error")
 
 
-async def _abort(context: Context, failure: ServiceError) -> None:
+def _trailers(context: Context, failure: ServiceError) -> tuple[tuple[str, str | bytes], ...]:
+    """What a failure ends with: the trailers of a read belong to its error, too."""
     id_ = request_id()
     if id_ is not None:
         failure.metadata.setdefault("request_id", id_)
     span = trace.get_current_span().get_span_context()
     if span.is_valid:
         failure.metadata.setdefault("trace_id", trace.format_trace_id(span.trace_id))
-    status = failure.to_status()
-    # abort() replaces what the handler set: the trailers of a read belong to its error too.
+    # Both ways to end a call replace what the handler set.
     trailers = tuple(context.trailing_metadata() or ())
-    await context.abort(
-        failure.code,
-        status.message,
-        (*trailers, (STATUS_DETAILS_KEY, status.SerializeToString())),
-    )
+    return (*trailers, (STATUS_DETAILS_KEY, failure.to_status().SerializeToString()))
 
 
-def _code_of(context: Context) -> grpc.StatusCode:
+def code_of(context: Context) -> grpc.StatusCode:
+    """The code that the handler set; OK if none."""
     code: object = context.code()
     if isinstance(code, grpc.StatusCode):
         return code

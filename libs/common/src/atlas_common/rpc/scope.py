@@ -15,9 +15,8 @@ from typing import Any, TypeAlias
 
 import grpc
 import grpc.aio
-from google.protobuf.message import DecodeError
 
-from atlas_common import errors
+from atlas_common.rpc.parsing import parsed_each, parser
 
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"  # Generic for the type checker alone.
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -34,6 +33,10 @@ class Call:
     response_streaming: bool
     metadata: Sequence[tuple[str, str | bytes]]
     context: Context
+    sent: Any = None
+    """The request's bytes, or a stream of them; see `request`."""
+    parse: Callable[[Any], Any] | None = None
+    """Makes of `sent` what the handler takes; None once that is done."""
     code: grpc.StatusCode = grpc.StatusCode.OK
     reason: str | None = None
     attributes: dict[str, Any] = field(default_factory=dict)
@@ -43,6 +46,15 @@ class Call:
     def is_unary(self) -> bool:
         """One request, one response."""
         return not (self.request_streaming or self.response_streaming)
+
+    def request(self) -> Any:
+        """What the handler takes, a message or a stream of them, parsed when first asked for.
+
+        Raises ServiceError as `parsing.parser`.
+        """
+        if self.parse is not None:
+            self.sent, self.parse = self.parse(self.sent), None
+        return self.sent
 
     def text_metadata(self) -> Mapping[str, str]:
         """The metadata with text values; of a repeated key the last."""
@@ -121,30 +133,38 @@ class _Scoped(grpc.GenericRpcHandler):
         around = self._stream if handler.response_streaming else self._unary
         wrapped: Handler = make(
             around(name, handler, behavior),
-            request_deserializer=_parser(handler),
+            request_deserializer=None,  # Within the scopes: strangers have nothing parsed.
             response_serializer=_encoder(handler),
         )
         return wrapped
 
     def _unary(self, name: str, handler: Handler, behavior: Behavior) -> Behavior:
-        async def unary(request: Any, context: Context) -> Any:
-            async def handled() -> Any:
-                return await behavior(_parsed(request), context)
+        requested = _requested(handler)
 
-            return await self._within(_call(name, handler, context), handled)
+        async def unary(request: Any, context: Context) -> Any:
+            call = _call(name, handler, context, request, requested)
+
+            async def handled() -> Any:
+                return await behavior(call.request(), context)
+
+            return await self._within(call, handled)
 
         return unary
 
     def _stream(self, name: str, handler: Handler, behavior: Behavior) -> Behavior:
+        requested = _requested(handler)
+
         async def stream(request: Any, context: Context) -> None:
+            call = _call(name, handler, context, request, requested)
+
             async def handled() -> None:
-                produced = behavior(_parsed(request), context)
+                produced = behavior(call.request(), context)
                 if isinstance(produced, AsyncIterator):
                     await _written(produced, context)
                 else:  # A coroutine, which calls context.write() itself.
                     await produced
 
-            await self._within(_call(name, handler, context), handled)
+            await self._within(call, handled)
 
         return stream
 
@@ -159,39 +179,33 @@ def _is_infrastructure(handler: grpc.GenericRpcHandler) -> bool:
     return isinstance(handler, grpc.ServiceRpcHandler) and handler.service_name() in INFRASTRUCTURE
 
 
-def _call(name: str, handler: Handler, context: Context) -> Call:
+def _call(
+    name: str,
+    handler: Handler,
+    context: Context,
+    request: Any,
+    requested: Callable[[Any], Any],
+) -> Call:
     return Call(
         method=name,
         request_streaming=handler.request_streaming,
         response_streaming=handler.response_streaming,
         metadata=tuple(context.invocation_metadata() or ()),
         context=context,
+        sent=request,
+        parse=requested,
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Unparsed:
-    """Stands in for a request that is no message, until the scopes can report it."""
+def _requested(handler: Handler) -> Callable[[Any], Any]:
+    """From what gRPC gives, bytes or a stream of them, to what the handler takes.
 
-    problem: str
-
-
-def _parser(handler: Handler) -> Callable[[bytes], Any] | None:
-    """The method's parser. gRPC would answer UNKNOWN, with the exception's text, where it raises.
-
-    Of streams the messages go straight to the handler: there it stays so.
+    Were gRPC to parse, it would answer UNKNOWN, with the exception's text, where that raises.
     """
-    parse = handler.request_deserializer
-    if parse is None or handler.request_streaming:
-        return parse
-
-    def parsed(data: bytes) -> Any:
-        try:
-            return parse(data)
-        except DecodeError as error:
-            return _Unparsed(str(error))
-
-    return parsed
+    parse = parser(handler.request_deserializer)
+    if handler.request_streaming:
+        return lambda requests: parsed_each(requests, parse)
+    return parse
 
 
 def _encoder(handler: Handler) -> Callable[[Any], bytes] | None:
@@ -204,12 +218,6 @@ def _encoder(handler: Handler) -> Callable[[Any], bytes] | None:
         return message if isinstance(message, bytes) else encode(message)
 
     return encoded
-
-
-def _parsed(request: Any) -> Any:
-    if isinstance(request, _Unparsed):
-        raise errors.invalid_argument("INVALID_FIELD", f"no valid message: {request.problem}")
-    return request
 
 
 async def _written(messages: AsyncIterator[Any], context: Context) -> None:

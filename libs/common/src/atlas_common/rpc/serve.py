@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import grpc
 import grpc.aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
@@ -17,6 +18,7 @@ from atlas_common.errors import FatalError
 from atlas_common.rpc.health import HealthServicer
 from atlas_common.rpc.readiness import Check, Readiness
 from atlas_common.rpc.scope import Scope, ScopedServer
+from atlas_common.rpc.tls import server_credentials
 from atlas_common.telemetry.logs import logger
 
 _log = logger(__name__)
@@ -62,6 +64,7 @@ async def serve(
     """
     health = HealthServicer(services)
     health_pb2_grpc.add_HealthServicer_to_server(health, server)
+    plain = _health_server(health, config)
     reflection.enable_server_reflection([*services, _HEALTH, reflection.SERVICE_NAME], server)
     address = _bind(server, config)
     stopping = stop or asyncio.Event()
@@ -73,6 +76,8 @@ async def serve(
             try:
                 _spare_garbage_collection()
                 await server.start()
+                if plain is not None:
+                    await plain.start()
                 tasks.start("readiness", Readiness(readiness or {}, health, config).run)
                 _announce(address, config)
                 await stopping.wait()
@@ -81,6 +86,8 @@ async def serve(
                 if on_drain is not None:
                     on_drain()
                 await _drain(server, health, hurry, config.grace_seconds)
+                if plain is not None:
+                    await plain.stop(None)
     _log.info("stopped", address=address)
 
 
@@ -111,14 +118,42 @@ def _spare_garbage_collection() -> None:
     gc.set_threshold(_YOUNG_OBJECTS_MAX, *gc.get_threshold()[1:])
 
 
+def _health_server(health: HealthServicer, config: RpcConfig) -> grpc.aio.Server | None:
+    """A server for probes, which have no certificate: those of Docker and Kubernetes."""
+    if config.health_port is None:
+        return None
+    server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
+    health_pb2_grpc.add_HealthServicer_to_server(health, server)
+    _listen(server, config.host, config.health_port, None, "ATLAS_RPC__HEALTH_PORT")
+    return server
+
+
 def _bind(server: grpc.aio.Server, config: RpcConfig) -> str:
-    try:
-        port = server.add_insecure_port(f"{config.host}:{config.port}")
-    except RuntimeError as error:
-        raise FatalError(
-            f"ATLAS_RPC__HOST, ATLAS_RPC__PORT: cannot listen on {config.host}:{config.port}"
-        ) from error
+    own: grpc.ServerCredentials | None = None
+    if config.tls is not None:
+        is_shared = config.tls.client_ca_file is not None and config.peer_port is None
+        own = server_credentials(config.tls, asks_for_certificates=is_shared)
+        if config.peer_port is not None:
+            peers = server_credentials(config.tls, asks_for_certificates=True)
+            _listen(server, config.host, config.peer_port, peers, "ATLAS_RPC__PEER_PORT")
+    port = _listen(server, config.host, config.port, own, "ATLAS_RPC__PORT")
     return f"{config.host}:{port}"
+
+
+def _listen(
+    server: grpc.aio.Server,
+    host: str,
+    port: int,
+    credentials: grpc.ServerCredentials | None,
+    variable: str,
+) -> int:
+    address = f"{host}:{port}"
+    try:
+        if credentials is None:
+            return server.add_insecure_port(address)
+        return server.add_secure_port(address, credentials)
+    except RuntimeError as error:
+        raise FatalError(f"ATLAS_RPC__HOST, {variable}: cannot listen on {address}") from error
 
 
 def _announce(address: str, config: RpcConfig) -> None:

@@ -17,6 +17,7 @@ from atlas_cdc_reconciler.letters import (
 from atlas_cdc_reconciler.letters.desk import Page, TableBooks
 from atlas_cdc_reconciler.lsn import LogPosition, Lsn
 from atlas_common import errors
+from atlas_common.caller import acting
 from atlas_common.limits import check_bytes, check_items
 from atlas_common.values import us_to_timestamp
 
@@ -70,7 +71,7 @@ def request_of(
         text["adopt_schema"] = True
     return Request(
         request.request_id or call_id or "",
-        request.operator,
+        acting(request.operator),
         peer,
         matching,
         json.dumps(text, sort_keys=True),

@@ -15,10 +15,7 @@ from atlas_common import errors
 from atlas_common.rpc import request_id
 
 Context = grpc.aio.ServicerContext[Any, Any]
-_DESCRIPTOR = pb.DESCRIPTOR.services_by_name["DeadLetterService"]
-SERVICE = _DESCRIPTOR.full_name
-TENANTLESS = frozenset(f"/{SERVICE}/{method.name}" for method in _DESCRIPTOR.methods)
-"""All of them: letters are the platform's. A filter names a tenant."""
+SERVICE = pb.DESCRIPTOR.services_by_name["DeadLetterService"]
 
 
 class DeadLetterServicer(pb_grpc.DeadLetterServiceServicer):

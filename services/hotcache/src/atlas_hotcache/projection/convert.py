@@ -55,6 +55,13 @@ def entity_keys(
 ) -> tuple[str, ...] | None:
     """The keys asked for, None for all. Raises ServiceError INVALID_ARGUMENT naming the field."""
     check_items(request, "entity_keys")
+    for index, key in enumerate(request.entity_keys):
+        if "\0" in key:
+            raise errors.invalid_argument(
+                "ENTITY_KEY_INVALID",
+                "an entity's key has no control characters; this one has U+0000",
+                field=f"entity_keys[{index}]",
+            )
     return tuple(dict.fromkeys(request.entity_keys)) or None
 
 

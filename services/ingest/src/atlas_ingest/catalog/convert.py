@@ -3,9 +3,11 @@
 from datetime import timedelta
 
 from google.protobuf import duration_pb2
+from google.protobuf.message import Message
 
 from atlas.catalog.v1 import catalog_service_pb2 as pb
 from atlas_common import errors
+from atlas_common.quotas import NO_QUOTAS, QUOTAS, Quotas
 from atlas_common.values import (
     DataType,
     data_type_from_proto,
@@ -15,10 +17,13 @@ from atlas_common.values import (
     us_to_timestamp,
 )
 from atlas_ingest.catalog import definitions
+from atlas_ingest.catalog.acts import ActRow
 from atlas_ingest.catalog.definitions import AttributeDraft
 from atlas_ingest.catalog.tenants import LATE_DATA_WINDOW_MAX, RETENTION_CLASS_DEFAULT, TenantDraft
 from atlas_ingest.store import AttributeRow, EntityColumns, EntityRow, TenantRow
 
+_RATE_MIN, _QUOTA_MAX = 0.001, 1e12
+_COUNTS_MAX = {"attributes": 100_000, "concurrent_streams": 1_000_000}
 _POLICIES = {
     pb.UNKNOWN_ATTRIBUTE_POLICY_UNSPECIFIED: "reject",
     pb.UNKNOWN_ATTRIBUTE_POLICY_REJECT: "reject",
@@ -45,6 +50,7 @@ def tenant_draft(request: pb.CreateTenantRequest) -> TenantDraft:
         unknown_attribute_policy=policy,
         retention_class=request.retention_class or RETENTION_CLASS_DEFAULT,
         late_data_window=_late_data_window(request.late_data_window) if given else None,
+        quotas=_quotas(request.quotas),
     )
 
 
@@ -62,6 +68,21 @@ def _late_data_window(window: duration_pb2.Duration) -> timedelta:
     return timedelta(microseconds=microseconds)
 
 
+def _quotas(message: Message) -> Quotas:
+    for name in QUOTAS:
+        value = getattr(message, name)
+        is_count = isinstance(value, int)
+        low, most = (0, _COUNTS_MAX.get(name, _QUOTA_MAX)) if is_count else (_RATE_MIN, _QUOTA_MAX)
+        if message.HasField(name) and not low <= value <= most:
+            raise errors.invalid_argument(
+                "INVALID_FIELD",
+                f"quotas.{name} of {value} is not between {low:g} and {most:g}: leave it out for"
+                " the platform's",
+                field=f"quotas.{name}",
+            )
+    return Quotas.of({name: getattr(message, name) for name in QUOTAS if message.HasField(name)})
+
+
 def tenant_message(row: TenantRow) -> pb.Tenant:
     """A tenant."""
     message = pb.Tenant(
@@ -74,6 +95,9 @@ def tenant_message(row: TenantRow) -> pb.Tenant:
     )
     if row.late_data_window is not None:
         message.late_data_window.FromTimedelta(row.late_data_window)
+    if row.quotas != NO_QUOTAS:
+        own = row.quotas.to_stored()
+        message.quotas.CopyFrom(pb.Quotas(**own))  # type: ignore[arg-type]  # Counts are whole.
     return message
 
 
@@ -131,4 +155,20 @@ def attribute_message(row: AttributeRow) -> pb.Attribute:
         allowed_values=row.allowed_values,
         hot=row.is_hot,
         create_time=us_to_timestamp(datetime_to_us(row.created_at)),
+    )
+
+
+def act_message(row: ActRow) -> pb.AdministrativeAct:
+    """An act of the audit log."""
+    ended = None if row.ended_at is None else us_to_timestamp(datetime_to_us(row.ended_at))
+    return pb.AdministrativeAct(
+        act_id=row.act_id,
+        begin_time=us_to_timestamp(datetime_to_us(row.begun_at)),
+        end_time=ended,
+        actor=row.actor,
+        actor_tenant=row.actor_tenant,
+        method=row.method,
+        request_id=row.request_id,
+        request=row.request,
+        outcome=row.outcome,
     )

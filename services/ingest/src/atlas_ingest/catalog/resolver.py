@@ -7,6 +7,7 @@ from weakref import WeakKeyDictionary
 from atlas_common.cache import ReadThrough, TtlCache
 from atlas_common.catalog import AttributeDef, AttributeTable, Catalog, EntityIds
 from atlas_common.db import Database
+from atlas_common.metering import QuotaMeters, exceeded_count
 from atlas_common.tenant import Tenant
 from atlas_common.values import DataType
 from atlas_ingest.catalog.merging import MergedCalls
@@ -31,12 +32,12 @@ class Resolver:
         primary: Database,
         store: Store,
         *,
-        attributes_max: int,
+        meters: QuotaMeters,
         entities_bytes_max: int = _ENTITIES_BYTES_MAX,
     ) -> None:
         self._primary = primary
         self._store = store
-        self._attributes_max = attributes_max
+        self._meters = meters
         self._entities_bytes_max = entities_bytes_max
         self._at_once = asyncio.Semaphore(_QUESTIONS_AT_ONCE_MAX)
         self._known = self._nothing()
@@ -45,7 +46,7 @@ class Resolver:
         return _Known(
             self._primary,
             self._store,
-            attributes_max=self._attributes_max,
+            meters=self._meters,
             entities_bytes_max=self._entities_bytes_max,
             at_once=self._at_once,
         )
@@ -92,11 +93,17 @@ class Resolver:
         return {name: definition for (name, _), definition in made.items() if definition}
 
     async def entity_ids(self, tenant: Tenant, keys: Iterable[str]) -> dict[str, int]:
-        """Key -> id of all these keys, missing ones made."""
+        """Key -> id of all these keys, missing ones made.
+
+        Raises ServiceError RESOURCE_EXHAUSTED / QUOTA_EXCEEDED.
+        """
         known = self._known  # The same throughout, whatever is forgotten meanwhile.
         ids, missing = known.entities.find(tenant.id, keys if isinstance(keys, Set) else set(keys))
         if missing:
-            ids.update(await known.making.get(tenant, missing))
+            for key, entity_id in (await known.making.get(tenant, missing)).items():
+                if entity_id is None:
+                    raise exceeded_count(tenant, "entities", self._meters.entities(tenant))
+                ids[key] = entity_id
         return ids
 
     def remember_entities(self, tenant: Tenant, entities: EntityColumns) -> None:
@@ -116,36 +123,38 @@ class _Known:
         primary: Database,
         store: Store,
         *,
-        attributes_max: int,
+        meters: QuotaMeters,
         entities_bytes_max: int,
         at_once: asyncio.Semaphore,
     ) -> None:
         self._store = store
-        self._attributes_max = attributes_max
+        self._meters = meters
         self.catalog = Catalog([primary], attributes_ttl_seconds=_TTL_SECONDS)
         self.rules: WeakKeyDictionary[AttributeTable, dict[str, Rule]] = WeakKeyDictionary()
         self.settings: ReadThrough[int, TenantSettings] = ReadThrough(
             store.tenant_settings, TtlCache(_SETTINGS_MAX, _TTL_SECONDS)
         )
         self.entities = EntityIds(entities_bytes_max)
-        self.making: MergedCalls[str, int] = MergedCalls(
+        self.making: MergedCalls[str, int | None] = MergedCalls(
             self._make, items_max=_ENTITIES_AT_ONCE_MAX, at_once=at_once
         )
         self.registering: MergedCalls[tuple[str, DataType], AttributeDef | None] = MergedCalls(
             self._register, items_max=_ATTRIBUTES_AT_ONCE_MAX, at_once=at_once
         )
 
-    async def _make(self, tenant: Tenant, keys: list[str]) -> dict[str, int]:
-        ids = _ids(await self._store.create_entities(tenant, keys))
+    async def _make(self, tenant: Tenant, keys: list[str]) -> dict[str, int | None]:
+        entities_max = self._meters.entities(tenant)
+        ids = _ids(await self._store.create_entities(tenant, keys, entities_max))
         self.entities.put(tenant.id, ids)
-        return ids
+        return {key: ids.get(key) for key in keys}
 
     async def _register(
         self, tenant: Tenant, wanted: list[tuple[str, DataType]]
     ) -> dict[tuple[str, DataType], AttributeDef | None]:
         # Two calls may bring one name with two types: one of them is made, the other's points are
         # refused by it.
-        rows = await self._store.register_attributes(tenant, dict(wanted), self._attributes_max)
+        attributes_max = self._meters.attributes(tenant)
+        rows = await self._store.register_attributes(tenant, dict(wanted), attributes_max)
         definitions = {row.name: row.definition() for row in rows}
         self.catalog.put_attributes(tenant, definitions.values())
         return {item: definitions.get(item[0]) for item in wanted}

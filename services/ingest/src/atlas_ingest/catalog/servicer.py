@@ -12,13 +12,14 @@ from atlas_common import errors
 from atlas_common.db import PostgresTenants
 from atlas_common.errors import ServiceError
 from atlas_common.limits import check_bytes, check_items
+from atlas_common.metering import QuotaMeters, exceeded_count
 from atlas_common.tenant import check_tenant_key, current_tenant
 from atlas_common.token import TokenSigner
 from atlas_ingest.catalog import convert
+from atlas_ingest.catalog.acts import ActReader
 from atlas_ingest.catalog.definitions import AttributeDraft
 from atlas_ingest.catalog.resolver import Resolver
 from atlas_ingest.catalog.tenants import FIELDS, TenantDraft
-from atlas_ingest.config import CatalogConfig
 from atlas_ingest.rules import clip
 from atlas_ingest.store import (
     AttributeConflictError,
@@ -31,7 +32,9 @@ from atlas_ingest.validate import entity_key_problem
 Context = grpc.aio.ServicerContext[Any, Any]
 _PAGE_SIZE_DEFAULT = 1_000
 _TENANTS_PAGE_MAX = 1_000
+_ACTS_PAGE_MAX = 1_000
 _PAGE_MAX = 10_000
+_MESSAGES = ("late_data_window", "quotas")  # Fields of a tenant that are messages.
 _NO_TENANT = 0  # In page tokens of lists that belong to no tenant.
 
 
@@ -44,13 +47,16 @@ class CatalogServicer(catalog_service_pb2_grpc.CatalogServiceServicer):
         resolver: Resolver,
         tenants: PostgresTenants,
         signer: TokenSigner,
-        config: CatalogConfig,
+        *,
+        meters: QuotaMeters,
+        acts: ActReader,
     ) -> None:
         self._store = store
         self._resolver = resolver
         self._tenants = tenants
         self._pages = _Pages(signer)
-        self._config = config
+        self._meters = meters
+        self._acts = acts
 
     @override
     async def CreateTenant(
@@ -122,8 +128,12 @@ class CatalogServicer(catalog_service_pb2_grpc.CatalogServiceServicer):
         if not request.keys:
             return pb.BatchCreateEntitiesResponse()
         tenant = current_tenant()
-        entities = await self._store.create_entities(tenant, list(dict.fromkeys(request.keys)))
+        wanted = list(dict.fromkeys(request.keys))
+        entities_max = self._meters.entities(tenant)
+        entities = await self._store.create_entities(tenant, wanted, entities_max)
         self._resolver.remember_entities(tenant, entities)
+        if len(entities.keys) < len(wanted):
+            raise exceeded_count(tenant, "entities", entities_max)
         by_key = convert.entity_messages(entities)
         return pb.BatchCreateEntitiesResponse(
             entities=[by_key[key] for key in request.keys], created_count=entities.created_count
@@ -156,7 +166,7 @@ class CatalogServicer(catalog_service_pb2_grpc.CatalogServiceServicer):
         tenant = current_tenant()
         try:
             rows = await self._store.upsert_attributes(
-                tenant, drafts, self._config.attributes_per_tenant_max
+                tenant, drafts, self._meters.attributes(tenant)
             )
         except AttributeConflictError as error:
             raise _conflict(drafts, error) from None
@@ -180,6 +190,35 @@ class CatalogServicer(catalog_service_pb2_grpc.CatalogServiceServicer):
         return pb.ListAttributesResponse(
             attributes=map(convert.attribute_message, rows[:size]),
             next_page_token=self._pages.next(ids, size, tenant.id, "attributes"),
+        )
+
+    @override
+    async def ListAdministrativeActs(
+        self, request: pb.ListAdministrativeActsRequest, context: Context
+    ) -> pb.ListAdministrativeActsResponse:
+        """A page of the tenant's audit log."""
+        tenant = current_tenant()
+        size = _page_size(request.page_size, _ACTS_PAGE_MAX)
+        before = self._pages.open(request.page_token, tenant.id, "acts")
+        rows = await self._acts.of_tenant(tenant, before, size + 1)
+        ids = [row.act_id for row in rows]
+        return pb.ListAdministrativeActsResponse(
+            acts=map(convert.act_message, rows[:size]),
+            next_page_token=self._pages.next(ids, size, tenant.id, "acts"),
+        )
+
+    @override
+    async def ListPlatformActs(
+        self, request: pb.ListPlatformActsRequest, context: Context
+    ) -> pb.ListPlatformActsResponse:
+        """A page of the platform's own."""
+        size = _page_size(request.page_size, _ACTS_PAGE_MAX)
+        before = self._pages.open(request.page_token, _NO_TENANT, "acts")
+        rows = await self._acts.of_platform(before, size + 1)
+        ids = [row.act_id for row in rows]
+        return pb.ListPlatformActsResponse(
+            acts=map(convert.act_message, rows[:size]),
+            next_page_token=self._pages.next(ids, size, _NO_TENANT, "acts"),
         )
 
 
@@ -258,10 +297,10 @@ def _masked(tenant: pb.Tenant, fields: Sequence[str]) -> pb.CreateTenantRequest:
     """The fields that the mask names; the others are not looked at."""
     wanted = pb.CreateTenantRequest(key=tenant.key)
     for field in fields:
-        if field != "late_data_window":
+        if field not in _MESSAGES:
             setattr(wanted, field, getattr(tenant, field))
-        elif tenant.HasField("late_data_window"):
-            wanted.late_data_window.CopyFrom(tenant.late_data_window)
+        elif tenant.HasField(field):  # type: ignore[arg-type]  # One of them.
+            getattr(wanted, field).CopyFrom(getattr(tenant, field))
     return wanted
 
 
@@ -272,6 +311,7 @@ def _check_same(request: pb.CreateTenantRequest, draft: TenantDraft, row: Tenant
         "unknown_attribute_policy": bool(request.unknown_attribute_policy),
         "retention_class": bool(request.retention_class),
         "late_data_window": request.HasField("late_data_window"),
+        "quotas": request.HasField("quotas"),
     }
     for field, is_asked in asked.items():
         if is_asked and getattr(draft, field) != getattr(row, field):

@@ -3,9 +3,16 @@
 from dataclasses import dataclass
 from datetime import timedelta
 
+from atlas_common.quotas import NO_QUOTAS, Quotas
 from atlas_ingest.columns import Window
 
-FIELDS = ("display_name", "unknown_attribute_policy", "retention_class", "late_data_window")
+FIELDS = (
+    "display_name",
+    "unknown_attribute_policy",
+    "retention_class",
+    "late_data_window",
+    "quotas",
+)
 RETENTION_CLASS_DEFAULT = "standard"
 LATE_DATA_WINDOW_MAX = timedelta(days=365_000)
 
@@ -21,6 +28,7 @@ class TenantDraft:
     unknown_attribute_policy: str = "reject"
     retention_class: str = RETENTION_CLASS_DEFAULT
     late_data_window: timedelta | None = None
+    quotas: Quotas = NO_QUOTAS
 
 
 @dataclass(frozen=True, slots=True)

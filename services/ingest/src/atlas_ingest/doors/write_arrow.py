@@ -106,6 +106,7 @@ class _Stream:
             )
         while len(self._in_flight) >= IN_FLIGHT_MAX:
             await self._settle_oldest()
+        await self._until_quota(extent.rows)
         size_bytes = max(len(ipc_stream), extent.decoded_bytes)
         with await self._admitted(extent.rows, size_bytes) as admission:
             now_us = time.time_ns() // 1_000
@@ -192,6 +193,15 @@ class _Stream:
             else:
                 await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - no secret.
                 pause = min(2 * pause, _PAUSE_SECONDS_MAX)
+
+    async def _until_quota(self, rows: int) -> None:
+        """Hold the sender up while the tenant's quota of points is used up.
+
+        Raises ServiceError RESOURCE_EXHAUSTED when that takes too long.
+        """
+        left = call.remaining()
+        seconds_max = OVERLOAD_SECONDS_MAX if left is None else min(OVERLOAD_SECONDS_MAX, left / 2)
+        await self._optimizer.meters.points_in_time(self._tenant, rows, seconds_max)
 
     async def _settle_oldest(self) -> None:
         sent = self._in_flight[0]

@@ -177,6 +177,8 @@ class WriteStream:
             return
         points = len(batch.points)
         await self._until_room(points)
+        # However long it takes: the sender is held up meanwhile, as by the window.
+        await self._optimizer.meters.points_in_time(self._tenant, points)
         self._append(await self._submitted(batch, points))
 
     async def _submitted(self, batch: pb.WriteStreamBatch, points: int) -> _Entry:

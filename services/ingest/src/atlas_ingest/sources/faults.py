@@ -18,7 +18,10 @@ _LIBRARIES = {"psycopg", "psycopg_pool", "cimpl", "botocore"}
 
 def refusal_of(error: BaseException) -> Refusal | None:
     """Why the message can never be stored; None: it can, some other time."""
-    if isinstance(error, ServiceError) and error.code in _FAULTS and not _is_of_database(error):
+    if not isinstance(error, ServiceError) or _is_of_database(error):
+        return None
+    # A quota that is used up passes only if somebody raises it, and other tenants' messages wait.
+    if error.code in _FAULTS or error.reason == "QUOTA_EXCEEDED":
         return Refusal(error.reason, error.message)
     return None
 

@@ -81,6 +81,8 @@ class Intake:
             known_by = _known_by_id(message)
             write = replace(write, request_id=known_by.request_id, body_hash=known_by.body_hash)
         with await self._room(points, write.size_bytes) as admission:
+            # Never held up: behind it in the partition wait other tenants' messages.
+            self._optimizer.meters.charge_points(tenant, points)
             now_us = time.time_ns() // 1_000
             submitted = await self._optimizer.submit(tenant, write, admission, now_us)
         return _started(_ingested(submitted, message))

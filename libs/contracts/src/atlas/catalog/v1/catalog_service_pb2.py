@@ -22,6 +22,7 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from atlas.type.v1 import access_pb2 as atlas_dot_type_dot_v1_dot_access__pb2
 from atlas.type.v1 import limits_pb2 as atlas_dot_type_dot_v1_dot_limits__pb2
 from atlas.type.v1 import value_pb2 as atlas_dot_type_dot_v1_dot_value__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
@@ -29,7 +30,7 @@ from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mas
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&atlas/catalog/v1/catalog_service.proto\x12\x10\x61tlas.catalog.v1\x1a\x1a\x61tlas/type/v1/limits.proto\x1a\x19\x61tlas/type/v1/value.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x91\x02\n\x06Tenant\x12\x11\n\ttenant_id\x18\x01 \x01(\x05\x12\x0b\n\x03key\x18\x02 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x03 \x01(\t\x12J\n\x18unknown_attribute_policy\x18\x04 \x01(\x0e\x32(.atlas.catalog.v1.UnknownAttributePolicy\x12/\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1f\n\x0fretention_class\x18\x06 \x01(\tB\x06\x8a\xb5\x18\x02\x10?\x12\x33\n\x10late_data_window\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x8c\x02\n\x13\x43reateTenantRequest\x12\x34\n\x03key\x18\x01 \x01(\tB\'\x8a\xb5\x18#\x10?\x18\x01\"\x1d[a-z0-9]([a-z0-9-]*[a-z0-9])?\x12\x1d\n\x0c\x64isplay_name\x18\x02 \x01(\tB\x07\x8a\xb5\x18\x03\x10\x80\x02\x12J\n\x18unknown_attribute_policy\x18\x03 \x01(\x0e\x32(.atlas.catalog.v1.UnknownAttributePolicy\x12\x1f\n\x0fretention_class\x18\x04 \x01(\tB\x06\x8a\xb5\x18\x02\x10?\x12\x33\n\x10late_data_window\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\"Q\n\x14\x43reateTenantResponse\x12(\n\x06tenant\x18\x01 \x01(\x0b\x32\x18.atlas.catalog.v1.Tenant\x12\x0f\n\x07\x63reated\x18\x02 \x01(\x08\"p\n\x13UpdateTenantRequest\x12(\n\x06tenant\x18\x01 \x01(\x0b\x32\x18.atlas.catalog.v1.Tenant\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\"@\n\x14UpdateTenantResponse\x12(\n\x06tenant\x18\x01 \x01(\x0b\x32\x18.atlas.catalog.v1.Tenant\"D\n\x12ListTenantsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x1b\n\npage_token\x18\x02 \x01(\tB\x07\x8a\xb5\x18\x03\x10\x80\x08\"Y\n\x13ListTenantsResponse\x12)\n\x07tenants\x18\x01 \x03(\x0b\x32\x18.atlas.catalog.v1.Tenant\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"Y\n\x06\x45ntity\x12\x11\n\tentity_id\x18\x01 \x01(\x03\x12\x0b\n\x03key\x18\x02 \x01(\t\x12/\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"3\n\x1a\x42\x61tchCreateEntitiesRequest\x12\x15\n\x04keys\x18\x01 \x03(\tB\x07\x8a\xb5\x18\x03\x08\x90N\"`\n\x1b\x42\x61tchCreateEntitiesResponse\x12*\n\x08\x65ntities\x18\x01 \x03(\x0b\x32\x18.atlas.catalog.v1.Entity\x12\x15\n\rcreated_count\x18\x02 \x01(\x05\"E\n\x13ListEntitiesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x1b\n\npage_token\x18\x02 \x01(\tB\x07\x8a\xb5\x18\x03\x10\x80\x08\"[\n\x14ListEntitiesResponse\x12*\n\x08\x65ntities\x18\x01 \x03(\x0b\x32\x18.atlas.catalog.v1.Entity\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xb4\x02\n\tAttribute\x12\x14\n\x0c\x61ttribute_id\x18\x01 \x01(\x05\x12\x17\n\x04name\x18\x02 \x01(\tB\t\x8a\xb5\x18\x05\x10\x80\x01\x18\x01\x12*\n\tdata_type\x18\x03 \x01(\x0e\x32\x17.atlas.type.v1.DataType\x12\x14\n\x04unit\x18\x04 \x01(\tB\x06\x8a\xb5\x18\x02\x10@\x12!\n\x10validation_regex\x18\x05 \x01(\tB\x07\x8a\xb5\x18\x03\x10\x80\x08\x12\x19\n\tmin_value\x18\x06 \x01(\tB\x06\x8a\xb5\x18\x02\x10@\x12\x19\n\tmax_value\x18\x07 \x01(\tB\x06\x8a\xb5\x18\x02\x10@\x12\x1f\n\x0e\x61llowed_values\x18\x08 \x03(\tB\x07\x8a\xb5\x18\x03\x08\xe8\x07\x12\x0b\n\x03hot\x18\t \x01(\x08\x12/\n\x0b\x63reate_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"X\n\x1c\x42\x61tchUpsertAttributesRequest\x12\x38\n\nattributes\x18\x01 \x03(\x0b\x32\x1b.atlas.catalog.v1.AttributeB\x07\x8a\xb5\x18\x03\x08\x90N\"g\n\x1d\x42\x61tchUpsertAttributesResponse\x12/\n\nattributes\x18\x01 \x03(\x0b\x32\x1b.atlas.catalog.v1.Attribute\x12\x15\n\rcreated_count\x18\x02 \x01(\x05\"G\n\x15ListAttributesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x1b\n\npage_token\x18\x02 \x01(\tB\x07\x8a\xb5\x18\x03\x10\x80\x08\"b\n\x16ListAttributesResponse\x12/\n\nattributes\x18\x01 \x03(\x0b\x32\x1b.atlas.catalog.v1.Attribute\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t*\x8e\x01\n\x16UnknownAttributePolicy\x12(\n$UNKNOWN_ATTRIBUTE_POLICY_UNSPECIFIED\x10\x00\x12#\n\x1fUNKNOWN_ATTRIBUTE_POLICY_REJECT\x10\x01\x12%\n!UNKNOWN_ATTRIBUTE_POLICY_REGISTER\x10\x02\x32\xff\x05\n\x0e\x43\x61talogService\x12\x62\n\x0c\x43reateTenant\x12%.atlas.catalog.v1.CreateTenantRequest\x1a&.atlas.catalog.v1.CreateTenantResponse\"\x03\x90\x02\x02\x12\x62\n\x0cUpdateTenant\x12%.atlas.catalog.v1.UpdateTenantRequest\x1a&.atlas.catalog.v1.UpdateTenantResponse\"\x03\x90\x02\x02\x12_\n\x0bListTenants\x12$.atlas.catalog.v1.ListTenantsRequest\x1a%.atlas.catalog.v1.ListTenantsResponse\"\x03\x90\x02\x01\x12w\n\x13\x42\x61tchCreateEntities\x12,.atlas.catalog.v1.BatchCreateEntitiesRequest\x1a-.atlas.catalog.v1.BatchCreateEntitiesResponse\"\x03\x90\x02\x02\x12\x62\n\x0cListEntities\x12%.atlas.catalog.v1.ListEntitiesRequest\x1a&.atlas.catalog.v1.ListEntitiesResponse\"\x03\x90\x02\x01\x12}\n\x15\x42\x61tchUpsertAttributes\x12..atlas.catalog.v1.BatchUpsertAttributesRequest\x1a/.atlas.catalog.v1.BatchUpsertAttributesResponse\"\x03\x90\x02\x02\x12h\n\x0eListAttributes\x12\'.atlas.catalog.v1.ListAttributesRequest\x1a(.atlas.catalog.v1.ListAttributesResponse\"\x03\x90\x02\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&atlas/catalog/v1/catalog_service.proto\x12\x10\x61tlas.catalog.v1\x1a\x1a\x61tlas/type/v1/access.proto\x1a\x1a\x61tlas/type/v1/limits.proto\x1a\x19\x61tlas/type/v1/value.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc2\x02\n\x06Quotas\x12\x1e\n\x11points_per_second\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x1d\n\x10\x63\x61lls_per_second\x18\x02 \x01(\x01H\x01\x88\x01\x01\x12\x15\n\x08\x65ntities\x18\x03 \x01(\x03H\x02\x88\x01\x01\x12\x17\n\nattributes\x18\x04 \x01(\x03H\x03\x88\x01\x01\x12\x1f\n\x12\x63oncurrent_streams\x18\x05 \x01(\x05H\x04\x88\x01\x01\x12)\n\x1cwarehouse_seconds_per_minute\x18\x06 \x01(\x01H\x05\x88\x01\x01\x42\x14\n\x12_points_per_secondB\x13\n\x11_calls_per_secondB\x0b\n\t_entitiesB\r\n\x0b_attributesB\x15\n\x13_concurrent_streamsB\x1f\n\x1d_warehouse_seconds_per_minute\"\xbb\x02\n\x06Tenant\x12\x11\n\ttenant_id\x18\x01 \x01(\x05\x12\x0b\n\x03key\x18\x02 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x03 \x01(\t\x12J\n\x18unknown_attribute_policy\x18\x04 \x01(\x0e\x32(.atlas.catalog.v1.UnknownAttributePolicy\x12/\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1f\n\x0fretention_class\x18\x06 \x01(\tB\x06\x8a\xb5\x18\x02\x10?\x12\x33\n\x10late_data_window\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12(\n\x06quotas\x18\x08 \x01(\x0b\x32\x18.atlas.catalog.v1.Quotas\"\xb6\x02\n\x13\x43reateTenantRequest\x12\x34\n\x03key\x18\x01 \x01(\tB\'\x8a\xb5\x18#\x10?\x18\x01\"\x1d[a-z0-9]([a-z0-9-]*[a-z0-9])?\x12\x1d\n\x0c\x64isplay_name\x18\x02 \x01(\tB\x07\x8a\xb5\x18\x03\x10\x80\x02\x12J\n\x18unknown_attribute_policy\x18\x03 \x01(\x0e\x32(.atlas.catalog.v1.UnknownAttributePolicy\x12\x1f\n\x0fretention_class\x18\x04 \x01(\tB\x06\x8a\xb5\x18\x02\x10?\x12\x33\n\x10late_data_window\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12(\n\x06quotas\x18\x06 \x01(\x0b\x32\x18.atlas.catalog.v1.Quotas\"Q\n\x14\x43reateTenantResponse\x12(\n\x06tenant\x18\x01 \x01(\x0b\x32\x18.atlas.catalog.v1.Tenant\x12\x0f\n\x07\x63reated\x18\x02 \x01(\x08\"p\n\x13UpdateTenantRequest\x12(\n\x06tenant\x18\x01 \x01(\x0b\x32\x18.atlas.catalog.v1.Tenant\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\"@\n\x14UpdateTenantResponse\x12(\n\x06tenant\x18\x01 \x01(\x0b\x32\x18.atlas.catalog.v1.Tenant\"D\n\x12ListTenantsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x1b\n\npage_token\x18\x02 \x01(\tB\x07\x8a\xb5\x18\x03\x10\x80\x08\"Y\n\x13ListTenantsResponse\x12)\n\x07tenants\x18\x01 \x03(\x0b\x32\x18.atlas.catalog.v1.Tenant\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"Y\n\x06\x45ntity\x12\x11\n\tentity_id\x18\x01 \x01(\x03\x12\x0b\n\x03key\x18\x02 \x01(\t\x12/\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"3\n\x1a\x42\x61tchCreateEntitiesRequest\x12\x15\n\x04keys\x18\x01 \x03(\tB\x07\x8a\xb5\x18\x03\x08\x90N\"`\n\x1b\x42\x61tchCreateEntitiesResponse\x12*\n\x08\x65ntities\x18\x01 \x03(\x0b\x32\x18.atlas.catalog.v1.Entity\x12\x15\n\rcreated_count\x18\x02 \x01(\x05\"E\n\x13ListEntitiesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x1b\n\npage_token\x18\x02 \x01(\tB\x07\x8a\xb5\x18\x03\x10\x80\x08\"[\n\x14ListEntitiesResponse\x12*\n\x08\x65ntities\x18\x01 \x03(\x0b\x32\x18.atlas.catalog.v1.Entity\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xb4\x02\n\tAttribute\x12\x14\n\x0c\x61ttribute_id\x18\x01 \x01(\x05\x12\x17\n\x04name\x18\x02 \x01(\tB\t\x8a\xb5\x18\x05\x10\x80\x01\x18\x01\x12*\n\tdata_type\x18\x03 \x01(\x0e\x32\x17.atlas.type.v1.DataType\x12\x14\n\x04unit\x18\x04 \x01(\tB\x06\x8a\xb5\x18\x02\x10@\x12!\n\x10validation_regex\x18\x05 \x01(\tB\x07\x8a\xb5\x18\x03\x10\x80\x08\x12\x19\n\tmin_value\x18\x06 \x01(\tB\x06\x8a\xb5\x18\x02\x10@\x12\x19\n\tmax_value\x18\x07 \x01(\tB\x06\x8a\xb5\x18\x02\x10@\x12\x1f\n\x0e\x61llowed_values\x18\x08 \x03(\tB\x07\x8a\xb5\x18\x03\x08\xe8\x07\x12\x0b\n\x03hot\x18\t \x01(\x08\x12/\n\x0b\x63reate_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"X\n\x1c\x42\x61tchUpsertAttributesRequest\x12\x38\n\nattributes\x18\x01 \x03(\x0b\x32\x1b.atlas.catalog.v1.AttributeB\x07\x8a\xb5\x18\x03\x08\x90N\"g\n\x1d\x42\x61tchUpsertAttributesResponse\x12/\n\nattributes\x18\x01 \x03(\x0b\x32\x1b.atlas.catalog.v1.Attribute\x12\x15\n\rcreated_count\x18\x02 \x01(\x05\"G\n\x15ListAttributesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x1b\n\npage_token\x18\x02 \x01(\tB\x07\x8a\xb5\x18\x03\x10\x80\x08\"b\n\x16ListAttributesResponse\x12/\n\nattributes\x18\x01 \x03(\x0b\x32\x1b.atlas.catalog.v1.Attribute\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xec\x01\n\x11\x41\x64ministrativeAct\x12\x0e\n\x06\x61\x63t_id\x18\x01 \x01(\x03\x12.\n\nbegin_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05\x61\x63tor\x18\x04 \x01(\t\x12\x14\n\x0c\x61\x63tor_tenant\x18\x05 \x01(\t\x12\x0e\n\x06method\x18\x06 \x01(\t\x12\x12\n\nrequest_id\x18\x07 \x01(\t\x12\x0f\n\x07request\x18\x08 \x01(\t\x12\x0f\n\x07outcome\x18\t \x01(\t\"O\n\x1dListAdministrativeActsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x1b\n\npage_token\x18\x02 \x01(\tB\x07\x8a\xb5\x18\x03\x10\x80\x08\"l\n\x1eListAdministrativeActsResponse\x12\x31\n\x04\x61\x63ts\x18\x01 \x03(\x0b\x32#.atlas.catalog.v1.AdministrativeAct\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"I\n\x17ListPlatformActsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x1b\n\npage_token\x18\x02 \x01(\tB\x07\x8a\xb5\x18\x03\x10\x80\x08\"f\n\x18ListPlatformActsResponse\x12\x31\n\x04\x61\x63ts\x18\x01 \x03(\x0b\x32#.atlas.catalog.v1.AdministrativeAct\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t*\x8e\x01\n\x16UnknownAttributePolicy\x12(\n$UNKNOWN_ATTRIBUTE_POLICY_UNSPECIFIED\x10\x00\x12#\n\x1fUNKNOWN_ATTRIBUTE_POLICY_REJECT\x10\x01\x12%\n!UNKNOWN_ATTRIBUTE_POLICY_REGISTER\x10\x02\x32\xae\t\n\x0e\x43\x61talogService\x12x\n\x0c\x43reateTenant\x12%.atlas.catalog.v1.CreateTenantRequest\x1a&.atlas.catalog.v1.CreateTenantResponse\"\x19\x90\x02\x02\x92\xb5\x18\x12\n\x0eplatform.admin\x10\x01\x12x\n\x0cUpdateTenant\x12%.atlas.catalog.v1.UpdateTenantRequest\x1a&.atlas.catalog.v1.UpdateTenantResponse\"\x19\x90\x02\x02\x92\xb5\x18\x12\n\x0eplatform.admin\x10\x01\x12u\n\x0bListTenants\x12$.atlas.catalog.v1.ListTenantsRequest\x1a%.atlas.catalog.v1.ListTenantsResponse\"\x19\x90\x02\x01\x92\xb5\x18\x12\n\x0eplatform.admin\x10\x01\x12\x8a\x01\n\x13\x42\x61tchCreateEntities\x12,.atlas.catalog.v1.BatchCreateEntitiesRequest\x1a-.atlas.catalog.v1.BatchCreateEntitiesResponse\"\x16\x90\x02\x02\x92\xb5\x18\x0f\n\rcatalog.admin\x12v\n\x0cListEntities\x12%.atlas.catalog.v1.ListEntitiesRequest\x1a&.atlas.catalog.v1.ListEntitiesResponse\"\x17\x90\x02\x01\x92\xb5\x18\x10\n\x0etelemetry.read\x12\x90\x01\n\x15\x42\x61tchUpsertAttributes\x12..atlas.catalog.v1.BatchUpsertAttributesRequest\x1a/.atlas.catalog.v1.BatchUpsertAttributesResponse\"\x16\x90\x02\x02\x92\xb5\x18\x0f\n\rcatalog.admin\x12|\n\x0eListAttributes\x12\'.atlas.catalog.v1.ListAttributesRequest\x1a(.atlas.catalog.v1.ListAttributesResponse\"\x17\x90\x02\x01\x92\xb5\x18\x10\n\x0etelemetry.read\x12\x93\x01\n\x16ListAdministrativeActs\x12/.atlas.catalog.v1.ListAdministrativeActsRequest\x1a\x30.atlas.catalog.v1.ListAdministrativeActsResponse\"\x16\x90\x02\x01\x92\xb5\x18\x0f\n\rcatalog.admin\x12\x84\x01\n\x10ListPlatformActs\x12).atlas.catalog.v1.ListPlatformActsRequest\x1a*.atlas.catalog.v1.ListPlatformActsResponse\"\x19\x90\x02\x01\x92\xb5\x18\x12\n\x0eplatform.admin\x10\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -66,56 +67,76 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_BATCHUPSERTATTRIBUTESREQUEST'].fields_by_name['attributes']._serialized_options = b'\212\265\030\003\010\220N'
   _globals['_LISTATTRIBUTESREQUEST'].fields_by_name['page_token']._loaded_options = None
   _globals['_LISTATTRIBUTESREQUEST'].fields_by_name['page_token']._serialized_options = b'\212\265\030\003\020\200\010'
+  _globals['_LISTADMINISTRATIVEACTSREQUEST'].fields_by_name['page_token']._loaded_options = None
+  _globals['_LISTADMINISTRATIVEACTSREQUEST'].fields_by_name['page_token']._serialized_options = b'\212\265\030\003\020\200\010'
+  _globals['_LISTPLATFORMACTSREQUEST'].fields_by_name['page_token']._loaded_options = None
+  _globals['_LISTPLATFORMACTSREQUEST'].fields_by_name['page_token']._serialized_options = b'\212\265\030\003\020\200\010'
   _globals['_CATALOGSERVICE'].methods_by_name['CreateTenant']._loaded_options = None
-  _globals['_CATALOGSERVICE'].methods_by_name['CreateTenant']._serialized_options = b'\220\002\002'
+  _globals['_CATALOGSERVICE'].methods_by_name['CreateTenant']._serialized_options = b'\220\002\002\222\265\030\022\n\016platform.admin\020\001'
   _globals['_CATALOGSERVICE'].methods_by_name['UpdateTenant']._loaded_options = None
-  _globals['_CATALOGSERVICE'].methods_by_name['UpdateTenant']._serialized_options = b'\220\002\002'
+  _globals['_CATALOGSERVICE'].methods_by_name['UpdateTenant']._serialized_options = b'\220\002\002\222\265\030\022\n\016platform.admin\020\001'
   _globals['_CATALOGSERVICE'].methods_by_name['ListTenants']._loaded_options = None
-  _globals['_CATALOGSERVICE'].methods_by_name['ListTenants']._serialized_options = b'\220\002\001'
+  _globals['_CATALOGSERVICE'].methods_by_name['ListTenants']._serialized_options = b'\220\002\001\222\265\030\022\n\016platform.admin\020\001'
   _globals['_CATALOGSERVICE'].methods_by_name['BatchCreateEntities']._loaded_options = None
-  _globals['_CATALOGSERVICE'].methods_by_name['BatchCreateEntities']._serialized_options = b'\220\002\002'
+  _globals['_CATALOGSERVICE'].methods_by_name['BatchCreateEntities']._serialized_options = b'\220\002\002\222\265\030\017\n\rcatalog.admin'
   _globals['_CATALOGSERVICE'].methods_by_name['ListEntities']._loaded_options = None
-  _globals['_CATALOGSERVICE'].methods_by_name['ListEntities']._serialized_options = b'\220\002\001'
+  _globals['_CATALOGSERVICE'].methods_by_name['ListEntities']._serialized_options = b'\220\002\001\222\265\030\020\n\016telemetry.read'
   _globals['_CATALOGSERVICE'].methods_by_name['BatchUpsertAttributes']._loaded_options = None
-  _globals['_CATALOGSERVICE'].methods_by_name['BatchUpsertAttributes']._serialized_options = b'\220\002\002'
+  _globals['_CATALOGSERVICE'].methods_by_name['BatchUpsertAttributes']._serialized_options = b'\220\002\002\222\265\030\017\n\rcatalog.admin'
   _globals['_CATALOGSERVICE'].methods_by_name['ListAttributes']._loaded_options = None
-  _globals['_CATALOGSERVICE'].methods_by_name['ListAttributes']._serialized_options = b'\220\002\001'
-  _globals['_UNKNOWNATTRIBUTEPOLICY']._serialized_start=2271
-  _globals['_UNKNOWNATTRIBUTEPOLICY']._serialized_end=2413
-  _globals['_TENANT']._serialized_start=215
-  _globals['_TENANT']._serialized_end=488
-  _globals['_CREATETENANTREQUEST']._serialized_start=491
-  _globals['_CREATETENANTREQUEST']._serialized_end=759
-  _globals['_CREATETENANTRESPONSE']._serialized_start=761
-  _globals['_CREATETENANTRESPONSE']._serialized_end=842
-  _globals['_UPDATETENANTREQUEST']._serialized_start=844
-  _globals['_UPDATETENANTREQUEST']._serialized_end=956
-  _globals['_UPDATETENANTRESPONSE']._serialized_start=958
-  _globals['_UPDATETENANTRESPONSE']._serialized_end=1022
-  _globals['_LISTTENANTSREQUEST']._serialized_start=1024
-  _globals['_LISTTENANTSREQUEST']._serialized_end=1092
-  _globals['_LISTTENANTSRESPONSE']._serialized_start=1094
-  _globals['_LISTTENANTSRESPONSE']._serialized_end=1183
-  _globals['_ENTITY']._serialized_start=1185
-  _globals['_ENTITY']._serialized_end=1274
-  _globals['_BATCHCREATEENTITIESREQUEST']._serialized_start=1276
-  _globals['_BATCHCREATEENTITIESREQUEST']._serialized_end=1327
-  _globals['_BATCHCREATEENTITIESRESPONSE']._serialized_start=1329
-  _globals['_BATCHCREATEENTITIESRESPONSE']._serialized_end=1425
-  _globals['_LISTENTITIESREQUEST']._serialized_start=1427
-  _globals['_LISTENTITIESREQUEST']._serialized_end=1496
-  _globals['_LISTENTITIESRESPONSE']._serialized_start=1498
-  _globals['_LISTENTITIESRESPONSE']._serialized_end=1589
-  _globals['_ATTRIBUTE']._serialized_start=1592
-  _globals['_ATTRIBUTE']._serialized_end=1900
-  _globals['_BATCHUPSERTATTRIBUTESREQUEST']._serialized_start=1902
-  _globals['_BATCHUPSERTATTRIBUTESREQUEST']._serialized_end=1990
-  _globals['_BATCHUPSERTATTRIBUTESRESPONSE']._serialized_start=1992
-  _globals['_BATCHUPSERTATTRIBUTESRESPONSE']._serialized_end=2095
-  _globals['_LISTATTRIBUTESREQUEST']._serialized_start=2097
-  _globals['_LISTATTRIBUTESREQUEST']._serialized_end=2168
-  _globals['_LISTATTRIBUTESRESPONSE']._serialized_start=2170
-  _globals['_LISTATTRIBUTESRESPONSE']._serialized_end=2268
-  _globals['_CATALOGSERVICE']._serialized_start=2416
-  _globals['_CATALOGSERVICE']._serialized_end=3183
+  _globals['_CATALOGSERVICE'].methods_by_name['ListAttributes']._serialized_options = b'\220\002\001\222\265\030\020\n\016telemetry.read'
+  _globals['_CATALOGSERVICE'].methods_by_name['ListAdministrativeActs']._loaded_options = None
+  _globals['_CATALOGSERVICE'].methods_by_name['ListAdministrativeActs']._serialized_options = b'\220\002\001\222\265\030\017\n\rcatalog.admin'
+  _globals['_CATALOGSERVICE'].methods_by_name['ListPlatformActs']._loaded_options = None
+  _globals['_CATALOGSERVICE'].methods_by_name['ListPlatformActs']._serialized_options = b'\220\002\001\222\265\030\022\n\016platform.admin\020\001'
+  _globals['_UNKNOWNATTRIBUTEPOLICY']._serialized_start=3317
+  _globals['_UNKNOWNATTRIBUTEPOLICY']._serialized_end=3459
+  _globals['_QUOTAS']._serialized_start=243
+  _globals['_QUOTAS']._serialized_end=565
+  _globals['_TENANT']._serialized_start=568
+  _globals['_TENANT']._serialized_end=883
+  _globals['_CREATETENANTREQUEST']._serialized_start=886
+  _globals['_CREATETENANTREQUEST']._serialized_end=1196
+  _globals['_CREATETENANTRESPONSE']._serialized_start=1198
+  _globals['_CREATETENANTRESPONSE']._serialized_end=1279
+  _globals['_UPDATETENANTREQUEST']._serialized_start=1281
+  _globals['_UPDATETENANTREQUEST']._serialized_end=1393
+  _globals['_UPDATETENANTRESPONSE']._serialized_start=1395
+  _globals['_UPDATETENANTRESPONSE']._serialized_end=1459
+  _globals['_LISTTENANTSREQUEST']._serialized_start=1461
+  _globals['_LISTTENANTSREQUEST']._serialized_end=1529
+  _globals['_LISTTENANTSRESPONSE']._serialized_start=1531
+  _globals['_LISTTENANTSRESPONSE']._serialized_end=1620
+  _globals['_ENTITY']._serialized_start=1622
+  _globals['_ENTITY']._serialized_end=1711
+  _globals['_BATCHCREATEENTITIESREQUEST']._serialized_start=1713
+  _globals['_BATCHCREATEENTITIESREQUEST']._serialized_end=1764
+  _globals['_BATCHCREATEENTITIESRESPONSE']._serialized_start=1766
+  _globals['_BATCHCREATEENTITIESRESPONSE']._serialized_end=1862
+  _globals['_LISTENTITIESREQUEST']._serialized_start=1864
+  _globals['_LISTENTITIESREQUEST']._serialized_end=1933
+  _globals['_LISTENTITIESRESPONSE']._serialized_start=1935
+  _globals['_LISTENTITIESRESPONSE']._serialized_end=2026
+  _globals['_ATTRIBUTE']._serialized_start=2029
+  _globals['_ATTRIBUTE']._serialized_end=2337
+  _globals['_BATCHUPSERTATTRIBUTESREQUEST']._serialized_start=2339
+  _globals['_BATCHUPSERTATTRIBUTESREQUEST']._serialized_end=2427
+  _globals['_BATCHUPSERTATTRIBUTESRESPONSE']._serialized_start=2429
+  _globals['_BATCHUPSERTATTRIBUTESRESPONSE']._serialized_end=2532
+  _globals['_LISTATTRIBUTESREQUEST']._serialized_start=2534
+  _globals['_LISTATTRIBUTESREQUEST']._serialized_end=2605
+  _globals['_LISTATTRIBUTESRESPONSE']._serialized_start=2607
+  _globals['_LISTATTRIBUTESRESPONSE']._serialized_end=2705
+  _globals['_ADMINISTRATIVEACT']._serialized_start=2708
+  _globals['_ADMINISTRATIVEACT']._serialized_end=2944
+  _globals['_LISTADMINISTRATIVEACTSREQUEST']._serialized_start=2946
+  _globals['_LISTADMINISTRATIVEACTSREQUEST']._serialized_end=3025
+  _globals['_LISTADMINISTRATIVEACTSRESPONSE']._serialized_start=3027
+  _globals['_LISTADMINISTRATIVEACTSRESPONSE']._serialized_end=3135
+  _globals['_LISTPLATFORMACTSREQUEST']._serialized_start=3137
+  _globals['_LISTPLATFORMACTSREQUEST']._serialized_end=3210
+  _globals['_LISTPLATFORMACTSRESPONSE']._serialized_start=3212
+  _globals['_LISTPLATFORMACTSRESPONSE']._serialized_end=3314
+  _globals['_CATALOGSERVICE']._serialized_start=3462
+  _globals['_CATALOGSERVICE']._serialized_end=4660
 # @@protoc_insertion_point(module_scope)

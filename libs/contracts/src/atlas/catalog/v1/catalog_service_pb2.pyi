@@ -48,6 +48,74 @@ UNKNOWN_ATTRIBUTE_POLICY_REGISTER: UnknownAttributePolicy.ValueType  # 2
 Global___UnknownAttributePolicy: _TypeAlias = UnknownAttributePolicy  # noqa: Y015
 
 @_typing.final
+class Quotas(_message.Message):
+    """What a tenant may take. Beyond it calls are refused with RESOURCE_EXHAUSTED / QUOTA_EXCEEDED; ErrorInfo.metadata names the
+    quota and its limit, RetryInfo says when to come back. Streams of writes are held up instead. What is unset is as the
+    platform has it. A change is known everywhere within half a minute.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POINTS_PER_SECOND_FIELD_NUMBER: _builtins.int
+    CALLS_PER_SECOND_FIELD_NUMBER: _builtins.int
+    ENTITIES_FIELD_NUMBER: _builtins.int
+    ATTRIBUTES_FIELD_NUMBER: _builtins.int
+    CONCURRENT_STREAMS_FIELD_NUMBER: _builtins.int
+    WAREHOUSE_SECONDS_PER_MINUTE_FIELD_NUMBER: _builtins.int
+    points_per_second: _builtins.float
+    """Points that are taken in, on average; all greater than 0."""
+    calls_per_second: _builtins.float
+    """Calls, of each service apart."""
+    entities: _builtins.int
+    """In the catalog."""
+    attributes: _builtins.int
+    """In the catalog; at most 100,000."""
+    concurrent_streams: _builtins.int
+    """Streaming calls at a time, of each service apart."""
+    warehouse_seconds_per_minute: _builtins.float
+    """How long the warehouse may read for Aggregate, in all."""
+    def __init__(
+        self,
+        *,
+        points_per_second: _builtins.float | None = ...,
+        calls_per_second: _builtins.float | None = ...,
+        entities: _builtins.int | None = ...,
+        attributes: _builtins.int | None = ...,
+        concurrent_streams: _builtins.int | None = ...,
+        warehouse_seconds_per_minute: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_attributes", b"_attributes", "_calls_per_second", b"_calls_per_second", "_concurrent_streams", b"_concurrent_streams", "_entities", b"_entities", "_points_per_second", b"_points_per_second", "_warehouse_seconds_per_minute", b"_warehouse_seconds_per_minute", "attributes", b"attributes", "calls_per_second", b"calls_per_second", "concurrent_streams", b"concurrent_streams", "entities", b"entities", "points_per_second", b"points_per_second", "warehouse_seconds_per_minute", b"warehouse_seconds_per_minute"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_attributes", b"_attributes", "_calls_per_second", b"_calls_per_second", "_concurrent_streams", b"_concurrent_streams", "_entities", b"_entities", "_points_per_second", b"_points_per_second", "_warehouse_seconds_per_minute", b"_warehouse_seconds_per_minute", "attributes", b"attributes", "calls_per_second", b"calls_per_second", "concurrent_streams", b"concurrent_streams", "entities", b"entities", "points_per_second", b"points_per_second", "warehouse_seconds_per_minute", b"warehouse_seconds_per_minute"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__attributes: _TypeAlias = _typing.Literal["attributes"]  # noqa: Y015
+    _WhichOneofArgType__attributes: _TypeAlias = _typing.Literal["_attributes", b"_attributes"]  # noqa: Y015
+    _WhichOneofReturnType__calls_per_second: _TypeAlias = _typing.Literal["calls_per_second"]  # noqa: Y015
+    _WhichOneofArgType__calls_per_second: _TypeAlias = _typing.Literal["_calls_per_second", b"_calls_per_second"]  # noqa: Y015
+    _WhichOneofReturnType__concurrent_streams: _TypeAlias = _typing.Literal["concurrent_streams"]  # noqa: Y015
+    _WhichOneofArgType__concurrent_streams: _TypeAlias = _typing.Literal["_concurrent_streams", b"_concurrent_streams"]  # noqa: Y015
+    _WhichOneofReturnType__entities: _TypeAlias = _typing.Literal["entities"]  # noqa: Y015
+    _WhichOneofArgType__entities: _TypeAlias = _typing.Literal["_entities", b"_entities"]  # noqa: Y015
+    _WhichOneofReturnType__points_per_second: _TypeAlias = _typing.Literal["points_per_second"]  # noqa: Y015
+    _WhichOneofArgType__points_per_second: _TypeAlias = _typing.Literal["_points_per_second", b"_points_per_second"]  # noqa: Y015
+    _WhichOneofReturnType__warehouse_seconds_per_minute: _TypeAlias = _typing.Literal["warehouse_seconds_per_minute"]  # noqa: Y015
+    _WhichOneofArgType__warehouse_seconds_per_minute: _TypeAlias = _typing.Literal["_warehouse_seconds_per_minute", b"_warehouse_seconds_per_minute"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__attributes) -> _WhichOneofReturnType__attributes | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__calls_per_second) -> _WhichOneofReturnType__calls_per_second | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__concurrent_streams) -> _WhichOneofReturnType__concurrent_streams | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__entities) -> _WhichOneofReturnType__entities | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__points_per_second) -> _WhichOneofReturnType__points_per_second | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__warehouse_seconds_per_minute) -> _WhichOneofReturnType__warehouse_seconds_per_minute | None: ...
+
+Global___Quotas: _TypeAlias = Quotas  # noqa: Y015
+
+@_typing.final
 class Tenant(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -58,6 +126,7 @@ class Tenant(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     RETENTION_CLASS_FIELD_NUMBER: _builtins.int
     LATE_DATA_WINDOW_FIELD_NUMBER: _builtins.int
+    QUOTAS_FIELD_NUMBER: _builtins.int
     tenant_id: _builtins.int
     key: _builtins.str
     display_name: _builtins.str
@@ -70,6 +139,10 @@ class Tenant(_message.Message):
     def late_data_window(self) -> _duration_pb2.Duration:
         """The oldest event time that is accepted, before now. Unset: the platform's."""
 
+    @_builtins.property
+    def quotas(self) -> Global___Quotas:
+        """Its own; unset: the platform's throughout."""
+
     def __init__(
         self,
         *,
@@ -80,10 +153,11 @@ class Tenant(_message.Message):
         create_time: _timestamp_pb2.Timestamp | None = ...,
         retention_class: _builtins.str = ...,
         late_data_window: _duration_pb2.Duration | None = ...,
+        quotas: Global___Quotas | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "late_data_window", b"late_data_window"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "late_data_window", b"late_data_window", "quotas", b"quotas"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "display_name", b"display_name", "key", b"key", "late_data_window", b"late_data_window", "retention_class", b"retention_class", "tenant_id", b"tenant_id", "unknown_attribute_policy", b"unknown_attribute_policy"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "display_name", b"display_name", "key", b"key", "late_data_window", b"late_data_window", "quotas", b"quotas", "retention_class", b"retention_class", "tenant_id", b"tenant_id", "unknown_attribute_policy", b"unknown_attribute_policy"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -98,6 +172,7 @@ class CreateTenantRequest(_message.Message):
     UNKNOWN_ATTRIBUTE_POLICY_FIELD_NUMBER: _builtins.int
     RETENTION_CLASS_FIELD_NUMBER: _builtins.int
     LATE_DATA_WINDOW_FIELD_NUMBER: _builtins.int
+    QUOTAS_FIELD_NUMBER: _builtins.int
     key: _builtins.str
     """Lower-case letters, digits and inner hyphens."""
     display_name: _builtins.str
@@ -106,6 +181,8 @@ class CreateTenantRequest(_message.Message):
     """Empty: "standard"."""
     @_builtins.property
     def late_data_window(self) -> _duration_pb2.Duration: ...
+    @_builtins.property
+    def quotas(self) -> Global___Quotas: ...
     def __init__(
         self,
         *,
@@ -114,10 +191,11 @@ class CreateTenantRequest(_message.Message):
         unknown_attribute_policy: Global___UnknownAttributePolicy.ValueType = ...,
         retention_class: _builtins.str = ...,
         late_data_window: _duration_pb2.Duration | None = ...,
+        quotas: Global___Quotas | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["late_data_window", b"late_data_window"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["late_data_window", b"late_data_window", "quotas", b"quotas"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["display_name", b"display_name", "key", b"key", "late_data_window", b"late_data_window", "retention_class", b"retention_class", "unknown_attribute_policy", b"unknown_attribute_policy"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["display_name", b"display_name", "key", b"key", "late_data_window", b"late_data_window", "quotas", b"quotas", "retention_class", b"retention_class", "unknown_attribute_policy", b"unknown_attribute_policy"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -158,7 +236,9 @@ class UpdateTenantRequest(_message.Message):
 
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
-        """Of display_name, unknown_attribute_policy, retention_class, late_data_window. At least one."""
+        """Of display_name, unknown_attribute_policy, retention_class, late_data_window, quotas. At least one. Quotas change as a
+        whole: those that are left out are the platform's from then on.
+        """
 
     def __init__(
         self,
@@ -503,3 +583,151 @@ class ListAttributesResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListAttributesResponse: _TypeAlias = ListAttributesResponse  # noqa: Y015
+
+@_typing.final
+class AdministrativeAct(_message.Message):
+    """An administrative call, as the audit log has it: it was entered before it began."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACT_ID_FIELD_NUMBER: _builtins.int
+    BEGIN_TIME_FIELD_NUMBER: _builtins.int
+    END_TIME_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
+    ACTOR_TENANT_FIELD_NUMBER: _builtins.int
+    METHOD_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    REQUEST_FIELD_NUMBER: _builtins.int
+    OUTCOME_FIELD_NUMBER: _builtins.int
+    act_id: _builtins.int
+    """Grows with time."""
+    actor: _builtins.str
+    """The verified caller: a token's subject, or the name in a certificate."""
+    actor_tenant: _builtins.str
+    """The key of the tenant that the caller belongs to. Empty: none, as of operators."""
+    method: _builtins.str
+    """For example "/atlas.catalog.v1.CatalogService/UpdateTenant"."""
+    request_id: _builtins.str
+    """The call's x-request-id, or what was made for it; answered in the metadata x-request-id."""
+    request: _builtins.str
+    """What was asked for, as JSON; long lists and texts are shortened."""
+    outcome: _builtins.str
+    """The status: "OK", or for example "NOT_FOUND". Empty without end_time."""
+    @_builtins.property
+    def begin_time(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def end_time(self) -> _timestamp_pb2.Timestamp:
+        """Unset: it is under way, or was cut off, and what it did is not known."""
+
+    def __init__(
+        self,
+        *,
+        act_id: _builtins.int = ...,
+        begin_time: _timestamp_pb2.Timestamp | None = ...,
+        end_time: _timestamp_pb2.Timestamp | None = ...,
+        actor: _builtins.str = ...,
+        actor_tenant: _builtins.str = ...,
+        method: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        request: _builtins.str = ...,
+        outcome: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["begin_time", b"begin_time", "end_time", b"end_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["act_id", b"act_id", "actor", b"actor", "actor_tenant", b"actor_tenant", "begin_time", b"begin_time", "end_time", b"end_time", "method", b"method", "outcome", b"outcome", "request", b"request", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AdministrativeAct: _TypeAlias = AdministrativeAct  # noqa: Y015
+
+@_typing.final
+class ListAdministrativeActsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    page_size: _builtins.int
+    """At most 1,000, which is also the default."""
+    page_token: _builtins.str
+    def __init__(
+        self,
+        *,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListAdministrativeActsRequest: _TypeAlias = ListAdministrativeActsRequest  # noqa: Y015
+
+@_typing.final
+class ListAdministrativeActsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACTS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    @_builtins.property
+    def acts(self) -> _containers.RepeatedCompositeFieldContainer[Global___AdministrativeAct]: ...
+    def __init__(
+        self,
+        *,
+        acts: _abc.Iterable[Global___AdministrativeAct] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acts", b"acts", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListAdministrativeActsResponse: _TypeAlias = ListAdministrativeActsResponse  # noqa: Y015
+
+@_typing.final
+class ListPlatformActsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    page_size: _builtins.int
+    """At most 1,000, which is also the default."""
+    page_token: _builtins.str
+    def __init__(
+        self,
+        *,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListPlatformActsRequest: _TypeAlias = ListPlatformActsRequest  # noqa: Y015
+
+@_typing.final
+class ListPlatformActsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACTS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    @_builtins.property
+    def acts(self) -> _containers.RepeatedCompositeFieldContainer[Global___AdministrativeAct]: ...
+    def __init__(
+        self,
+        *,
+        acts: _abc.Iterable[Global___AdministrativeAct] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acts", b"acts", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListPlatformActsResponse: _TypeAlias = ListPlatformActsResponse  # noqa: Y015

@@ -71,6 +71,16 @@ class CatalogServiceStub:
                 request_serializer=atlas_dot_catalog_dot_v1_dot_catalog__service__pb2.ListAttributesRequest.SerializeToString,
                 response_deserializer=atlas_dot_catalog_dot_v1_dot_catalog__service__pb2.ListAttributesResponse.FromString,
                 _registered_method=True)
+        self.ListAdministrativeActs = channel.unary_unary(
+                '/atlas.catalog.v1.CatalogService/ListAdministrativeActs',
+                request_serializer=atlas_dot_catalog_dot_v1_dot_catalog__service__pb2.ListAdministrativeActsRequest.SerializeToString,
+                response_deserializer=atlas_dot_catalog_dot_v1_dot_catalog__service__pb2.ListAdministrativeActsResponse.FromString,
+                _registered_method=True)
+        self.ListPlatformActs = channel.unary_unary(
+                '/atlas.catalog.v1.CatalogService/ListPlatformActs',
+                request_serializer=atlas_dot_catalog_dot_v1_dot_catalog__service__pb2.ListPlatformActsRequest.SerializeToString,
+                response_deserializer=atlas_dot_catalog_dot_v1_dot_catalog__service__pb2.ListPlatformActsResponse.FromString,
+                _registered_method=True)
 
 
 class CatalogServiceServicer:
@@ -126,6 +136,21 @@ class CatalogServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListAdministrativeActs(self, request, context):
+        """The audit log of the tenant, the newest first: the administrative acts in it, of all services, whoever did them.
+        Administrative are the calls that need a scope ending in ".admin" and change something.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListPlatformActs(self, request, context):
+        """Likewise of acts on what is of all tenants: tenants themselves, the pipeline, dead letters.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_CatalogServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -163,6 +188,16 @@ def add_CatalogServiceServicer_to_server(servicer, server):
                     servicer.ListAttributes,
                     request_deserializer=atlas_dot_catalog_dot_v1_dot_catalog__service__pb2.ListAttributesRequest.FromString,
                     response_serializer=atlas_dot_catalog_dot_v1_dot_catalog__service__pb2.ListAttributesResponse.SerializeToString,
+            ),
+            'ListAdministrativeActs': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListAdministrativeActs,
+                    request_deserializer=atlas_dot_catalog_dot_v1_dot_catalog__service__pb2.ListAdministrativeActsRequest.FromString,
+                    response_serializer=atlas_dot_catalog_dot_v1_dot_catalog__service__pb2.ListAdministrativeActsResponse.SerializeToString,
+            ),
+            'ListPlatformActs': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListPlatformActs,
+                    request_deserializer=atlas_dot_catalog_dot_v1_dot_catalog__service__pb2.ListPlatformActsRequest.FromString,
+                    response_serializer=atlas_dot_catalog_dot_v1_dot_catalog__service__pb2.ListPlatformActsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -356,6 +391,60 @@ class CatalogService:
             '/atlas.catalog.v1.CatalogService/ListAttributes',
             atlas_dot_catalog_dot_v1_dot_catalog__service__pb2.ListAttributesRequest.SerializeToString,
             atlas_dot_catalog_dot_v1_dot_catalog__service__pb2.ListAttributesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListAdministrativeActs(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/atlas.catalog.v1.CatalogService/ListAdministrativeActs',
+            atlas_dot_catalog_dot_v1_dot_catalog__service__pb2.ListAdministrativeActsRequest.SerializeToString,
+            atlas_dot_catalog_dot_v1_dot_catalog__service__pb2.ListAdministrativeActsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListPlatformActs(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/atlas.catalog.v1.CatalogService/ListPlatformActs',
+            atlas_dot_catalog_dot_v1_dot_catalog__service__pb2.ListPlatformActsRequest.SerializeToString,
+            atlas_dot_catalog_dot_v1_dot_catalog__service__pb2.ListPlatformActsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -49,6 +49,12 @@ class CatalogServiceStub:
     atlas.hotcache.v1.ProjectionService.
     """
     ListAttributes: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.ListAttributesRequest, _catalog_service_pb2.ListAttributesResponse]
+    ListAdministrativeActs: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.ListAdministrativeActsRequest, _catalog_service_pb2.ListAdministrativeActsResponse]
+    """The audit log of the tenant, the newest first: the administrative acts in it, of all services, whoever did them.
+    Administrative are the calls that need a scope ending in ".admin" and change something.
+    """
+    ListPlatformActs: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.ListPlatformActsRequest, _catalog_service_pb2.ListPlatformActsResponse]
+    """Likewise of acts on what is of all tenants: tenants themselves, the pipeline, dead letters."""
 
 @_typing.type_check_only
 class CatalogServiceAsyncStub(CatalogServiceStub):
@@ -71,6 +77,12 @@ class CatalogServiceAsyncStub(CatalogServiceStub):
     atlas.hotcache.v1.ProjectionService.
     """
     ListAttributes: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.ListAttributesRequest, _catalog_service_pb2.ListAttributesResponse]  # type: ignore[assignment]
+    ListAdministrativeActs: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.ListAdministrativeActsRequest, _catalog_service_pb2.ListAdministrativeActsResponse]  # type: ignore[assignment]
+    """The audit log of the tenant, the newest first: the administrative acts in it, of all services, whoever did them.
+    Administrative are the calls that need a scope ending in ".admin" and change something.
+    """
+    ListPlatformActs: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.ListPlatformActsRequest, _catalog_service_pb2.ListPlatformActsResponse]  # type: ignore[assignment]
+    """Likewise of acts on what is of all tenants: tenants themselves, the pipeline, dead letters."""
 
 class CatalogServiceServicer(metaclass=_abc_1.ABCMeta):
     """Tenants, entities and attributes. Served by ingest. Every call but those on tenants works within
@@ -132,5 +144,23 @@ class CatalogServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _catalog_service_pb2.ListAttributesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_catalog_service_pb2.ListAttributesResponse, _abc.Awaitable[_catalog_service_pb2.ListAttributesResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def ListAdministrativeActs(
+        self,
+        request: _catalog_service_pb2.ListAdministrativeActsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_catalog_service_pb2.ListAdministrativeActsResponse, _abc.Awaitable[_catalog_service_pb2.ListAdministrativeActsResponse]]:
+        """The audit log of the tenant, the newest first: the administrative acts in it, of all services, whoever did them.
+        Administrative are the calls that need a scope ending in ".admin" and change something.
+        """
+
+    @_abc_1.abstractmethod
+    def ListPlatformActs(
+        self,
+        request: _catalog_service_pb2.ListPlatformActsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_catalog_service_pb2.ListPlatformActsResponse, _abc.Awaitable[_catalog_service_pb2.ListPlatformActsResponse]]:
+        """Likewise of acts on what is of all tenants: tenants themselves, the pipeline, dead letters."""
 
 def add_CatalogServiceServicer_to_server(servicer: CatalogServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -22,6 +22,7 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from atlas.type.v1 import access_pb2 as atlas_dot_type_dot_v1_dot_access__pb2
 from atlas.type.v1 import consistency_pb2 as atlas_dot_type_dot_v1_dot_consistency__pb2
 from atlas.type.v1 import limits_pb2 as atlas_dot_type_dot_v1_dot_limits__pb2
 from atlas.type.v1 import value_pb2 as atlas_dot_type_dot_v1_dot_value__pb2
@@ -29,7 +30,7 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(atlas/hotcache/v1/hotcache_service.proto\x12\x11\x61tlas.hotcache.v1\x1a\x1f\x61tlas/type/v1/consistency.proto\x1a\x1a\x61tlas/type/v1/limits.proto\x1a\x19\x61tlas/type/v1/value.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x98\x01\n\x12GetEntitiesRequest\x12\x1b\n\nentity_ids\x18\x01 \x03(\x03\x42\x07\x8a\xb5\x18\x03\x08\xe8\x07\x12\x1b\n\nattributes\x18\x02 \x03(\tB\x07\x8a\xb5\x18\x03\x08\x90N\x12\x30\n\rmax_staleness\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x16\n\x05token\x18\x04 \x01(\x0c\x42\x07\x8a\xb5\x18\x03\x10\x80@\"Y\n\x08HotValue\x12\x11\n\tattribute\x18\x01 \x01(\t\x12#\n\x05value\x18\x02 \x01(\x0b\x32\x14.atlas.type.v1.Value\x12\x15\n\revent_time_us\x18\x03 \x01(\x03\"\x83\x01\n\tHotEntity\x12\x11\n\tentity_id\x18\x01 \x01(\x03\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12+\n\x06values\x18\x03 \x03(\x0b\x32\x1b.atlas.hotcache.v1.HotValue\x12%\n\x06source\x18\x04 \x01(\x0e\x32\x15.atlas.type.v1.Source\"\xf9\x01\n\x13GetEntitiesResponse\x12.\n\x08\x65ntities\x18\x01 \x03(\x0b\x32\x1c.atlas.hotcache.v1.HotEntity\x12&\n\x03lag\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12)\n\x05\x61s_of\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\thit_count\x18\x04 \x01(\x05\x12\x12\n\nmiss_count\x18\x05 \x01(\x05\x12\x15\n\rbypass_reason\x18\x06 \x01(\t\x12\r\n\x05token\x18\x07 \x01(\x0c\x12\x12\n\nheld_token\x18\x08 \x01(\x0c\"\xd3\x01\n\x19InvalidateEntitiesRequest\x12\x0c\n\x04lane\x18\x01 \x01(\x05\x12\r\n\x05\x65poch\x18\x02 \x01(\x03\x12\x10\n\x08sequence\x18\x03 \x01(\x03\x12\x44\n\x07\x63hanges\x18\x04 \x03(\x0b\x32\x33.atlas.hotcache.v1.InvalidateEntitiesRequest.Change\x1a\x41\n\x06\x43hange\x12\x11\n\ttenant_id\x18\x01 \x01(\x05\x12\x12\n\nentity_ids\x18\x02 \x03(\x03\x12\x10\n\x08versions\x18\x03 \x03(\x03\"\x1c\n\x1aInvalidateEntitiesResponse\"\x17\n\x15GetCacheStatusRequest\"\xa8\x02\n\x16GetCacheStatusResponse\x12\x11\n\tconnected\x18\x01 \x01(\x08\x12\x12\n\nhits_total\x18\x02 \x01(\x03\x12\x14\n\x0cmisses_total\x18\x03 \x01(\x03\x12\x1b\n\x13invalidations_total\x18\x04 \x01(\x03\x12\x1b\n\x13\x66ills_refused_total\x18\x05 \x01(\x03\x12\x19\n\x11generations_total\x18\x06 \x01(\x03\x12&\n\x03lag\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x1f\n\x17\x63\x61ught_up_flushes_total\x18\x08 \x01(\x03\x12\x14\n\x0c\x63hecks_total\x18\t \x01(\x03\x12\x1d\n\x15inconsistencies_total\x18\n \x01(\x03\x32\xd8\x02\n\x0fHotCacheService\x12\x61\n\x0bGetEntities\x12%.atlas.hotcache.v1.GetEntitiesRequest\x1a&.atlas.hotcache.v1.GetEntitiesResponse\"\x03\x90\x02\x01\x12v\n\x12InvalidateEntities\x12,.atlas.hotcache.v1.InvalidateEntitiesRequest\x1a-.atlas.hotcache.v1.InvalidateEntitiesResponse\"\x03\x90\x02\x02\x12j\n\x0eGetCacheStatus\x12(.atlas.hotcache.v1.GetCacheStatusRequest\x1a).atlas.hotcache.v1.GetCacheStatusResponse\"\x03\x90\x02\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(atlas/hotcache/v1/hotcache_service.proto\x12\x11\x61tlas.hotcache.v1\x1a\x1a\x61tlas/type/v1/access.proto\x1a\x1f\x61tlas/type/v1/consistency.proto\x1a\x1a\x61tlas/type/v1/limits.proto\x1a\x19\x61tlas/type/v1/value.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x98\x01\n\x12GetEntitiesRequest\x12\x1b\n\nentity_ids\x18\x01 \x03(\x03\x42\x07\x8a\xb5\x18\x03\x08\xe8\x07\x12\x1b\n\nattributes\x18\x02 \x03(\tB\x07\x8a\xb5\x18\x03\x08\x90N\x12\x30\n\rmax_staleness\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x16\n\x05token\x18\x04 \x01(\x0c\x42\x07\x8a\xb5\x18\x03\x10\x80@\"Y\n\x08HotValue\x12\x11\n\tattribute\x18\x01 \x01(\t\x12#\n\x05value\x18\x02 \x01(\x0b\x32\x14.atlas.type.v1.Value\x12\x15\n\revent_time_us\x18\x03 \x01(\x03\"\x83\x01\n\tHotEntity\x12\x11\n\tentity_id\x18\x01 \x01(\x03\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12+\n\x06values\x18\x03 \x03(\x0b\x32\x1b.atlas.hotcache.v1.HotValue\x12%\n\x06source\x18\x04 \x01(\x0e\x32\x15.atlas.type.v1.Source\"\xf9\x01\n\x13GetEntitiesResponse\x12.\n\x08\x65ntities\x18\x01 \x03(\x0b\x32\x1c.atlas.hotcache.v1.HotEntity\x12&\n\x03lag\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12)\n\x05\x61s_of\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\thit_count\x18\x04 \x01(\x05\x12\x12\n\nmiss_count\x18\x05 \x01(\x05\x12\x15\n\rbypass_reason\x18\x06 \x01(\t\x12\r\n\x05token\x18\x07 \x01(\x0c\x12\x12\n\nheld_token\x18\x08 \x01(\x0c\"\xd3\x01\n\x19InvalidateEntitiesRequest\x12\x0c\n\x04lane\x18\x01 \x01(\x05\x12\r\n\x05\x65poch\x18\x02 \x01(\x03\x12\x10\n\x08sequence\x18\x03 \x01(\x03\x12\x44\n\x07\x63hanges\x18\x04 \x03(\x0b\x32\x33.atlas.hotcache.v1.InvalidateEntitiesRequest.Change\x1a\x41\n\x06\x43hange\x12\x11\n\ttenant_id\x18\x01 \x01(\x05\x12\x12\n\nentity_ids\x18\x02 \x03(\x03\x12\x10\n\x08versions\x18\x03 \x03(\x03\"\x1c\n\x1aInvalidateEntitiesResponse\"\x17\n\x15GetCacheStatusRequest\"\xa8\x02\n\x16GetCacheStatusResponse\x12\x11\n\tconnected\x18\x01 \x01(\x08\x12\x12\n\nhits_total\x18\x02 \x01(\x03\x12\x14\n\x0cmisses_total\x18\x03 \x01(\x03\x12\x1b\n\x13invalidations_total\x18\x04 \x01(\x03\x12\x1b\n\x13\x66ills_refused_total\x18\x05 \x01(\x03\x12\x19\n\x11generations_total\x18\x06 \x01(\x03\x12&\n\x03lag\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x1f\n\x17\x63\x61ught_up_flushes_total\x18\x08 \x01(\x03\x12\x14\n\x0c\x63hecks_total\x18\t \x01(\x03\x12\x1d\n\x15inconsistencies_total\x18\n \x01(\x03\x32\x9e\x03\n\x0fHotCacheService\x12u\n\x0bGetEntities\x12%.atlas.hotcache.v1.GetEntitiesRequest\x1a&.atlas.hotcache.v1.GetEntitiesResponse\"\x17\x90\x02\x01\x92\xb5\x18\x10\n\x0etelemetry.read\x12\x8f\x01\n\x12InvalidateEntities\x12,.atlas.hotcache.v1.InvalidateEntitiesRequest\x1a-.atlas.hotcache.v1.InvalidateEntitiesResponse\"\x1c\x90\x02\x02\x92\xb5\x18\x15\n\x11platform.internal\x10\x01\x12\x81\x01\n\x0eGetCacheStatus\x12(.atlas.hotcache.v1.GetCacheStatusRequest\x1a).atlas.hotcache.v1.GetCacheStatusResponse\"\x1a\x90\x02\x01\x92\xb5\x18\x13\n\x0fplatform.status\x10\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -43,29 +44,29 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETENTITIESREQUEST'].fields_by_name['token']._loaded_options = None
   _globals['_GETENTITIESREQUEST'].fields_by_name['token']._serialized_options = b'\212\265\030\003\020\200@'
   _globals['_HOTCACHESERVICE'].methods_by_name['GetEntities']._loaded_options = None
-  _globals['_HOTCACHESERVICE'].methods_by_name['GetEntities']._serialized_options = b'\220\002\001'
+  _globals['_HOTCACHESERVICE'].methods_by_name['GetEntities']._serialized_options = b'\220\002\001\222\265\030\020\n\016telemetry.read'
   _globals['_HOTCACHESERVICE'].methods_by_name['InvalidateEntities']._loaded_options = None
-  _globals['_HOTCACHESERVICE'].methods_by_name['InvalidateEntities']._serialized_options = b'\220\002\002'
+  _globals['_HOTCACHESERVICE'].methods_by_name['InvalidateEntities']._serialized_options = b'\220\002\002\222\265\030\025\n\021platform.internal\020\001'
   _globals['_HOTCACHESERVICE'].methods_by_name['GetCacheStatus']._loaded_options = None
-  _globals['_HOTCACHESERVICE'].methods_by_name['GetCacheStatus']._serialized_options = b'\220\002\001'
-  _globals['_GETENTITIESREQUEST']._serialized_start=217
-  _globals['_GETENTITIESREQUEST']._serialized_end=369
-  _globals['_HOTVALUE']._serialized_start=371
-  _globals['_HOTVALUE']._serialized_end=460
-  _globals['_HOTENTITY']._serialized_start=463
-  _globals['_HOTENTITY']._serialized_end=594
-  _globals['_GETENTITIESRESPONSE']._serialized_start=597
-  _globals['_GETENTITIESRESPONSE']._serialized_end=846
-  _globals['_INVALIDATEENTITIESREQUEST']._serialized_start=849
-  _globals['_INVALIDATEENTITIESREQUEST']._serialized_end=1060
-  _globals['_INVALIDATEENTITIESREQUEST_CHANGE']._serialized_start=995
-  _globals['_INVALIDATEENTITIESREQUEST_CHANGE']._serialized_end=1060
-  _globals['_INVALIDATEENTITIESRESPONSE']._serialized_start=1062
-  _globals['_INVALIDATEENTITIESRESPONSE']._serialized_end=1090
-  _globals['_GETCACHESTATUSREQUEST']._serialized_start=1092
-  _globals['_GETCACHESTATUSREQUEST']._serialized_end=1115
-  _globals['_GETCACHESTATUSRESPONSE']._serialized_start=1118
-  _globals['_GETCACHESTATUSRESPONSE']._serialized_end=1414
-  _globals['_HOTCACHESERVICE']._serialized_start=1417
-  _globals['_HOTCACHESERVICE']._serialized_end=1761
+  _globals['_HOTCACHESERVICE'].methods_by_name['GetCacheStatus']._serialized_options = b'\220\002\001\222\265\030\023\n\017platform.status\020\001'
+  _globals['_GETENTITIESREQUEST']._serialized_start=245
+  _globals['_GETENTITIESREQUEST']._serialized_end=397
+  _globals['_HOTVALUE']._serialized_start=399
+  _globals['_HOTVALUE']._serialized_end=488
+  _globals['_HOTENTITY']._serialized_start=491
+  _globals['_HOTENTITY']._serialized_end=622
+  _globals['_GETENTITIESRESPONSE']._serialized_start=625
+  _globals['_GETENTITIESRESPONSE']._serialized_end=874
+  _globals['_INVALIDATEENTITIESREQUEST']._serialized_start=877
+  _globals['_INVALIDATEENTITIESREQUEST']._serialized_end=1088
+  _globals['_INVALIDATEENTITIESREQUEST_CHANGE']._serialized_start=1023
+  _globals['_INVALIDATEENTITIESREQUEST_CHANGE']._serialized_end=1088
+  _globals['_INVALIDATEENTITIESRESPONSE']._serialized_start=1090
+  _globals['_INVALIDATEENTITIESRESPONSE']._serialized_end=1118
+  _globals['_GETCACHESTATUSREQUEST']._serialized_start=1120
+  _globals['_GETCACHESTATUSREQUEST']._serialized_end=1143
+  _globals['_GETCACHESTATUSRESPONSE']._serialized_start=1146
+  _globals['_GETCACHESTATUSRESPONSE']._serialized_end=1442
+  _globals['_HOTCACHESERVICE']._serialized_start=1445
+  _globals['_HOTCACHESERVICE']._serialized_end=1859
 # @@protoc_insertion_point(module_scope)

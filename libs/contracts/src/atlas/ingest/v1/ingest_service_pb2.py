@@ -22,6 +22,7 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from atlas.type.v1 import access_pb2 as atlas_dot_type_dot_v1_dot_access__pb2
 from atlas.type.v1 import error_pb2 as atlas_dot_type_dot_v1_dot_error__pb2
 from atlas.type.v1 import limits_pb2 as atlas_dot_type_dot_v1_dot_limits__pb2
 from atlas.type.v1 import value_pb2 as atlas_dot_type_dot_v1_dot_value__pb2
@@ -29,7 +30,7 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$atlas/ingest/v1/ingest_service.proto\x12\x0f\x61tlas.ingest.v1\x1a\x19\x61tlas/type/v1/error.proto\x1a\x1a\x61tlas/type/v1/limits.proto\x1a\x19\x61tlas/type/v1/value.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x94\x02\n\x0cWriteRequest\x12\x1a\n\nrequest_id\x18\x01 \x01(\tB\x06\x8a\xb5\x18\x02\x10@\x12-\n\x06points\x18\x02 \x03(\x0b\x32\x14.atlas.type.v1.PointB\x07\x8a\xb5\x18\x03\x08\x90N\x12#\n\x12\x64\x65\x66\x61ult_entity_key\x18\x03 \x01(\tB\x07\x8a\xb5\x18\x03\x10\x80\x02\x12\"\n\x15\x64\x65\x66\x61ult_event_time_us\x18\x04 \x01(\x03H\x00\x88\x01\x01\x12\x17\n\x0fpartial_success\x18\x05 \x01(\x08\x12\x15\n\rvalidate_only\x18\x06 \x01(\x08\x12&\n\x03\x61\x63k\x18\x07 \x01(\x0e\x32\x19.atlas.ingest.v1.AckLevelB\x18\n\x16_default_event_time_us\"g\n\nPointError\x12\r\n\x05index\x18\x01 \x01(\x05\x12*\n\x06reason\x18\x02 \x01(\x0e\x32\x1a.atlas.type.v1.ErrorReason\x12\r\n\x05\x66ield\x18\x03 \x01(\t\x12\x0f\n\x07message\x18\x04 \x01(\t\"\xb6\x01\n\rWriteResponse\x12\r\n\x05token\x18\x01 \x01(\x0c\x12\x16\n\x0e\x61\x63\x63\x65pted_count\x18\x02 \x01(\x05\x12\x16\n\x0erejected_count\x18\x03 \x01(\x05\x12+\n\x06\x65rrors\x18\x04 \x03(\x0b\x32\x1b.atlas.ingest.v1.PointError\x12&\n\x03\x61\x63k\x18\x05 \x01(\x0e\x32\x19.atlas.ingest.v1.AckLevel\x12\x11\n\tduplicate\x18\x06 \x01(\x08\"\x84\x01\n\x12WriteStreamRequest\x12\x32\n\x05start\x18\x01 \x01(\x0b\x32!.atlas.ingest.v1.WriteStreamStartH\x00\x12\x32\n\x05\x62\x61tch\x18\x02 \x01(\x0b\x32!.atlas.ingest.v1.WriteStreamBatchH\x00\x42\x06\n\x04kind\"\x96\x01\n\x10WriteStreamStart\x12\x1c\n\x0bproducer_id\x18\x01 \x01(\tB\x07\x8a\xb5\x18\x03\x10\x80\x01\x12&\n\x03\x61\x63k\x18\x02 \x01(\x0e\x32\x19.atlas.ingest.v1.AckLevel\x12\x17\n\x0fpartial_success\x18\x03 \x01(\x08\x12#\n\x12\x64\x65\x66\x61ult_entity_key\x18\x04 \x01(\tB\x07\x8a\xb5\x18\x03\x10\x80\x02\"\xb6\x01\n\x10WriteStreamBatch\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12-\n\x06points\x18\x02 \x03(\x0b\x32\x14.atlas.type.v1.PointB\x07\x8a\xb5\x18\x03\x08\x90N\x12#\n\x12\x64\x65\x66\x61ult_entity_key\x18\x03 \x01(\tB\x07\x8a\xb5\x18\x03\x10\x80\x02\x12\"\n\x15\x64\x65\x66\x61ult_event_time_us\x18\x04 \x01(\x03H\x00\x88\x01\x01\x42\x18\n\x16_default_event_time_us\"\xb7\x01\n\x13WriteStreamResponse\x12\x34\n\x07started\x18\x01 \x01(\x0b\x32#.atlas.ingest.v1.WriteStreamStarted\x12\'\n\x04\x61\x63ks\x18\x02 \x03(\x0b\x32\x19.atlas.ingest.v1.BatchAck\x12\r\n\x05token\x18\x03 \x01(\x0c\x12\x32\n\x06\x63redit\x18\x04 \x01(\x0b\x32\".atlas.ingest.v1.WriteStreamCredit\"&\n\x12WriteStreamStarted\x12\x10\n\x08position\x18\x01 \x01(\x03\"4\n\x11WriteStreamCredit\x12\x0f\n\x07\x62\x61tches\x18\x01 \x01(\x05\x12\x0e\n\x06points\x18\x02 \x01(\x03\"\xca\x01\n\x08\x42\x61tchAck\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12\x16\n\x0e\x61\x63\x63\x65pted_count\x18\x02 \x01(\x05\x12\x16\n\x0erejected_count\x18\x03 \x01(\x05\x12+\n\x06\x65rrors\x18\x04 \x03(\x0b\x32\x1b.atlas.ingest.v1.PointError\x12\x11\n\tduplicate\x18\x05 \x01(\x08\x12+\n\x07refused\x18\x06 \x01(\x0e\x32\x1a.atlas.type.v1.ErrorReason\x12\x0f\n\x07message\x18\x07 \x01(\t\"d\n\x11WriteArrowRequest\x12\x31\n\x05start\x18\x01 \x01(\x0b\x32 .atlas.ingest.v1.WriteArrowStartH\x00\x12\x14\n\nipc_stream\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04kind\"\xe8\x01\n\x0fWriteArrowStart\x12\x1a\n\nrequest_id\x18\x01 \x01(\tB\x06\x8a\xb5\x18\x02\x10@\x12&\n\x03\x61\x63k\x18\x02 \x01(\x0e\x32\x19.atlas.ingest.v1.AckLevel\x12\x17\n\x0fpartial_success\x18\x03 \x01(\x08\x12\x15\n\rvalidate_only\x18\x04 \x01(\x08\x12#\n\x12\x64\x65\x66\x61ult_entity_key\x18\x05 \x01(\tB\x07\x8a\xb5\x18\x03\x10\x80\x02\x12\"\n\x15\x64\x65\x66\x61ult_event_time_us\x18\x06 \x01(\x03H\x00\x88\x01\x01\x42\x18\n\x16_default_event_time_us\"\xc4\x01\n\x12WriteArrowResponse\x12\r\n\x05token\x18\x01 \x01(\x0c\x12\x16\n\x0e\x61\x63\x63\x65pted_count\x18\x02 \x01(\x03\x12\x16\n\x0erejected_count\x18\x03 \x01(\x03\x12+\n\x06\x65rrors\x18\x04 \x03(\x0b\x32\x1b.atlas.ingest.v1.PointError\x12&\n\x03\x61\x63k\x18\x05 \x01(\x0e\x32\x19.atlas.ingest.v1.AckLevel\x12\x1a\n\x12\x64uplicate_messages\x18\x06 \x01(\x05\"<\n\x1aGetProducerPositionRequest\x12\x1e\n\x0bproducer_id\x18\x01 \x01(\tB\t\x8a\xb5\x18\x05\x10\x80\x01\x18\x01\"n\n\x1bGetProducerPositionResponse\x12\x10\n\x08position\x18\x01 \x01(\x03\x12.\n\nstore_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05token\x18\x03 \x01(\x0c\"K\n\x0bQueuedWrite\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12,\n\x05write\x18\x02 \x01(\x0b\x32\x1d.atlas.ingest.v1.WriteRequest\"\x19\n\x17GetStagingStatusRequest\"\xef\x01\n\x18GetStagingStatusResponse\x12*\n\x05lanes\x18\x01 \x03(\x0b\x32\x1b.atlas.ingest.v1.LaneStatus\x12\x16\n\x0epending_points\x18\x02 \x01(\x03\x12\x1a\n\x12pending_points_max\x18\x03 \x01(\x03\x12\x1c\n\x14\x66lushed_points_total\x18\x04 \x01(\x03\x12\x1d\n\x15rejected_points_total\x18\x05 \x01(\x03\x12\x36\n\x13last_flush_duration\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\"\xe6\x01\n\nLaneStatus\x12\x0c\n\x04lane\x18\x01 \x01(\x05\x12\r\n\x05owned\x18\x02 \x01(\x08\x12\r\n\x05\x65poch\x18\x03 \x01(\x03\x12\x10\n\x08sequence\x18\x04 \x01(\x03\x12.\n\nflush_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\rstaged_points\x18\x06 \x01(\x03\x12\x14\n\x0cstaged_bytes\x18\x07 \x01(\x03\x12-\n\noldest_age\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0e\n\x06reason\x18\t \x01(\t*k\n\x08\x41\x63kLevel\x12\x19\n\x15\x41\x43K_LEVEL_UNSPECIFIED\x10\x00\x12\x14\n\x10\x41\x43K_LEVEL_STAGED\x10\x01\x12\x17\n\x13\x41\x43K_LEVEL_COMMITTED\x10\x02\x12\x15\n\x11\x41\x43K_LEVEL_DURABLE\x10\x03\x32\xf3\x03\n\rIngestService\x12\x46\n\x05Write\x12\x1d.atlas.ingest.v1.WriteRequest\x1a\x1e.atlas.ingest.v1.WriteResponse\x12\\\n\x0bWriteStream\x12#.atlas.ingest.v1.WriteStreamRequest\x1a$.atlas.ingest.v1.WriteStreamResponse(\x01\x30\x01\x12W\n\nWriteArrow\x12\".atlas.ingest.v1.WriteArrowRequest\x1a#.atlas.ingest.v1.WriteArrowResponse(\x01\x12u\n\x13GetProducerPosition\x12+.atlas.ingest.v1.GetProducerPositionRequest\x1a,.atlas.ingest.v1.GetProducerPositionResponse\"\x03\x90\x02\x01\x12l\n\x10GetStagingStatus\x12(.atlas.ingest.v1.GetStagingStatusRequest\x1a).atlas.ingest.v1.GetStagingStatusResponse\"\x03\x90\x02\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$atlas/ingest/v1/ingest_service.proto\x12\x0f\x61tlas.ingest.v1\x1a\x1a\x61tlas/type/v1/access.proto\x1a\x19\x61tlas/type/v1/error.proto\x1a\x1a\x61tlas/type/v1/limits.proto\x1a\x19\x61tlas/type/v1/value.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x94\x02\n\x0cWriteRequest\x12\x1a\n\nrequest_id\x18\x01 \x01(\tB\x06\x8a\xb5\x18\x02\x10@\x12-\n\x06points\x18\x02 \x03(\x0b\x32\x14.atlas.type.v1.PointB\x07\x8a\xb5\x18\x03\x08\x90N\x12#\n\x12\x64\x65\x66\x61ult_entity_key\x18\x03 \x01(\tB\x07\x8a\xb5\x18\x03\x10\x80\x02\x12\"\n\x15\x64\x65\x66\x61ult_event_time_us\x18\x04 \x01(\x03H\x00\x88\x01\x01\x12\x17\n\x0fpartial_success\x18\x05 \x01(\x08\x12\x15\n\rvalidate_only\x18\x06 \x01(\x08\x12&\n\x03\x61\x63k\x18\x07 \x01(\x0e\x32\x19.atlas.ingest.v1.AckLevelB\x18\n\x16_default_event_time_us\"g\n\nPointError\x12\r\n\x05index\x18\x01 \x01(\x05\x12*\n\x06reason\x18\x02 \x01(\x0e\x32\x1a.atlas.type.v1.ErrorReason\x12\r\n\x05\x66ield\x18\x03 \x01(\t\x12\x0f\n\x07message\x18\x04 \x01(\t\"\xb6\x01\n\rWriteResponse\x12\r\n\x05token\x18\x01 \x01(\x0c\x12\x16\n\x0e\x61\x63\x63\x65pted_count\x18\x02 \x01(\x05\x12\x16\n\x0erejected_count\x18\x03 \x01(\x05\x12+\n\x06\x65rrors\x18\x04 \x03(\x0b\x32\x1b.atlas.ingest.v1.PointError\x12&\n\x03\x61\x63k\x18\x05 \x01(\x0e\x32\x19.atlas.ingest.v1.AckLevel\x12\x11\n\tduplicate\x18\x06 \x01(\x08\"\x84\x01\n\x12WriteStreamRequest\x12\x32\n\x05start\x18\x01 \x01(\x0b\x32!.atlas.ingest.v1.WriteStreamStartH\x00\x12\x32\n\x05\x62\x61tch\x18\x02 \x01(\x0b\x32!.atlas.ingest.v1.WriteStreamBatchH\x00\x42\x06\n\x04kind\"\x96\x01\n\x10WriteStreamStart\x12\x1c\n\x0bproducer_id\x18\x01 \x01(\tB\x07\x8a\xb5\x18\x03\x10\x80\x01\x12&\n\x03\x61\x63k\x18\x02 \x01(\x0e\x32\x19.atlas.ingest.v1.AckLevel\x12\x17\n\x0fpartial_success\x18\x03 \x01(\x08\x12#\n\x12\x64\x65\x66\x61ult_entity_key\x18\x04 \x01(\tB\x07\x8a\xb5\x18\x03\x10\x80\x02\"\xb6\x01\n\x10WriteStreamBatch\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12-\n\x06points\x18\x02 \x03(\x0b\x32\x14.atlas.type.v1.PointB\x07\x8a\xb5\x18\x03\x08\x90N\x12#\n\x12\x64\x65\x66\x61ult_entity_key\x18\x03 \x01(\tB\x07\x8a\xb5\x18\x03\x10\x80\x02\x12\"\n\x15\x64\x65\x66\x61ult_event_time_us\x18\x04 \x01(\x03H\x00\x88\x01\x01\x42\x18\n\x16_default_event_time_us\"\xb7\x01\n\x13WriteStreamResponse\x12\x34\n\x07started\x18\x01 \x01(\x0b\x32#.atlas.ingest.v1.WriteStreamStarted\x12\'\n\x04\x61\x63ks\x18\x02 \x03(\x0b\x32\x19.atlas.ingest.v1.BatchAck\x12\r\n\x05token\x18\x03 \x01(\x0c\x12\x32\n\x06\x63redit\x18\x04 \x01(\x0b\x32\".atlas.ingest.v1.WriteStreamCredit\"&\n\x12WriteStreamStarted\x12\x10\n\x08position\x18\x01 \x01(\x03\"4\n\x11WriteStreamCredit\x12\x0f\n\x07\x62\x61tches\x18\x01 \x01(\x05\x12\x0e\n\x06points\x18\x02 \x01(\x03\"\xca\x01\n\x08\x42\x61tchAck\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12\x16\n\x0e\x61\x63\x63\x65pted_count\x18\x02 \x01(\x05\x12\x16\n\x0erejected_count\x18\x03 \x01(\x05\x12+\n\x06\x65rrors\x18\x04 \x03(\x0b\x32\x1b.atlas.ingest.v1.PointError\x12\x11\n\tduplicate\x18\x05 \x01(\x08\x12+\n\x07refused\x18\x06 \x01(\x0e\x32\x1a.atlas.type.v1.ErrorReason\x12\x0f\n\x07message\x18\x07 \x01(\t\"d\n\x11WriteArrowRequest\x12\x31\n\x05start\x18\x01 \x01(\x0b\x32 .atlas.ingest.v1.WriteArrowStartH\x00\x12\x14\n\nipc_stream\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04kind\"\xe8\x01\n\x0fWriteArrowStart\x12\x1a\n\nrequest_id\x18\x01 \x01(\tB\x06\x8a\xb5\x18\x02\x10@\x12&\n\x03\x61\x63k\x18\x02 \x01(\x0e\x32\x19.atlas.ingest.v1.AckLevel\x12\x17\n\x0fpartial_success\x18\x03 \x01(\x08\x12\x15\n\rvalidate_only\x18\x04 \x01(\x08\x12#\n\x12\x64\x65\x66\x61ult_entity_key\x18\x05 \x01(\tB\x07\x8a\xb5\x18\x03\x10\x80\x02\x12\"\n\x15\x64\x65\x66\x61ult_event_time_us\x18\x06 \x01(\x03H\x00\x88\x01\x01\x42\x18\n\x16_default_event_time_us\"\xc4\x01\n\x12WriteArrowResponse\x12\r\n\x05token\x18\x01 \x01(\x0c\x12\x16\n\x0e\x61\x63\x63\x65pted_count\x18\x02 \x01(\x03\x12\x16\n\x0erejected_count\x18\x03 \x01(\x03\x12+\n\x06\x65rrors\x18\x04 \x03(\x0b\x32\x1b.atlas.ingest.v1.PointError\x12&\n\x03\x61\x63k\x18\x05 \x01(\x0e\x32\x19.atlas.ingest.v1.AckLevel\x12\x1a\n\x12\x64uplicate_messages\x18\x06 \x01(\x05\"<\n\x1aGetProducerPositionRequest\x12\x1e\n\x0bproducer_id\x18\x01 \x01(\tB\t\x8a\xb5\x18\x05\x10\x80\x01\x18\x01\"n\n\x1bGetProducerPositionResponse\x12\x10\n\x08position\x18\x01 \x01(\x03\x12.\n\nstore_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05token\x18\x03 \x01(\x0c\"K\n\x0bQueuedWrite\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12,\n\x05write\x18\x02 \x01(\x0b\x32\x1d.atlas.ingest.v1.WriteRequest\"\x19\n\x17GetStagingStatusRequest\"\xef\x01\n\x18GetStagingStatusResponse\x12*\n\x05lanes\x18\x01 \x03(\x0b\x32\x1b.atlas.ingest.v1.LaneStatus\x12\x16\n\x0epending_points\x18\x02 \x01(\x03\x12\x1a\n\x12pending_points_max\x18\x03 \x01(\x03\x12\x1c\n\x14\x66lushed_points_total\x18\x04 \x01(\x03\x12\x1d\n\x15rejected_points_total\x18\x05 \x01(\x03\x12\x36\n\x13last_flush_duration\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\"\xe6\x01\n\nLaneStatus\x12\x0c\n\x04lane\x18\x01 \x01(\x05\x12\r\n\x05owned\x18\x02 \x01(\x08\x12\r\n\x05\x65poch\x18\x03 \x01(\x03\x12\x10\n\x08sequence\x18\x04 \x01(\x03\x12.\n\nflush_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\rstaged_points\x18\x06 \x01(\x03\x12\x14\n\x0cstaged_bytes\x18\x07 \x01(\x03\x12-\n\noldest_age\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0e\n\x06reason\x18\t \x01(\t*k\n\x08\x41\x63kLevel\x12\x19\n\x15\x41\x43K_LEVEL_UNSPECIFIED\x10\x00\x12\x14\n\x10\x41\x43K_LEVEL_STAGED\x10\x01\x12\x17\n\x13\x41\x43K_LEVEL_COMMITTED\x10\x02\x12\x15\n\x11\x41\x43K_LEVEL_DURABLE\x10\x03\x32\xe6\x04\n\rIngestService\x12]\n\x05Write\x12\x1d.atlas.ingest.v1.WriteRequest\x1a\x1e.atlas.ingest.v1.WriteResponse\"\x15\x92\xb5\x18\x11\n\x0ftelemetry.write\x12s\n\x0bWriteStream\x12#.atlas.ingest.v1.WriteStreamRequest\x1a$.atlas.ingest.v1.WriteStreamResponse\"\x15\x92\xb5\x18\x11\n\x0ftelemetry.write(\x01\x30\x01\x12n\n\nWriteArrow\x12\".atlas.ingest.v1.WriteArrowRequest\x1a#.atlas.ingest.v1.WriteArrowResponse\"\x15\x92\xb5\x18\x11\n\x0ftelemetry.write(\x01\x12\x8a\x01\n\x13GetProducerPosition\x12+.atlas.ingest.v1.GetProducerPositionRequest\x1a,.atlas.ingest.v1.GetProducerPositionResponse\"\x18\x90\x02\x01\x92\xb5\x18\x11\n\x0ftelemetry.write\x12\x83\x01\n\x10GetStagingStatus\x12(.atlas.ingest.v1.GetStagingStatusRequest\x1a).atlas.ingest.v1.GetStagingStatusResponse\"\x1a\x90\x02\x01\x92\xb5\x18\x13\n\x0fplatform.status\x10\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -56,50 +57,56 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_WRITEARROWSTART'].fields_by_name['default_entity_key']._serialized_options = b'\212\265\030\003\020\200\002'
   _globals['_GETPRODUCERPOSITIONREQUEST'].fields_by_name['producer_id']._loaded_options = None
   _globals['_GETPRODUCERPOSITIONREQUEST'].fields_by_name['producer_id']._serialized_options = b'\212\265\030\005\020\200\001\030\001'
+  _globals['_INGESTSERVICE'].methods_by_name['Write']._loaded_options = None
+  _globals['_INGESTSERVICE'].methods_by_name['Write']._serialized_options = b'\222\265\030\021\n\017telemetry.write'
+  _globals['_INGESTSERVICE'].methods_by_name['WriteStream']._loaded_options = None
+  _globals['_INGESTSERVICE'].methods_by_name['WriteStream']._serialized_options = b'\222\265\030\021\n\017telemetry.write'
+  _globals['_INGESTSERVICE'].methods_by_name['WriteArrow']._loaded_options = None
+  _globals['_INGESTSERVICE'].methods_by_name['WriteArrow']._serialized_options = b'\222\265\030\021\n\017telemetry.write'
   _globals['_INGESTSERVICE'].methods_by_name['GetProducerPosition']._loaded_options = None
-  _globals['_INGESTSERVICE'].methods_by_name['GetProducerPosition']._serialized_options = b'\220\002\001'
+  _globals['_INGESTSERVICE'].methods_by_name['GetProducerPosition']._serialized_options = b'\220\002\001\222\265\030\021\n\017telemetry.write'
   _globals['_INGESTSERVICE'].methods_by_name['GetStagingStatus']._loaded_options = None
-  _globals['_INGESTSERVICE'].methods_by_name['GetStagingStatus']._serialized_options = b'\220\002\001'
-  _globals['_ACKLEVEL']._serialized_start=3020
-  _globals['_ACKLEVEL']._serialized_end=3127
-  _globals['_WRITEREQUEST']._serialized_start=205
-  _globals['_WRITEREQUEST']._serialized_end=481
-  _globals['_POINTERROR']._serialized_start=483
-  _globals['_POINTERROR']._serialized_end=586
-  _globals['_WRITERESPONSE']._serialized_start=589
-  _globals['_WRITERESPONSE']._serialized_end=771
-  _globals['_WRITESTREAMREQUEST']._serialized_start=774
-  _globals['_WRITESTREAMREQUEST']._serialized_end=906
-  _globals['_WRITESTREAMSTART']._serialized_start=909
-  _globals['_WRITESTREAMSTART']._serialized_end=1059
-  _globals['_WRITESTREAMBATCH']._serialized_start=1062
-  _globals['_WRITESTREAMBATCH']._serialized_end=1244
-  _globals['_WRITESTREAMRESPONSE']._serialized_start=1247
-  _globals['_WRITESTREAMRESPONSE']._serialized_end=1430
-  _globals['_WRITESTREAMSTARTED']._serialized_start=1432
-  _globals['_WRITESTREAMSTARTED']._serialized_end=1470
-  _globals['_WRITESTREAMCREDIT']._serialized_start=1472
-  _globals['_WRITESTREAMCREDIT']._serialized_end=1524
-  _globals['_BATCHACK']._serialized_start=1527
-  _globals['_BATCHACK']._serialized_end=1729
-  _globals['_WRITEARROWREQUEST']._serialized_start=1731
-  _globals['_WRITEARROWREQUEST']._serialized_end=1831
-  _globals['_WRITEARROWSTART']._serialized_start=1834
-  _globals['_WRITEARROWSTART']._serialized_end=2066
-  _globals['_WRITEARROWRESPONSE']._serialized_start=2069
-  _globals['_WRITEARROWRESPONSE']._serialized_end=2265
-  _globals['_GETPRODUCERPOSITIONREQUEST']._serialized_start=2267
-  _globals['_GETPRODUCERPOSITIONREQUEST']._serialized_end=2327
-  _globals['_GETPRODUCERPOSITIONRESPONSE']._serialized_start=2329
-  _globals['_GETPRODUCERPOSITIONRESPONSE']._serialized_end=2439
-  _globals['_QUEUEDWRITE']._serialized_start=2441
-  _globals['_QUEUEDWRITE']._serialized_end=2516
-  _globals['_GETSTAGINGSTATUSREQUEST']._serialized_start=2518
-  _globals['_GETSTAGINGSTATUSREQUEST']._serialized_end=2543
-  _globals['_GETSTAGINGSTATUSRESPONSE']._serialized_start=2546
-  _globals['_GETSTAGINGSTATUSRESPONSE']._serialized_end=2785
-  _globals['_LANESTATUS']._serialized_start=2788
-  _globals['_LANESTATUS']._serialized_end=3018
-  _globals['_INGESTSERVICE']._serialized_start=3130
-  _globals['_INGESTSERVICE']._serialized_end=3629
+  _globals['_INGESTSERVICE'].methods_by_name['GetStagingStatus']._serialized_options = b'\220\002\001\222\265\030\023\n\017platform.status\020\001'
+  _globals['_ACKLEVEL']._serialized_start=3048
+  _globals['_ACKLEVEL']._serialized_end=3155
+  _globals['_WRITEREQUEST']._serialized_start=233
+  _globals['_WRITEREQUEST']._serialized_end=509
+  _globals['_POINTERROR']._serialized_start=511
+  _globals['_POINTERROR']._serialized_end=614
+  _globals['_WRITERESPONSE']._serialized_start=617
+  _globals['_WRITERESPONSE']._serialized_end=799
+  _globals['_WRITESTREAMREQUEST']._serialized_start=802
+  _globals['_WRITESTREAMREQUEST']._serialized_end=934
+  _globals['_WRITESTREAMSTART']._serialized_start=937
+  _globals['_WRITESTREAMSTART']._serialized_end=1087
+  _globals['_WRITESTREAMBATCH']._serialized_start=1090
+  _globals['_WRITESTREAMBATCH']._serialized_end=1272
+  _globals['_WRITESTREAMRESPONSE']._serialized_start=1275
+  _globals['_WRITESTREAMRESPONSE']._serialized_end=1458
+  _globals['_WRITESTREAMSTARTED']._serialized_start=1460
+  _globals['_WRITESTREAMSTARTED']._serialized_end=1498
+  _globals['_WRITESTREAMCREDIT']._serialized_start=1500
+  _globals['_WRITESTREAMCREDIT']._serialized_end=1552
+  _globals['_BATCHACK']._serialized_start=1555
+  _globals['_BATCHACK']._serialized_end=1757
+  _globals['_WRITEARROWREQUEST']._serialized_start=1759
+  _globals['_WRITEARROWREQUEST']._serialized_end=1859
+  _globals['_WRITEARROWSTART']._serialized_start=1862
+  _globals['_WRITEARROWSTART']._serialized_end=2094
+  _globals['_WRITEARROWRESPONSE']._serialized_start=2097
+  _globals['_WRITEARROWRESPONSE']._serialized_end=2293
+  _globals['_GETPRODUCERPOSITIONREQUEST']._serialized_start=2295
+  _globals['_GETPRODUCERPOSITIONREQUEST']._serialized_end=2355
+  _globals['_GETPRODUCERPOSITIONRESPONSE']._serialized_start=2357
+  _globals['_GETPRODUCERPOSITIONRESPONSE']._serialized_end=2467
+  _globals['_QUEUEDWRITE']._serialized_start=2469
+  _globals['_QUEUEDWRITE']._serialized_end=2544
+  _globals['_GETSTAGINGSTATUSREQUEST']._serialized_start=2546
+  _globals['_GETSTAGINGSTATUSREQUEST']._serialized_end=2571
+  _globals['_GETSTAGINGSTATUSRESPONSE']._serialized_start=2574
+  _globals['_GETSTAGINGSTATUSRESPONSE']._serialized_end=2813
+  _globals['_LANESTATUS']._serialized_start=2816
+  _globals['_LANESTATUS']._serialized_end=3046
+  _globals['_INGESTSERVICE']._serialized_start=3158
+  _globals['_INGESTSERVICE']._serialized_end=3772
 # @@protoc_insertion_point(module_scope)

@@ -22,11 +22,12 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from atlas.type.v1 import access_pb2 as atlas_dot_type_dot_v1_dot_access__pb2
 from atlas.type.v1 import limits_pb2 as atlas_dot_type_dot_v1_dot_limits__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n-atlas/reconciler/v1/dead_letter_service.proto\x12\x13\x61tlas.reconciler.v1\x1a\x1a\x61tlas/type/v1/limits.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xac\x01\n\x10\x44\x65\x61\x64LetterFilter\x12\x16\n\x06tenant\x18\x01 \x01(\tB\x06\x8a\xb5\x18\x02\x10?\x12\x15\n\x05table\x18\x02 \x01(\tB\x06\x8a\xb5\x18\x02\x10?\x12\x33\n\x05\x63lass\x18\x03 \x01(\x0e\x32$.atlas.reconciler.v1.DeadLetterClass\x12\x17\n\x06reason\x18\x04 \x01(\tB\x07\x8a\xb5\x18\x03\x10\xe8\x07\x12\x1b\n\nletter_ids\x18\x05 \x03(\x03\x42\x07\x8a\xb5\x18\x03\x08\xe8\x07\"\xa1\x03\n\nDeadLetter\x12\x11\n\tletter_id\x18\x01 \x01(\x03\x12\x33\n\x05\x63lass\x18\x02 \x01(\x0e\x32$.atlas.reconciler.v1.DeadLetterClass\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\r\n\x05table\x18\x04 \x01(\t\x12-\n\x04kind\x18\x05 \x01(\x0e\x32\x1f.atlas.reconciler.v1.ChangeKind\x12\x0e\n\x06tenant\x18\x06 \x01(\t\x12\x18\n\x08row_keys\x18\x07 \x03(\tB\x06\x8a\xb5\x18\x02\x08\x02\x12\x10\n\x08\x63hain_id\x18\x08 \x01(\x03\x12\x10\n\x08position\x18\t \x01(\t\x12\r\n\x05\x63odec\x18\n \x01(\t\x12\x12\n\nbyte_count\x18\x0b \x01(\x03\x12\x0b\n\x03raw\x18\x0c \x01(\x0c\x12\x10\n\x08\x61ttempts\x18\r \x01(\x05\x12\x36\n\x12\x66irst_attempt_time\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x35\n\x11last_attempt_time\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x8d\x01\n\x16ListDeadLettersRequest\x12\x35\n\x06\x66ilter\x18\x01 \x01(\x0b\x32%.atlas.reconciler.v1.DeadLetterFilter\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x17\n\x0f\x61\x66ter_letter_id\x18\x03 \x01(\x03\x12\x10\n\x08with_raw\x18\x04 \x01(\x08\"{\n\x17ListDeadLettersResponse\x12\x39\n\x07letters\x18\x01 \x03(\x0b\x32\x1f.atlas.reconciler.v1.DeadLetterB\x07\x8a\xb5\x18\x03\x08\xe8\x07\x12\x13\n\x0btotal_count\x18\x02 \x01(\x03\x12\x10\n\x08has_more\x18\x03 \x01(\x08\"\xb0\x01\n\x18ReplayDeadLettersRequest\x12\x35\n\x06\x66ilter\x18\x01 \x01(\x0b\x32%.atlas.reconciler.v1.DeadLetterFilter\x12\x0f\n\x07\x64ry_run\x18\x02 \x01(\x08\x12\x14\n\x0c\x61\x64opt_schema\x18\x03 \x01(\x08\x12\x1b\n\nrequest_id\x18\x04 \x01(\tB\x07\x8a\xb5\x18\x03\x10\x80\x01\x12\x19\n\x08operator\x18\x05 \x01(\tB\x07\x8a\xb5\x18\x03\x10\x80\x01\"\xb0\x01\n\x19ReplayDeadLettersResponse\x12\x14\n\x0cletter_count\x18\x01 \x01(\x03\x12\x15\n\rapplied_count\x18\x02 \x01(\x03\x12\x14\n\x0c\x66\x61iled_count\x18\x03 \x01(\x03\x12\x15\n\rwaiting_count\x18\x04 \x01(\x03\x12\x39\n\x08\x66\x61ilures\x18\x05 \x03(\x0b\x32\x1f.atlas.reconciler.v1.DeadLetterB\x06\x8a\xb5\x18\x02\x08\x64\"\xb6\x01\n\x19\x44iscardDeadLettersRequest\x12\x35\n\x06\x66ilter\x18\x01 \x01(\x0b\x32%.atlas.reconciler.v1.DeadLetterFilter\x12\x19\n\x06reason\x18\x02 \x01(\tB\t\x8a\xb5\x18\x05\x10\xe8\x07\x18\x01\x12\x0f\n\x07\x64ry_run\x18\x03 \x01(\x08\x12\x1b\n\nrequest_id\x18\x04 \x01(\tB\x07\x8a\xb5\x18\x03\x10\x80\x01\x12\x19\n\x08operator\x18\x05 \x01(\tB\x07\x8a\xb5\x18\x03\x10\x80\x01\"5\n\x1a\x44iscardDeadLettersResponse\x12\x17\n\x0f\x64iscarded_count\x18\x01 \x01(\x03\"\xcc\x02\n\x10\x44\x65\x61\x64LetterAction\x12\x11\n\taction_id\x18\x01 \x01(\x03\x12,\n\x08\x61\x63t_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x38\n\x04kind\x18\x03 \x01(\x0e\x32*.atlas.reconciler.v1.DeadLetterAction.Kind\x12\x10\n\x08operator\x18\x04 \x01(\t\x12\x0c\n\x04peer\x18\x05 \x01(\t\x12\x12\n\nrequest_id\x18\x06 \x01(\t\x12\x0e\n\x06\x66ilter\x18\x07 \x01(\t\x12\x0e\n\x06reason\x18\x08 \x01(\t\x12\x12\n\ndone_count\x18\t \x01(\x03\x12\x14\n\x0c\x66\x61iled_count\x18\n \x01(\x03\"?\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\x0f\n\x0bKIND_REPLAY\x10\x01\x12\x10\n\x0cKIND_DISCARD\x10\x02\"K\n\x1cListDeadLetterActionsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x18\n\x10\x62\x65\x66ore_action_id\x18\x02 \x01(\x03\"`\n\x1dListDeadLetterActionsResponse\x12?\n\x07\x61\x63tions\x18\x01 \x03(\x0b\x32%.atlas.reconciler.v1.DeadLetterActionB\x07\x8a\xb5\x18\x03\x08\xe8\x07\"\x85\x01\n\x05\x42ooks\x12\r\n\x05table\x18\x01 \x01(\t\x12\x0e\n\x06tenant\x18\x02 \x01(\t\x12\x12\n\nread_count\x18\x03 \x01(\x03\x12\x15\n\rapplied_count\x18\x04 \x01(\x03\x12\x1b\n\x13\x64\x65\x61\x64_lettered_count\x18\x05 \x01(\x03\x12\x15\n\rskipped_count\x18\x06 \x01(\x03\"\x11\n\x0fGetBooksRequest\"\x84\x01\n\x10GetBooksResponse\x12)\n\x05\x62ooks\x18\x01 \x03(\x0b\x32\x1a.atlas.reconciler.v1.Books\x12\x15\n\rdiscrepancies\x18\x02 \x03(\t\x12.\n\naudit_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp*\x8d\x02\n\x0f\x44\x65\x61\x64LetterClass\x12!\n\x1d\x44\x45\x41\x44_LETTER_CLASS_UNSPECIFIED\x10\x00\x12\x1c\n\x18\x44\x45\x41\x44_LETTER_CLASS_DECODE\x10\x01\x12\x1b\n\x17\x44\x45\x41\x44_LETTER_CLASS_VALUE\x10\x02\x12!\n\x1d\x44\x45\x41\x44_LETTER_CLASS_MISSING_ROW\x10\x03\x12 \n\x1c\x44\x45\x41\x44_LETTER_CLASS_CONSTRAINT\x10\x04\x12\x1c\n\x18\x44\x45\x41\x44_LETTER_CLASS_SCHEMA\x10\x05\x12\x1a\n\x16\x44\x45\x41\x44_LETTER_CLASS_COPY\x10\x06\x12\x1d\n\x19\x44\x45\x41\x44_LETTER_CLASS_WAITING\x10\x07*q\n\nChangeKind\x12\x1b\n\x17\x43HANGE_KIND_UNSPECIFIED\x10\x00\x12\x16\n\x12\x43HANGE_KIND_INSERT\x10\x01\x12\x16\n\x12\x43HANGE_KIND_UPDATE\x10\x02\x12\x16\n\x12\x43HANGE_KIND_DELETE\x10\x03\x32\xdf\x04\n\x11\x44\x65\x61\x64LetterService\x12q\n\x0fListDeadLetters\x12+.atlas.reconciler.v1.ListDeadLettersRequest\x1a,.atlas.reconciler.v1.ListDeadLettersResponse\"\x03\x90\x02\x01\x12w\n\x11ReplayDeadLetters\x12-.atlas.reconciler.v1.ReplayDeadLettersRequest\x1a..atlas.reconciler.v1.ReplayDeadLettersResponse\"\x03\x90\x02\x02\x12z\n\x12\x44iscardDeadLetters\x12..atlas.reconciler.v1.DiscardDeadLettersRequest\x1a/.atlas.reconciler.v1.DiscardDeadLettersResponse\"\x03\x90\x02\x02\x12\x83\x01\n\x15ListDeadLetterActions\x12\x31.atlas.reconciler.v1.ListDeadLetterActionsRequest\x1a\x32.atlas.reconciler.v1.ListDeadLetterActionsResponse\"\x03\x90\x02\x01\x12\\\n\x08GetBooks\x12$.atlas.reconciler.v1.GetBooksRequest\x1a%.atlas.reconciler.v1.GetBooksResponse\"\x03\x90\x02\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n-atlas/reconciler/v1/dead_letter_service.proto\x12\x13\x61tlas.reconciler.v1\x1a\x1a\x61tlas/type/v1/access.proto\x1a\x1a\x61tlas/type/v1/limits.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xac\x01\n\x10\x44\x65\x61\x64LetterFilter\x12\x16\n\x06tenant\x18\x01 \x01(\tB\x06\x8a\xb5\x18\x02\x10?\x12\x15\n\x05table\x18\x02 \x01(\tB\x06\x8a\xb5\x18\x02\x10?\x12\x33\n\x05\x63lass\x18\x03 \x01(\x0e\x32$.atlas.reconciler.v1.DeadLetterClass\x12\x17\n\x06reason\x18\x04 \x01(\tB\x07\x8a\xb5\x18\x03\x10\xe8\x07\x12\x1b\n\nletter_ids\x18\x05 \x03(\x03\x42\x07\x8a\xb5\x18\x03\x08\xe8\x07\"\xa1\x03\n\nDeadLetter\x12\x11\n\tletter_id\x18\x01 \x01(\x03\x12\x33\n\x05\x63lass\x18\x02 \x01(\x0e\x32$.atlas.reconciler.v1.DeadLetterClass\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\r\n\x05table\x18\x04 \x01(\t\x12-\n\x04kind\x18\x05 \x01(\x0e\x32\x1f.atlas.reconciler.v1.ChangeKind\x12\x0e\n\x06tenant\x18\x06 \x01(\t\x12\x18\n\x08row_keys\x18\x07 \x03(\tB\x06\x8a\xb5\x18\x02\x08\x02\x12\x10\n\x08\x63hain_id\x18\x08 \x01(\x03\x12\x10\n\x08position\x18\t \x01(\t\x12\r\n\x05\x63odec\x18\n \x01(\t\x12\x12\n\nbyte_count\x18\x0b \x01(\x03\x12\x0b\n\x03raw\x18\x0c \x01(\x0c\x12\x10\n\x08\x61ttempts\x18\r \x01(\x05\x12\x36\n\x12\x66irst_attempt_time\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x35\n\x11last_attempt_time\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x8d\x01\n\x16ListDeadLettersRequest\x12\x35\n\x06\x66ilter\x18\x01 \x01(\x0b\x32%.atlas.reconciler.v1.DeadLetterFilter\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x17\n\x0f\x61\x66ter_letter_id\x18\x03 \x01(\x03\x12\x10\n\x08with_raw\x18\x04 \x01(\x08\"{\n\x17ListDeadLettersResponse\x12\x39\n\x07letters\x18\x01 \x03(\x0b\x32\x1f.atlas.reconciler.v1.DeadLetterB\x07\x8a\xb5\x18\x03\x08\xe8\x07\x12\x13\n\x0btotal_count\x18\x02 \x01(\x03\x12\x10\n\x08has_more\x18\x03 \x01(\x08\"\xb0\x01\n\x18ReplayDeadLettersRequest\x12\x35\n\x06\x66ilter\x18\x01 \x01(\x0b\x32%.atlas.reconciler.v1.DeadLetterFilter\x12\x0f\n\x07\x64ry_run\x18\x02 \x01(\x08\x12\x14\n\x0c\x61\x64opt_schema\x18\x03 \x01(\x08\x12\x1b\n\nrequest_id\x18\x04 \x01(\tB\x07\x8a\xb5\x18\x03\x10\x80\x01\x12\x19\n\x08operator\x18\x05 \x01(\tB\x07\x8a\xb5\x18\x03\x10\x80\x01\"\xb0\x01\n\x19ReplayDeadLettersResponse\x12\x14\n\x0cletter_count\x18\x01 \x01(\x03\x12\x15\n\rapplied_count\x18\x02 \x01(\x03\x12\x14\n\x0c\x66\x61iled_count\x18\x03 \x01(\x03\x12\x15\n\rwaiting_count\x18\x04 \x01(\x03\x12\x39\n\x08\x66\x61ilures\x18\x05 \x03(\x0b\x32\x1f.atlas.reconciler.v1.DeadLetterB\x06\x8a\xb5\x18\x02\x08\x64\"\xb6\x01\n\x19\x44iscardDeadLettersRequest\x12\x35\n\x06\x66ilter\x18\x01 \x01(\x0b\x32%.atlas.reconciler.v1.DeadLetterFilter\x12\x19\n\x06reason\x18\x02 \x01(\tB\t\x8a\xb5\x18\x05\x10\xe8\x07\x18\x01\x12\x0f\n\x07\x64ry_run\x18\x03 \x01(\x08\x12\x1b\n\nrequest_id\x18\x04 \x01(\tB\x07\x8a\xb5\x18\x03\x10\x80\x01\x12\x19\n\x08operator\x18\x05 \x01(\tB\x07\x8a\xb5\x18\x03\x10\x80\x01\"5\n\x1a\x44iscardDeadLettersResponse\x12\x17\n\x0f\x64iscarded_count\x18\x01 \x01(\x03\"\xcc\x02\n\x10\x44\x65\x61\x64LetterAction\x12\x11\n\taction_id\x18\x01 \x01(\x03\x12,\n\x08\x61\x63t_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x38\n\x04kind\x18\x03 \x01(\x0e\x32*.atlas.reconciler.v1.DeadLetterAction.Kind\x12\x10\n\x08operator\x18\x04 \x01(\t\x12\x0c\n\x04peer\x18\x05 \x01(\t\x12\x12\n\nrequest_id\x18\x06 \x01(\t\x12\x0e\n\x06\x66ilter\x18\x07 \x01(\t\x12\x0e\n\x06reason\x18\x08 \x01(\t\x12\x12\n\ndone_count\x18\t \x01(\x03\x12\x14\n\x0c\x66\x61iled_count\x18\n \x01(\x03\"?\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\x0f\n\x0bKIND_REPLAY\x10\x01\x12\x10\n\x0cKIND_DISCARD\x10\x02\"K\n\x1cListDeadLetterActionsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x18\n\x10\x62\x65\x66ore_action_id\x18\x02 \x01(\x03\"`\n\x1dListDeadLetterActionsResponse\x12?\n\x07\x61\x63tions\x18\x01 \x03(\x0b\x32%.atlas.reconciler.v1.DeadLetterActionB\x07\x8a\xb5\x18\x03\x08\xe8\x07\"\x85\x01\n\x05\x42ooks\x12\r\n\x05table\x18\x01 \x01(\t\x12\x0e\n\x06tenant\x18\x02 \x01(\t\x12\x12\n\nread_count\x18\x03 \x01(\x03\x12\x15\n\rapplied_count\x18\x04 \x01(\x03\x12\x1b\n\x13\x64\x65\x61\x64_lettered_count\x18\x05 \x01(\x03\x12\x15\n\rskipped_count\x18\x06 \x01(\x03\"\x11\n\x0fGetBooksRequest\"\x84\x01\n\x10GetBooksResponse\x12)\n\x05\x62ooks\x18\x01 \x03(\x0b\x32\x1a.atlas.reconciler.v1.Books\x12\x15\n\rdiscrepancies\x18\x02 \x03(\t\x12.\n\naudit_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp*\x8d\x02\n\x0f\x44\x65\x61\x64LetterClass\x12!\n\x1d\x44\x45\x41\x44_LETTER_CLASS_UNSPECIFIED\x10\x00\x12\x1c\n\x18\x44\x45\x41\x44_LETTER_CLASS_DECODE\x10\x01\x12\x1b\n\x17\x44\x45\x41\x44_LETTER_CLASS_VALUE\x10\x02\x12!\n\x1d\x44\x45\x41\x44_LETTER_CLASS_MISSING_ROW\x10\x03\x12 \n\x1c\x44\x45\x41\x44_LETTER_CLASS_CONSTRAINT\x10\x04\x12\x1c\n\x18\x44\x45\x41\x44_LETTER_CLASS_SCHEMA\x10\x05\x12\x1a\n\x16\x44\x45\x41\x44_LETTER_CLASS_COPY\x10\x06\x12\x1d\n\x19\x44\x45\x41\x44_LETTER_CLASS_WAITING\x10\x07*q\n\nChangeKind\x12\x1b\n\x17\x43HANGE_KIND_UNSPECIFIED\x10\x00\x12\x16\n\x12\x43HANGE_KIND_INSERT\x10\x01\x12\x16\n\x12\x43HANGE_KIND_UPDATE\x10\x02\x12\x16\n\x12\x43HANGE_KIND_DELETE\x10\x03\x32\xd0\x05\n\x11\x44\x65\x61\x64LetterService\x12\x87\x01\n\x0fListDeadLetters\x12+.atlas.reconciler.v1.ListDeadLettersRequest\x1a,.atlas.reconciler.v1.ListDeadLettersResponse\"\x19\x90\x02\x01\x92\xb5\x18\x12\n\x0eplatform.admin\x10\x01\x12\x8d\x01\n\x11ReplayDeadLetters\x12-.atlas.reconciler.v1.ReplayDeadLettersRequest\x1a..atlas.reconciler.v1.ReplayDeadLettersResponse\"\x19\x90\x02\x02\x92\xb5\x18\x12\n\x0eplatform.admin\x10\x01\x12\x90\x01\n\x12\x44iscardDeadLetters\x12..atlas.reconciler.v1.DiscardDeadLettersRequest\x1a/.atlas.reconciler.v1.DiscardDeadLettersResponse\"\x19\x90\x02\x02\x92\xb5\x18\x12\n\x0eplatform.admin\x10\x01\x12\x99\x01\n\x15ListDeadLetterActions\x12\x31.atlas.reconciler.v1.ListDeadLetterActionsRequest\x1a\x32.atlas.reconciler.v1.ListDeadLetterActionsResponse\"\x19\x90\x02\x01\x92\xb5\x18\x12\n\x0eplatform.admin\x10\x01\x12r\n\x08GetBooks\x12$.atlas.reconciler.v1.GetBooksRequest\x1a%.atlas.reconciler.v1.GetBooksResponse\"\x19\x90\x02\x01\x92\xb5\x18\x12\n\x0eplatform.admin\x10\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -60,49 +61,49 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTDEADLETTERACTIONSRESPONSE'].fields_by_name['actions']._loaded_options = None
   _globals['_LISTDEADLETTERACTIONSRESPONSE'].fields_by_name['actions']._serialized_options = b'\212\265\030\003\010\350\007'
   _globals['_DEADLETTERSERVICE'].methods_by_name['ListDeadLetters']._loaded_options = None
-  _globals['_DEADLETTERSERVICE'].methods_by_name['ListDeadLetters']._serialized_options = b'\220\002\001'
+  _globals['_DEADLETTERSERVICE'].methods_by_name['ListDeadLetters']._serialized_options = b'\220\002\001\222\265\030\022\n\016platform.admin\020\001'
   _globals['_DEADLETTERSERVICE'].methods_by_name['ReplayDeadLetters']._loaded_options = None
-  _globals['_DEADLETTERSERVICE'].methods_by_name['ReplayDeadLetters']._serialized_options = b'\220\002\002'
+  _globals['_DEADLETTERSERVICE'].methods_by_name['ReplayDeadLetters']._serialized_options = b'\220\002\002\222\265\030\022\n\016platform.admin\020\001'
   _globals['_DEADLETTERSERVICE'].methods_by_name['DiscardDeadLetters']._loaded_options = None
-  _globals['_DEADLETTERSERVICE'].methods_by_name['DiscardDeadLetters']._serialized_options = b'\220\002\002'
+  _globals['_DEADLETTERSERVICE'].methods_by_name['DiscardDeadLetters']._serialized_options = b'\220\002\002\222\265\030\022\n\016platform.admin\020\001'
   _globals['_DEADLETTERSERVICE'].methods_by_name['ListDeadLetterActions']._loaded_options = None
-  _globals['_DEADLETTERSERVICE'].methods_by_name['ListDeadLetterActions']._serialized_options = b'\220\002\001'
+  _globals['_DEADLETTERSERVICE'].methods_by_name['ListDeadLetterActions']._serialized_options = b'\220\002\001\222\265\030\022\n\016platform.admin\020\001'
   _globals['_DEADLETTERSERVICE'].methods_by_name['GetBooks']._loaded_options = None
-  _globals['_DEADLETTERSERVICE'].methods_by_name['GetBooks']._serialized_options = b'\220\002\001'
-  _globals['_DEADLETTERCLASS']._serialized_start=2394
-  _globals['_DEADLETTERCLASS']._serialized_end=2663
-  _globals['_CHANGEKIND']._serialized_start=2665
-  _globals['_CHANGEKIND']._serialized_end=2778
-  _globals['_DEADLETTERFILTER']._serialized_start=132
-  _globals['_DEADLETTERFILTER']._serialized_end=304
-  _globals['_DEADLETTER']._serialized_start=307
-  _globals['_DEADLETTER']._serialized_end=724
-  _globals['_LISTDEADLETTERSREQUEST']._serialized_start=727
-  _globals['_LISTDEADLETTERSREQUEST']._serialized_end=868
-  _globals['_LISTDEADLETTERSRESPONSE']._serialized_start=870
-  _globals['_LISTDEADLETTERSRESPONSE']._serialized_end=993
-  _globals['_REPLAYDEADLETTERSREQUEST']._serialized_start=996
-  _globals['_REPLAYDEADLETTERSREQUEST']._serialized_end=1172
-  _globals['_REPLAYDEADLETTERSRESPONSE']._serialized_start=1175
-  _globals['_REPLAYDEADLETTERSRESPONSE']._serialized_end=1351
-  _globals['_DISCARDDEADLETTERSREQUEST']._serialized_start=1354
-  _globals['_DISCARDDEADLETTERSREQUEST']._serialized_end=1536
-  _globals['_DISCARDDEADLETTERSRESPONSE']._serialized_start=1538
-  _globals['_DISCARDDEADLETTERSRESPONSE']._serialized_end=1591
-  _globals['_DEADLETTERACTION']._serialized_start=1594
-  _globals['_DEADLETTERACTION']._serialized_end=1926
-  _globals['_DEADLETTERACTION_KIND']._serialized_start=1863
-  _globals['_DEADLETTERACTION_KIND']._serialized_end=1926
-  _globals['_LISTDEADLETTERACTIONSREQUEST']._serialized_start=1928
-  _globals['_LISTDEADLETTERACTIONSREQUEST']._serialized_end=2003
-  _globals['_LISTDEADLETTERACTIONSRESPONSE']._serialized_start=2005
-  _globals['_LISTDEADLETTERACTIONSRESPONSE']._serialized_end=2101
-  _globals['_BOOKS']._serialized_start=2104
-  _globals['_BOOKS']._serialized_end=2237
-  _globals['_GETBOOKSREQUEST']._serialized_start=2239
-  _globals['_GETBOOKSREQUEST']._serialized_end=2256
-  _globals['_GETBOOKSRESPONSE']._serialized_start=2259
-  _globals['_GETBOOKSRESPONSE']._serialized_end=2391
-  _globals['_DEADLETTERSERVICE']._serialized_start=2781
-  _globals['_DEADLETTERSERVICE']._serialized_end=3388
+  _globals['_DEADLETTERSERVICE'].methods_by_name['GetBooks']._serialized_options = b'\220\002\001\222\265\030\022\n\016platform.admin\020\001'
+  _globals['_DEADLETTERCLASS']._serialized_start=2422
+  _globals['_DEADLETTERCLASS']._serialized_end=2691
+  _globals['_CHANGEKIND']._serialized_start=2693
+  _globals['_CHANGEKIND']._serialized_end=2806
+  _globals['_DEADLETTERFILTER']._serialized_start=160
+  _globals['_DEADLETTERFILTER']._serialized_end=332
+  _globals['_DEADLETTER']._serialized_start=335
+  _globals['_DEADLETTER']._serialized_end=752
+  _globals['_LISTDEADLETTERSREQUEST']._serialized_start=755
+  _globals['_LISTDEADLETTERSREQUEST']._serialized_end=896
+  _globals['_LISTDEADLETTERSRESPONSE']._serialized_start=898
+  _globals['_LISTDEADLETTERSRESPONSE']._serialized_end=1021
+  _globals['_REPLAYDEADLETTERSREQUEST']._serialized_start=1024
+  _globals['_REPLAYDEADLETTERSREQUEST']._serialized_end=1200
+  _globals['_REPLAYDEADLETTERSRESPONSE']._serialized_start=1203
+  _globals['_REPLAYDEADLETTERSRESPONSE']._serialized_end=1379
+  _globals['_DISCARDDEADLETTERSREQUEST']._serialized_start=1382
+  _globals['_DISCARDDEADLETTERSREQUEST']._serialized_end=1564
+  _globals['_DISCARDDEADLETTERSRESPONSE']._serialized_start=1566
+  _globals['_DISCARDDEADLETTERSRESPONSE']._serialized_end=1619
+  _globals['_DEADLETTERACTION']._serialized_start=1622
+  _globals['_DEADLETTERACTION']._serialized_end=1954
+  _globals['_DEADLETTERACTION_KIND']._serialized_start=1891
+  _globals['_DEADLETTERACTION_KIND']._serialized_end=1954
+  _globals['_LISTDEADLETTERACTIONSREQUEST']._serialized_start=1956
+  _globals['_LISTDEADLETTERACTIONSREQUEST']._serialized_end=2031
+  _globals['_LISTDEADLETTERACTIONSRESPONSE']._serialized_start=2033
+  _globals['_LISTDEADLETTERACTIONSRESPONSE']._serialized_end=2129
+  _globals['_BOOKS']._serialized_start=2132
+  _globals['_BOOKS']._serialized_end=2265
+  _globals['_GETBOOKSREQUEST']._serialized_start=2267
+  _globals['_GETBOOKSREQUEST']._serialized_end=2284
+  _globals['_GETBOOKSRESPONSE']._serialized_start=2287
+  _globals['_GETBOOKSRESPONSE']._serialized_end=2419
+  _globals['_DEADLETTERSERVICE']._serialized_start=2809
+  _globals['_DEADLETTERSERVICE']._serialized_end=3529
 # @@protoc_insertion_point(module_scope)

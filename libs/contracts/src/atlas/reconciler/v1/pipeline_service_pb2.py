@@ -23,11 +23,12 @@ _sym_db = _symbol_database.Default()
 
 
 from atlas.reconciler.v1 import reconciler_service_pb2 as atlas_dot_reconciler_dot_v1_dot_reconciler__service__pb2
+from atlas.type.v1 import access_pb2 as atlas_dot_type_dot_v1_dot_access__pb2
 from atlas.type.v1 import limits_pb2 as atlas_dot_type_dot_v1_dot_limits__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n*atlas/reconciler/v1/pipeline_service.proto\x12\x13\x61tlas.reconciler.v1\x1a,atlas/reconciler/v1/reconciler_service.proto\x1a\x1a\x61tlas/type/v1/limits.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"X\n\x05Order\x12\x19\n\x08operator\x18\x01 \x01(\tB\x07\x8a\xb5\x18\x03\x10\x80\x01\x12\x17\n\x06reason\x18\x02 \x01(\tB\x07\x8a\xb5\x18\x03\x10\xe8\x07\x12\x1b\n\nrequest_id\x18\x03 \x01(\tB\x07\x8a\xb5\x18\x03\x10\x80\x01\"A\n\x14PausePipelineRequest\x12)\n\x05order\x18\x01 \x01(\x0b\x32\x1a.atlas.reconciler.v1.Order\"\x17\n\x15PausePipelineResponse\"B\n\x15ResumePipelineRequest\x12)\n\x05order\x18\x01 \x01(\x0b\x32\x1a.atlas.reconciler.v1.Order\"\x18\n\x16ResumePipelineResponse\"C\n\x16RecoverPipelineRequest\x12)\n\x05order\x18\x01 \x01(\x0b\x32\x1a.atlas.reconciler.v1.Order\"\x19\n\x17RecoverPipelineResponse\"\xe4\x01\n\x17\x42\x61\x63kfillPipelineRequest\x12)\n\x05order\x18\x01 \x01(\x0b\x32\x1a.atlas.reconciler.v1.Order\x12\x17\n\x07tenants\x18\x02 \x03(\tB\x06\x8a\xb5\x18\x02\x08\x64\x12\x16\n\x06tables\x18\x03 \x03(\tB\x06\x8a\xb5\x18\x02\x08 \x12.\n\nstart_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07\x64ry_run\x18\x06 \x01(\x08\"]\n\x18\x42\x61\x63kfillPipelineResponse\x12\x33\n\x08progress\x18\x01 \x01(\x0b\x32!.atlas.reconciler.v1.CopyProgress\x12\x0c\n\x04\x64one\x18\x02 \x01(\x08\x32\xd9\x03\n\x0fPipelineService\x12k\n\rPausePipeline\x12).atlas.reconciler.v1.PausePipelineRequest\x1a*.atlas.reconciler.v1.PausePipelineResponse\"\x03\x90\x02\x02\x12n\n\x0eResumePipeline\x12*.atlas.reconciler.v1.ResumePipelineRequest\x1a+.atlas.reconciler.v1.ResumePipelineResponse\"\x03\x90\x02\x02\x12q\n\x0fRecoverPipeline\x12+.atlas.reconciler.v1.RecoverPipelineRequest\x1a,.atlas.reconciler.v1.RecoverPipelineResponse\"\x03\x90\x02\x02\x12v\n\x10\x42\x61\x63kfillPipeline\x12,.atlas.reconciler.v1.BackfillPipelineRequest\x1a-.atlas.reconciler.v1.BackfillPipelineResponse\"\x03\x90\x02\x02\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n*atlas/reconciler/v1/pipeline_service.proto\x12\x13\x61tlas.reconciler.v1\x1a,atlas/reconciler/v1/reconciler_service.proto\x1a\x1a\x61tlas/type/v1/access.proto\x1a\x1a\x61tlas/type/v1/limits.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"X\n\x05Order\x12\x19\n\x08operator\x18\x01 \x01(\tB\x07\x8a\xb5\x18\x03\x10\x80\x01\x12\x17\n\x06reason\x18\x02 \x01(\tB\x07\x8a\xb5\x18\x03\x10\xe8\x07\x12\x1b\n\nrequest_id\x18\x03 \x01(\tB\x07\x8a\xb5\x18\x03\x10\x80\x01\"A\n\x14PausePipelineRequest\x12)\n\x05order\x18\x01 \x01(\x0b\x32\x1a.atlas.reconciler.v1.Order\"\x17\n\x15PausePipelineResponse\"B\n\x15ResumePipelineRequest\x12)\n\x05order\x18\x01 \x01(\x0b\x32\x1a.atlas.reconciler.v1.Order\"\x18\n\x16ResumePipelineResponse\"C\n\x16RecoverPipelineRequest\x12)\n\x05order\x18\x01 \x01(\x0b\x32\x1a.atlas.reconciler.v1.Order\"\x19\n\x17RecoverPipelineResponse\"\xe4\x01\n\x17\x42\x61\x63kfillPipelineRequest\x12)\n\x05order\x18\x01 \x01(\x0b\x32\x1a.atlas.reconciler.v1.Order\x12\x17\n\x07tenants\x18\x02 \x03(\tB\x06\x8a\xb5\x18\x02\x08\x64\x12\x16\n\x06tables\x18\x03 \x03(\tB\x06\x8a\xb5\x18\x02\x08 \x12.\n\nstart_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07\x64ry_run\x18\x06 \x01(\x08\"]\n\x18\x42\x61\x63kfillPipelineResponse\x12\x33\n\x08progress\x18\x01 \x01(\x0b\x32!.atlas.reconciler.v1.CopyProgress\x12\x0c\n\x04\x64one\x18\x02 \x01(\x08\x32\xb5\x04\n\x0fPipelineService\x12\x81\x01\n\rPausePipeline\x12).atlas.reconciler.v1.PausePipelineRequest\x1a*.atlas.reconciler.v1.PausePipelineResponse\"\x19\x90\x02\x02\x92\xb5\x18\x12\n\x0eplatform.admin\x10\x01\x12\x84\x01\n\x0eResumePipeline\x12*.atlas.reconciler.v1.ResumePipelineRequest\x1a+.atlas.reconciler.v1.ResumePipelineResponse\"\x19\x90\x02\x02\x92\xb5\x18\x12\n\x0eplatform.admin\x10\x01\x12\x87\x01\n\x0fRecoverPipeline\x12+.atlas.reconciler.v1.RecoverPipelineRequest\x1a,.atlas.reconciler.v1.RecoverPipelineResponse\"\x19\x90\x02\x02\x92\xb5\x18\x12\n\x0eplatform.admin\x10\x01\x12\x8c\x01\n\x10\x42\x61\x63kfillPipeline\x12,.atlas.reconciler.v1.BackfillPipelineRequest\x1a-.atlas.reconciler.v1.BackfillPipelineResponse\"\x19\x90\x02\x02\x92\xb5\x18\x12\n\x0eplatform.admin\x10\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -45,31 +46,31 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_BACKFILLPIPELINEREQUEST'].fields_by_name['tables']._loaded_options = None
   _globals['_BACKFILLPIPELINEREQUEST'].fields_by_name['tables']._serialized_options = b'\212\265\030\002\010 '
   _globals['_PIPELINESERVICE'].methods_by_name['PausePipeline']._loaded_options = None
-  _globals['_PIPELINESERVICE'].methods_by_name['PausePipeline']._serialized_options = b'\220\002\002'
+  _globals['_PIPELINESERVICE'].methods_by_name['PausePipeline']._serialized_options = b'\220\002\002\222\265\030\022\n\016platform.admin\020\001'
   _globals['_PIPELINESERVICE'].methods_by_name['ResumePipeline']._loaded_options = None
-  _globals['_PIPELINESERVICE'].methods_by_name['ResumePipeline']._serialized_options = b'\220\002\002'
+  _globals['_PIPELINESERVICE'].methods_by_name['ResumePipeline']._serialized_options = b'\220\002\002\222\265\030\022\n\016platform.admin\020\001'
   _globals['_PIPELINESERVICE'].methods_by_name['RecoverPipeline']._loaded_options = None
-  _globals['_PIPELINESERVICE'].methods_by_name['RecoverPipeline']._serialized_options = b'\220\002\002'
+  _globals['_PIPELINESERVICE'].methods_by_name['RecoverPipeline']._serialized_options = b'\220\002\002\222\265\030\022\n\016platform.admin\020\001'
   _globals['_PIPELINESERVICE'].methods_by_name['BackfillPipeline']._loaded_options = None
-  _globals['_PIPELINESERVICE'].methods_by_name['BackfillPipeline']._serialized_options = b'\220\002\002'
-  _globals['_ORDER']._serialized_start=174
-  _globals['_ORDER']._serialized_end=262
-  _globals['_PAUSEPIPELINEREQUEST']._serialized_start=264
-  _globals['_PAUSEPIPELINEREQUEST']._serialized_end=329
-  _globals['_PAUSEPIPELINERESPONSE']._serialized_start=331
-  _globals['_PAUSEPIPELINERESPONSE']._serialized_end=354
-  _globals['_RESUMEPIPELINEREQUEST']._serialized_start=356
-  _globals['_RESUMEPIPELINEREQUEST']._serialized_end=422
-  _globals['_RESUMEPIPELINERESPONSE']._serialized_start=424
-  _globals['_RESUMEPIPELINERESPONSE']._serialized_end=448
-  _globals['_RECOVERPIPELINEREQUEST']._serialized_start=450
-  _globals['_RECOVERPIPELINEREQUEST']._serialized_end=517
-  _globals['_RECOVERPIPELINERESPONSE']._serialized_start=519
-  _globals['_RECOVERPIPELINERESPONSE']._serialized_end=544
-  _globals['_BACKFILLPIPELINEREQUEST']._serialized_start=547
-  _globals['_BACKFILLPIPELINEREQUEST']._serialized_end=775
-  _globals['_BACKFILLPIPELINERESPONSE']._serialized_start=777
-  _globals['_BACKFILLPIPELINERESPONSE']._serialized_end=870
-  _globals['_PIPELINESERVICE']._serialized_start=873
-  _globals['_PIPELINESERVICE']._serialized_end=1346
+  _globals['_PIPELINESERVICE'].methods_by_name['BackfillPipeline']._serialized_options = b'\220\002\002\222\265\030\022\n\016platform.admin\020\001'
+  _globals['_ORDER']._serialized_start=202
+  _globals['_ORDER']._serialized_end=290
+  _globals['_PAUSEPIPELINEREQUEST']._serialized_start=292
+  _globals['_PAUSEPIPELINEREQUEST']._serialized_end=357
+  _globals['_PAUSEPIPELINERESPONSE']._serialized_start=359
+  _globals['_PAUSEPIPELINERESPONSE']._serialized_end=382
+  _globals['_RESUMEPIPELINEREQUEST']._serialized_start=384
+  _globals['_RESUMEPIPELINEREQUEST']._serialized_end=450
+  _globals['_RESUMEPIPELINERESPONSE']._serialized_start=452
+  _globals['_RESUMEPIPELINERESPONSE']._serialized_end=476
+  _globals['_RECOVERPIPELINEREQUEST']._serialized_start=478
+  _globals['_RECOVERPIPELINEREQUEST']._serialized_end=545
+  _globals['_RECOVERPIPELINERESPONSE']._serialized_start=547
+  _globals['_RECOVERPIPELINERESPONSE']._serialized_end=572
+  _globals['_BACKFILLPIPELINEREQUEST']._serialized_start=575
+  _globals['_BACKFILLPIPELINEREQUEST']._serialized_end=803
+  _globals['_BACKFILLPIPELINERESPONSE']._serialized_start=805
+  _globals['_BACKFILLPIPELINERESPONSE']._serialized_end=898
+  _globals['_PIPELINESERVICE']._serialized_start=901
+  _globals['_PIPELINESERVICE']._serialized_end=1466
 # @@protoc_insertion_point(module_scope)

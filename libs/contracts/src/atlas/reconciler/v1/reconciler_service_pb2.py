@@ -22,6 +22,7 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from atlas.type.v1 import access_pb2 as atlas_dot_type_dot_v1_dot_access__pb2
 from atlas.type.v1 import consistency_pb2 as atlas_dot_type_dot_v1_dot_consistency__pb2
 from atlas.type.v1 import limits_pb2 as atlas_dot_type_dot_v1_dot_limits__pb2
 from atlas.type.v1 import value_pb2 as atlas_dot_type_dot_v1_dot_value__pb2
@@ -29,7 +30,7 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n,atlas/reconciler/v1/reconciler_service.proto\x12\x13\x61tlas.reconciler.v1\x1a\x1f\x61tlas/type/v1/consistency.proto\x1a\x1a\x61tlas/type/v1/limits.proto\x1a\x19\x61tlas/type/v1/value.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xcd\x03\n\x10\x41ggregateRequest\x12\x1b\n\nentity_ids\x18\x01 \x03(\x03\x42\x07\x8a\xb5\x18\x03\x08\xe8\x07\x12\x1e\n\rattribute_ids\x18\x02 \x03(\x05\x42\x07\x8a\xb5\x18\x03\x08\xe8\x07\x12\x1a\n\rstart_time_us\x18\x03 \x01(\x03H\x00\x88\x01\x01\x12\x18\n\x0b\x65nd_time_us\x18\x04 \x01(\x03H\x01\x88\x01\x01\x12\x11\n\tbucket_us\x18\x05 \x01(\x03\x12>\n\x0c\x61ggregations\x18\x06 \x03(\x0e\x32 .atlas.reconciler.v1.AggregationB\x06\x8a\xb5\x18\x02\x08\x10\x12\x17\n\x0fgroup_by_entity\x18\x07 \x01(\x08\x12\x38\n\x14min_verified_through\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x16\n\x05token\x18\t \x01(\x0c\x42\x07\x8a\xb5\x18\x03\x10\x80@\x12/\n\x0cwait_timeout\x18\n \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x1b\n\x0bpercentiles\x18\x0b \x03(\x01\x42\x06\x8a\xb5\x18\x02\x08\x10\x12\x18\n\x10group_by_quality\x18\x0c \x01(\x08\x42\x10\n\x0e_start_time_usB\x0e\n\x0c_end_time_us\"\x9a\x01\n\x0c\x41ggregateRow\x12\x11\n\tentity_id\x18\x01 \x01(\x03\x12\x14\n\x0c\x61ttribute_id\x18\x02 \x01(\x05\x12\x1b\n\x0e\x62ucket_time_us\x18\x03 \x01(\x03H\x00\x88\x01\x01\x12\x0f\n\x07results\x18\x04 \x03(\x01\x12\x14\n\x07quality\x18\x05 \x01(\rH\x01\x88\x01\x01\x42\x11\n\x0f_bucket_time_usB\n\n\x08_quality\"s\n\x11\x41ggregateResponse\x12/\n\x04rows\x18\x01 \x03(\x0b\x32!.atlas.reconciler.v1.AggregateRow\x12-\n\x08metadata\x18\x02 \x01(\x0b\x32\x1b.atlas.type.v1.ReadMetadata\"X\n\x10ReconcileRequest\x12\x30\n\x0cthrough_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nfrom_start\x18\x02 \x01(\x08\"-\n\x06\x44igest\x12\x11\n\trow_count\x18\x01 \x01(\x03\x12\x10\n\x08\x63hecksum\x18\x02 \x01(\t\"\xda\x01\n\x0cWindowResult\x12.\n\nstart_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12+\n\x06source\x18\x03 \x01(\x0b\x32\x1b.atlas.reconciler.v1.Digest\x12.\n\twarehouse\x18\x04 \x01(\x0b\x32\x1b.atlas.reconciler.v1.Digest\x12\x0f\n\x07matched\x18\x05 \x01(\x08\"\x89\x02\n\x10ReconcileSummary\x12\x18\n\x10windows_compared\x18\x01 \x01(\x03\x12\x1a\n\x12windows_mismatched\x18\x02 \x01(\x03\x12+\n\x06source\x18\x03 \x01(\x0b\x32\x1b.atlas.reconciler.v1.Digest\x12.\n\twarehouse\x18\x04 \x01(\x0b\x32\x1b.atlas.reconciler.v1.Digest\x12\x34\n\x10verified_through\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\treport_id\x18\x06 \x01(\x03\x12\x19\n\x11tables_mismatched\x18\x07 \x01(\x03\"X\n\nRowVersion\x12\x0f\n\x07quality\x18\x01 \x01(\x05\x12*\n\tdata_type\x18\x02 \x01(\x0e\x32\x17.atlas.type.v1.DataType\x12\r\n\x05value\x18\x03 \x01(\t\"\xc1\x02\n\rRowDifference\x12\x31\n\x04kind\x18\x01 \x01(\x0e\x32#.atlas.reconciler.v1.DifferenceKind\x12\x11\n\tentity_id\x18\x02 \x01(\x03\x12\x14\n\x0c\x61ttribute_id\x18\x03 \x01(\x05\x12.\n\nevent_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bingest_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x06source\x18\x06 \x01(\x0b\x32\x1f.atlas.reconciler.v1.RowVersion\x12\x32\n\twarehouse\x18\x07 \x01(\x0b\x32\x1f.atlas.reconciler.v1.RowVersion\x12\x0e\n\x06\x63opies\x18\x08 \x01(\x03\"\xb5\x01\n\x11WindowDifferences\x12.\n\nstart_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x04rows\x18\x03 \x03(\x0b\x32\".atlas.reconciler.v1.RowDifference\x12\x10\n\x08\x63omplete\x18\x04 \x01(\x08\"f\n\x10\x43olumnDifference\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x06source\x18\x02 \x01(\tH\x00\x88\x01\x01\x12\x16\n\twarehouse\x18\x03 \x01(\tH\x01\x88\x01\x01\x42\t\n\x07_sourceB\x0c\n\n_warehouse\"\x87\x01\n\rKeyDifference\x12\x31\n\x04kind\x18\x01 \x01(\x0e\x32#.atlas.reconciler.v1.DifferenceKind\x12\x0b\n\x03key\x18\x02 \x01(\t\x12\x36\n\x07\x63olumns\x18\x03 \x03(\x0b\x32%.atlas.reconciler.v1.ColumnDifference\"\xce\x01\n\x0bTableResult\x12\r\n\x05table\x18\x01 \x01(\t\x12+\n\x06source\x18\x02 \x01(\x0b\x32\x1b.atlas.reconciler.v1.Digest\x12.\n\twarehouse\x18\x03 \x01(\x0b\x32\x1b.atlas.reconciler.v1.Digest\x12\x0f\n\x07matched\x18\x04 \x01(\x08\x12\x30\n\x04rows\x18\x05 \x03(\x0b\x32\".atlas.reconciler.v1.KeyDifference\x12\x10\n\x08\x63omplete\x18\x06 \x01(\x08\"\xfd\x01\n\x11ReconcileResponse\x12\x33\n\x06window\x18\x01 \x01(\x0b\x32!.atlas.reconciler.v1.WindowResultH\x00\x12\x38\n\x07summary\x18\x02 \x01(\x0b\x32%.atlas.reconciler.v1.ReconcileSummaryH\x00\x12=\n\x0b\x64ifferences\x18\x03 \x01(\x0b\x32&.atlas.reconciler.v1.WindowDifferencesH\x00\x12\x31\n\x05table\x18\x04 \x01(\x0b\x32 .atlas.reconciler.v1.TableResultH\x00\x42\x07\n\x05\x65vent\"\\\n\x1eGetReconciliationReportRequest\x12\x11\n\treport_id\x18\x01 \x01(\x03\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x14\n\x0c\x61\x66ter_number\x18\x03 \x01(\x03\"\xaf\x02\n\x14ReconciliationReport\x12\x11\n\treport_id\x18\x01 \x01(\x03\x12\r\n\x05\x63\x61use\x18\x02 \x01(\t\x12/\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x0cthrough_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x18\n\x10windows_compared\x18\x05 \x01(\x03\x12\x1a\n\x12windows_mismatched\x18\x06 \x01(\x03\x12\x18\n\x10\x64ifference_count\x18\x07 \x01(\x03\x12\x10\n\x08\x63omplete\x18\x08 \x01(\x08\x12\x30\n\x06tables\x18\t \x03(\x0b\x32 .atlas.reconciler.v1.TableResult\"\xa3\x01\n\x1fGetReconciliationReportResponse\x12\x39\n\x06report\x18\x01 \x01(\x0b\x32).atlas.reconciler.v1.ReconciliationReport\x12\x30\n\x04rows\x18\x02 \x03(\x0b\x32\".atlas.reconciler.v1.RowDifference\x12\x13\n\x0blast_number\x18\x03 \x01(\x03\"\xbb\x01\n\x12RepairRangeRequest\x12.\n\nstart_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07\x64ry_run\x18\x03 \x01(\x08\x12\x19\n\x08operator\x18\x04 \x01(\tB\x07\x8a\xb5\x18\x03\x10\x80\x01\x12\x1b\n\nrequest_id\x18\x05 \x01(\tB\x07\x8a\xb5\x18\x03\x10\x80\x01\"\x89\x01\n\x0cWindowRepair\x12;\n\x0b\x64ifferences\x18\x01 \x01(\x0b\x32&.atlas.reconciler.v1.WindowDifferences\x12\x14\n\x0crows_deleted\x18\x02 \x01(\x03\x12\x15\n\rrows_inserted\x18\x03 \x01(\x03\x12\x0f\n\x07matched\x18\x04 \x01(\x08\"\x95\x01\n\rRepairSummary\x12\x18\n\x10windows_compared\x18\x01 \x01(\x03\x12\x1a\n\x12windows_mismatched\x18\x02 \x01(\x03\x12\x18\n\x10windows_repaired\x18\x03 \x01(\x03\x12\x34\n\x10verified_through\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x8a\x01\n\x13RepairRangeResponse\x12\x33\n\x06window\x18\x01 \x01(\x0b\x32!.atlas.reconciler.v1.WindowRepairH\x00\x12\x35\n\x07summary\x18\x02 \x01(\x0b\x32\".atlas.reconciler.v1.RepairSummaryH\x00\x42\x07\n\x05\x65vent\"\x18\n\x16GetVerificationRequest\"\x9b\x01\n\x17GetVerificationResponse\x12\x34\n\x10verified_through\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\ncheck_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1a\n\x12windows_mismatched\x18\x03 \x01(\x03\"\x1a\n\x18GetPipelineStatusRequest\"\x9b\x04\n\x19GetPipelineStatusResponse\x12\r\n\x05phase\x18\x01 \x01(\t\x12\x13\n\x0b\x61pplied_lsn\x18\x02 \x01(\t\x12&\n\x03lag\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x12\n\nread_total\x18\x04 \x01(\x03\x12\x15\n\rapplied_total\x18\x05 \x01(\x03\x12\x1b\n\x13\x64\x65\x61\x64_lettered_total\x18\x06 \x01(\x03\x12\x15\n\rskipped_total\x18\x07 \x01(\x03\x12\x16\n\x0ewarehouse_rows\x18\x08 \x01(\x03\x12\x1b\n\x13slot_retained_bytes\x18\t \x01(\x03\x12)\n\x05\x61s_of\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06reason\x18\x0b \x01(\t\x12/\n\x04\x63opy\x18\x0c \x01(\x0b\x32!.atlas.reconciler.v1.CopyProgress\x12-\n\x04slot\x18\r \x01(\x0b\x32\x1f.atlas.reconciler.v1.SlotStatus\x12\x10\n\x08instance\x18\x0e \x01(\t\x12\x0e\n\x06leader\x18\x0f \x01(\t\x12\x33\n\x0bheld_tables\x18\x1e \x03(\x0b\x32\x1e.atlas.reconciler.v1.HeldTable\x12\x19\n\x11\x64\x65\x61\x64_letters_open\x18\x1f \x01(\x03\x12\x11\n\tconserved\x18  \x01(\x08\"\xe8\x01\n\x0c\x43opyProgress\x12\x13\n\x0btables_done\x18\x01 \x01(\x05\x12\x14\n\x0ctables_total\x18\x02 \x01(\x05\x12\x14\n\x0ctenants_done\x18\x03 \x01(\x03\x12\x15\n\rtenants_total\x18\x04 \x01(\x03\x12\x0f\n\x07percent\x18\x05 \x01(\x01\x12\x15\n\rrows_compared\x18\x06 \x01(\x03\x12\x16\n\x0erows_differing\x18\x07 \x01(\x03\x12\x13\n\x0brows_copied\x18\x08 \x01(\x03\x12\x15\n\rrows_rejected\x18\t \x01(\x03\x12\x14\n\x0cspans_copied\x18\n \x01(\x03\"\xa9\x01\n\nSlotStatus\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nwal_status\x18\x02 \x01(\t\x12\x0e\n\x06\x61\x63tive\x18\x03 \x01(\x08\x12\x17\n\nsafe_bytes\x18\x04 \x01(\x03H\x00\x88\x01\x01\x12\x12\n\nused_share\x18\x05 \x01(\x01\x12\x10\n\x08\x66\x61ilover\x18\x06 \x01(\x08\x12\x1b\n\x13invalidation_reason\x18\x07 \x01(\tB\r\n\x0b_safe_bytes\"p\n\tHeldTable\x12\r\n\x05table\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x14\n\x0c\x64\x65\x61\x64_letters\x18\x03 \x01(\x03\x12.\n\nsince_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp*\xc2\x01\n\x0b\x41ggregation\x12\x1b\n\x17\x41GGREGATION_UNSPECIFIED\x10\x00\x12\x15\n\x11\x41GGREGATION_COUNT\x10\x01\x12\x13\n\x0f\x41GGREGATION_SUM\x10\x02\x12\x13\n\x0f\x41GGREGATION_AVG\x10\x03\x12\x13\n\x0f\x41GGREGATION_MIN\x10\x04\x12\x13\n\x0f\x41GGREGATION_MAX\x10\x05\x12\x15\n\x11\x41GGREGATION_FIRST\x10\x06\x12\x14\n\x10\x41GGREGATION_LAST\x10\x07*\x88\x01\n\x0e\x44ifferenceKind\x12\x1f\n\x1b\x44IFFERENCE_KIND_UNSPECIFIED\x10\x00\x12\x1b\n\x17\x44IFFERENCE_KIND_MISSING\x10\x01\x12\x19\n\x15\x44IFFERENCE_KIND_EXTRA\x10\x02\x12\x1d\n\x19\x44IFFERENCE_KIND_DIFFERENT\x10\x03\x32\xba\x05\n\x11ReconcilerService\x12\x61\n\tAggregate\x12%.atlas.reconciler.v1.AggregateRequest\x1a&.atlas.reconciler.v1.AggregateResponse\"\x03\x90\x02\x01\x30\x01\x12\x61\n\tReconcile\x12%.atlas.reconciler.v1.ReconcileRequest\x1a&.atlas.reconciler.v1.ReconcileResponse\"\x03\x90\x02\x02\x30\x01\x12\x89\x01\n\x17GetReconciliationReport\x12\x33.atlas.reconciler.v1.GetReconciliationReportRequest\x1a\x34.atlas.reconciler.v1.GetReconciliationReportResponse\"\x03\x90\x02\x01\x12g\n\x0bRepairRange\x12\'.atlas.reconciler.v1.RepairRangeRequest\x1a(.atlas.reconciler.v1.RepairRangeResponse\"\x03\x90\x02\x02\x30\x01\x12q\n\x0fGetVerification\x12+.atlas.reconciler.v1.GetVerificationRequest\x1a,.atlas.reconciler.v1.GetVerificationResponse\"\x03\x90\x02\x01\x12w\n\x11GetPipelineStatus\x12-.atlas.reconciler.v1.GetPipelineStatusRequest\x1a..atlas.reconciler.v1.GetPipelineStatusResponse\"\x03\x90\x02\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n,atlas/reconciler/v1/reconciler_service.proto\x12\x13\x61tlas.reconciler.v1\x1a\x1a\x61tlas/type/v1/access.proto\x1a\x1f\x61tlas/type/v1/consistency.proto\x1a\x1a\x61tlas/type/v1/limits.proto\x1a\x19\x61tlas/type/v1/value.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xcd\x03\n\x10\x41ggregateRequest\x12\x1b\n\nentity_ids\x18\x01 \x03(\x03\x42\x07\x8a\xb5\x18\x03\x08\xe8\x07\x12\x1e\n\rattribute_ids\x18\x02 \x03(\x05\x42\x07\x8a\xb5\x18\x03\x08\xe8\x07\x12\x1a\n\rstart_time_us\x18\x03 \x01(\x03H\x00\x88\x01\x01\x12\x18\n\x0b\x65nd_time_us\x18\x04 \x01(\x03H\x01\x88\x01\x01\x12\x11\n\tbucket_us\x18\x05 \x01(\x03\x12>\n\x0c\x61ggregations\x18\x06 \x03(\x0e\x32 .atlas.reconciler.v1.AggregationB\x06\x8a\xb5\x18\x02\x08\x10\x12\x17\n\x0fgroup_by_entity\x18\x07 \x01(\x08\x12\x38\n\x14min_verified_through\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x16\n\x05token\x18\t \x01(\x0c\x42\x07\x8a\xb5\x18\x03\x10\x80@\x12/\n\x0cwait_timeout\x18\n \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x1b\n\x0bpercentiles\x18\x0b \x03(\x01\x42\x06\x8a\xb5\x18\x02\x08\x10\x12\x18\n\x10group_by_quality\x18\x0c \x01(\x08\x42\x10\n\x0e_start_time_usB\x0e\n\x0c_end_time_us\"\x9a\x01\n\x0c\x41ggregateRow\x12\x11\n\tentity_id\x18\x01 \x01(\x03\x12\x14\n\x0c\x61ttribute_id\x18\x02 \x01(\x05\x12\x1b\n\x0e\x62ucket_time_us\x18\x03 \x01(\x03H\x00\x88\x01\x01\x12\x0f\n\x07results\x18\x04 \x03(\x01\x12\x14\n\x07quality\x18\x05 \x01(\rH\x01\x88\x01\x01\x42\x11\n\x0f_bucket_time_usB\n\n\x08_quality\"s\n\x11\x41ggregateResponse\x12/\n\x04rows\x18\x01 \x03(\x0b\x32!.atlas.reconciler.v1.AggregateRow\x12-\n\x08metadata\x18\x02 \x01(\x0b\x32\x1b.atlas.type.v1.ReadMetadata\"X\n\x10ReconcileRequest\x12\x30\n\x0cthrough_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nfrom_start\x18\x02 \x01(\x08\"-\n\x06\x44igest\x12\x11\n\trow_count\x18\x01 \x01(\x03\x12\x10\n\x08\x63hecksum\x18\x02 \x01(\t\"\xda\x01\n\x0cWindowResult\x12.\n\nstart_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12+\n\x06source\x18\x03 \x01(\x0b\x32\x1b.atlas.reconciler.v1.Digest\x12.\n\twarehouse\x18\x04 \x01(\x0b\x32\x1b.atlas.reconciler.v1.Digest\x12\x0f\n\x07matched\x18\x05 \x01(\x08\"\x89\x02\n\x10ReconcileSummary\x12\x18\n\x10windows_compared\x18\x01 \x01(\x03\x12\x1a\n\x12windows_mismatched\x18\x02 \x01(\x03\x12+\n\x06source\x18\x03 \x01(\x0b\x32\x1b.atlas.reconciler.v1.Digest\x12.\n\twarehouse\x18\x04 \x01(\x0b\x32\x1b.atlas.reconciler.v1.Digest\x12\x34\n\x10verified_through\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\treport_id\x18\x06 \x01(\x03\x12\x19\n\x11tables_mismatched\x18\x07 \x01(\x03\"X\n\nRowVersion\x12\x0f\n\x07quality\x18\x01 \x01(\x05\x12*\n\tdata_type\x18\x02 \x01(\x0e\x32\x17.atlas.type.v1.DataType\x12\r\n\x05value\x18\x03 \x01(\t\"\xc1\x02\n\rRowDifference\x12\x31\n\x04kind\x18\x01 \x01(\x0e\x32#.atlas.reconciler.v1.DifferenceKind\x12\x11\n\tentity_id\x18\x02 \x01(\x03\x12\x14\n\x0c\x61ttribute_id\x18\x03 \x01(\x05\x12.\n\nevent_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bingest_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x06source\x18\x06 \x01(\x0b\x32\x1f.atlas.reconciler.v1.RowVersion\x12\x32\n\twarehouse\x18\x07 \x01(\x0b\x32\x1f.atlas.reconciler.v1.RowVersion\x12\x0e\n\x06\x63opies\x18\x08 \x01(\x03\"\xb5\x01\n\x11WindowDifferences\x12.\n\nstart_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x04rows\x18\x03 \x03(\x0b\x32\".atlas.reconciler.v1.RowDifference\x12\x10\n\x08\x63omplete\x18\x04 \x01(\x08\"f\n\x10\x43olumnDifference\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x06source\x18\x02 \x01(\tH\x00\x88\x01\x01\x12\x16\n\twarehouse\x18\x03 \x01(\tH\x01\x88\x01\x01\x42\t\n\x07_sourceB\x0c\n\n_warehouse\"\x87\x01\n\rKeyDifference\x12\x31\n\x04kind\x18\x01 \x01(\x0e\x32#.atlas.reconciler.v1.DifferenceKind\x12\x0b\n\x03key\x18\x02 \x01(\t\x12\x36\n\x07\x63olumns\x18\x03 \x03(\x0b\x32%.atlas.reconciler.v1.ColumnDifference\"\xce\x01\n\x0bTableResult\x12\r\n\x05table\x18\x01 \x01(\t\x12+\n\x06source\x18\x02 \x01(\x0b\x32\x1b.atlas.reconciler.v1.Digest\x12.\n\twarehouse\x18\x03 \x01(\x0b\x32\x1b.atlas.reconciler.v1.Digest\x12\x0f\n\x07matched\x18\x04 \x01(\x08\x12\x30\n\x04rows\x18\x05 \x03(\x0b\x32\".atlas.reconciler.v1.KeyDifference\x12\x10\n\x08\x63omplete\x18\x06 \x01(\x08\"\xfd\x01\n\x11ReconcileResponse\x12\x33\n\x06window\x18\x01 \x01(\x0b\x32!.atlas.reconciler.v1.WindowResultH\x00\x12\x38\n\x07summary\x18\x02 \x01(\x0b\x32%.atlas.reconciler.v1.ReconcileSummaryH\x00\x12=\n\x0b\x64ifferences\x18\x03 \x01(\x0b\x32&.atlas.reconciler.v1.WindowDifferencesH\x00\x12\x31\n\x05table\x18\x04 \x01(\x0b\x32 .atlas.reconciler.v1.TableResultH\x00\x42\x07\n\x05\x65vent\"\\\n\x1eGetReconciliationReportRequest\x12\x11\n\treport_id\x18\x01 \x01(\x03\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x14\n\x0c\x61\x66ter_number\x18\x03 \x01(\x03\"\xaf\x02\n\x14ReconciliationReport\x12\x11\n\treport_id\x18\x01 \x01(\x03\x12\r\n\x05\x63\x61use\x18\x02 \x01(\t\x12/\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x0cthrough_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x18\n\x10windows_compared\x18\x05 \x01(\x03\x12\x1a\n\x12windows_mismatched\x18\x06 \x01(\x03\x12\x18\n\x10\x64ifference_count\x18\x07 \x01(\x03\x12\x10\n\x08\x63omplete\x18\x08 \x01(\x08\x12\x30\n\x06tables\x18\t \x03(\x0b\x32 .atlas.reconciler.v1.TableResult\"\xa3\x01\n\x1fGetReconciliationReportResponse\x12\x39\n\x06report\x18\x01 \x01(\x0b\x32).atlas.reconciler.v1.ReconciliationReport\x12\x30\n\x04rows\x18\x02 \x03(\x0b\x32\".atlas.reconciler.v1.RowDifference\x12\x13\n\x0blast_number\x18\x03 \x01(\x03\"\xbb\x01\n\x12RepairRangeRequest\x12.\n\nstart_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07\x64ry_run\x18\x03 \x01(\x08\x12\x19\n\x08operator\x18\x04 \x01(\tB\x07\x8a\xb5\x18\x03\x10\x80\x01\x12\x1b\n\nrequest_id\x18\x05 \x01(\tB\x07\x8a\xb5\x18\x03\x10\x80\x01\"\x89\x01\n\x0cWindowRepair\x12;\n\x0b\x64ifferences\x18\x01 \x01(\x0b\x32&.atlas.reconciler.v1.WindowDifferences\x12\x14\n\x0crows_deleted\x18\x02 \x01(\x03\x12\x15\n\rrows_inserted\x18\x03 \x01(\x03\x12\x0f\n\x07matched\x18\x04 \x01(\x08\"\x95\x01\n\rRepairSummary\x12\x18\n\x10windows_compared\x18\x01 \x01(\x03\x12\x1a\n\x12windows_mismatched\x18\x02 \x01(\x03\x12\x18\n\x10windows_repaired\x18\x03 \x01(\x03\x12\x34\n\x10verified_through\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x8a\x01\n\x13RepairRangeResponse\x12\x33\n\x06window\x18\x01 \x01(\x0b\x32!.atlas.reconciler.v1.WindowRepairH\x00\x12\x35\n\x07summary\x18\x02 \x01(\x0b\x32\".atlas.reconciler.v1.RepairSummaryH\x00\x42\x07\n\x05\x65vent\"\x18\n\x16GetVerificationRequest\"\x9b\x01\n\x17GetVerificationResponse\x12\x34\n\x10verified_through\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\ncheck_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1a\n\x12windows_mismatched\x18\x03 \x01(\x03\"\x1a\n\x18GetPipelineStatusRequest\"\x9b\x04\n\x19GetPipelineStatusResponse\x12\r\n\x05phase\x18\x01 \x01(\t\x12\x13\n\x0b\x61pplied_lsn\x18\x02 \x01(\t\x12&\n\x03lag\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x12\n\nread_total\x18\x04 \x01(\x03\x12\x15\n\rapplied_total\x18\x05 \x01(\x03\x12\x1b\n\x13\x64\x65\x61\x64_lettered_total\x18\x06 \x01(\x03\x12\x15\n\rskipped_total\x18\x07 \x01(\x03\x12\x16\n\x0ewarehouse_rows\x18\x08 \x01(\x03\x12\x1b\n\x13slot_retained_bytes\x18\t \x01(\x03\x12)\n\x05\x61s_of\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06reason\x18\x0b \x01(\t\x12/\n\x04\x63opy\x18\x0c \x01(\x0b\x32!.atlas.reconciler.v1.CopyProgress\x12-\n\x04slot\x18\r \x01(\x0b\x32\x1f.atlas.reconciler.v1.SlotStatus\x12\x10\n\x08instance\x18\x0e \x01(\t\x12\x0e\n\x06leader\x18\x0f \x01(\t\x12\x33\n\x0bheld_tables\x18\x1e \x03(\x0b\x32\x1e.atlas.reconciler.v1.HeldTable\x12\x19\n\x11\x64\x65\x61\x64_letters_open\x18\x1f \x01(\x03\x12\x11\n\tconserved\x18  \x01(\x08\"\xe8\x01\n\x0c\x43opyProgress\x12\x13\n\x0btables_done\x18\x01 \x01(\x05\x12\x14\n\x0ctables_total\x18\x02 \x01(\x05\x12\x14\n\x0ctenants_done\x18\x03 \x01(\x03\x12\x15\n\rtenants_total\x18\x04 \x01(\x03\x12\x0f\n\x07percent\x18\x05 \x01(\x01\x12\x15\n\rrows_compared\x18\x06 \x01(\x03\x12\x16\n\x0erows_differing\x18\x07 \x01(\x03\x12\x13\n\x0brows_copied\x18\x08 \x01(\x03\x12\x15\n\rrows_rejected\x18\t \x01(\x03\x12\x14\n\x0cspans_copied\x18\n \x01(\x03\"\xa9\x01\n\nSlotStatus\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nwal_status\x18\x02 \x01(\t\x12\x0e\n\x06\x61\x63tive\x18\x03 \x01(\x08\x12\x17\n\nsafe_bytes\x18\x04 \x01(\x03H\x00\x88\x01\x01\x12\x12\n\nused_share\x18\x05 \x01(\x01\x12\x10\n\x08\x66\x61ilover\x18\x06 \x01(\x08\x12\x1b\n\x13invalidation_reason\x18\x07 \x01(\tB\r\n\x0b_safe_bytes\"p\n\tHeldTable\x12\r\n\x05table\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x14\n\x0c\x64\x65\x61\x64_letters\x18\x03 \x01(\x03\x12.\n\nsince_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp*\xc2\x01\n\x0b\x41ggregation\x12\x1b\n\x17\x41GGREGATION_UNSPECIFIED\x10\x00\x12\x15\n\x11\x41GGREGATION_COUNT\x10\x01\x12\x13\n\x0f\x41GGREGATION_SUM\x10\x02\x12\x13\n\x0f\x41GGREGATION_AVG\x10\x03\x12\x13\n\x0f\x41GGREGATION_MIN\x10\x04\x12\x13\n\x0f\x41GGREGATION_MAX\x10\x05\x12\x15\n\x11\x41GGREGATION_FIRST\x10\x06\x12\x14\n\x10\x41GGREGATION_LAST\x10\x07*\x88\x01\n\x0e\x44ifferenceKind\x12\x1f\n\x1b\x44IFFERENCE_KIND_UNSPECIFIED\x10\x00\x12\x1b\n\x17\x44IFFERENCE_KIND_MISSING\x10\x01\x12\x19\n\x15\x44IFFERENCE_KIND_EXTRA\x10\x02\x12\x1d\n\x19\x44IFFERENCE_KIND_DIFFERENT\x10\x03\x32\xba\x06\n\x11ReconcilerService\x12u\n\tAggregate\x12%.atlas.reconciler.v1.AggregateRequest\x1a&.atlas.reconciler.v1.AggregateResponse\"\x17\x90\x02\x01\x92\xb5\x18\x10\n\x0etelemetry.read0\x01\x12v\n\tReconcile\x12%.atlas.reconciler.v1.ReconcileRequest\x1a&.atlas.reconciler.v1.ReconcileResponse\"\x18\x90\x02\x02\x92\xb5\x18\x11\n\x0freconcile.admin0\x01\x12\x9e\x01\n\x17GetReconciliationReport\x12\x33.atlas.reconciler.v1.GetReconciliationReportRequest\x1a\x34.atlas.reconciler.v1.GetReconciliationReportResponse\"\x18\x90\x02\x01\x92\xb5\x18\x11\n\x0freconcile.admin\x12|\n\x0bRepairRange\x12\'.atlas.reconciler.v1.RepairRangeRequest\x1a(.atlas.reconciler.v1.RepairRangeResponse\"\x18\x90\x02\x02\x92\xb5\x18\x11\n\x0freconcile.admin0\x01\x12\x85\x01\n\x0fGetVerification\x12+.atlas.reconciler.v1.GetVerificationRequest\x1a,.atlas.reconciler.v1.GetVerificationResponse\"\x17\x90\x02\x01\x92\xb5\x18\x10\n\x0etelemetry.read\x12\x8e\x01\n\x11GetPipelineStatus\x12-.atlas.reconciler.v1.GetPipelineStatusRequest\x1a..atlas.reconciler.v1.GetPipelineStatusResponse\"\x1a\x90\x02\x01\x92\xb5\x18\x13\n\x0fplatform.status\x10\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -51,77 +52,77 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_REPAIRRANGEREQUEST'].fields_by_name['request_id']._loaded_options = None
   _globals['_REPAIRRANGEREQUEST'].fields_by_name['request_id']._serialized_options = b'\212\265\030\003\020\200\001'
   _globals['_RECONCILERSERVICE'].methods_by_name['Aggregate']._loaded_options = None
-  _globals['_RECONCILERSERVICE'].methods_by_name['Aggregate']._serialized_options = b'\220\002\001'
+  _globals['_RECONCILERSERVICE'].methods_by_name['Aggregate']._serialized_options = b'\220\002\001\222\265\030\020\n\016telemetry.read'
   _globals['_RECONCILERSERVICE'].methods_by_name['Reconcile']._loaded_options = None
-  _globals['_RECONCILERSERVICE'].methods_by_name['Reconcile']._serialized_options = b'\220\002\002'
+  _globals['_RECONCILERSERVICE'].methods_by_name['Reconcile']._serialized_options = b'\220\002\002\222\265\030\021\n\017reconcile.admin'
   _globals['_RECONCILERSERVICE'].methods_by_name['GetReconciliationReport']._loaded_options = None
-  _globals['_RECONCILERSERVICE'].methods_by_name['GetReconciliationReport']._serialized_options = b'\220\002\001'
+  _globals['_RECONCILERSERVICE'].methods_by_name['GetReconciliationReport']._serialized_options = b'\220\002\001\222\265\030\021\n\017reconcile.admin'
   _globals['_RECONCILERSERVICE'].methods_by_name['RepairRange']._loaded_options = None
-  _globals['_RECONCILERSERVICE'].methods_by_name['RepairRange']._serialized_options = b'\220\002\002'
+  _globals['_RECONCILERSERVICE'].methods_by_name['RepairRange']._serialized_options = b'\220\002\002\222\265\030\021\n\017reconcile.admin'
   _globals['_RECONCILERSERVICE'].methods_by_name['GetVerification']._loaded_options = None
-  _globals['_RECONCILERSERVICE'].methods_by_name['GetVerification']._serialized_options = b'\220\002\001'
+  _globals['_RECONCILERSERVICE'].methods_by_name['GetVerification']._serialized_options = b'\220\002\001\222\265\030\020\n\016telemetry.read'
   _globals['_RECONCILERSERVICE'].methods_by_name['GetPipelineStatus']._loaded_options = None
-  _globals['_RECONCILERSERVICE'].methods_by_name['GetPipelineStatus']._serialized_options = b'\220\002\001'
-  _globals['_AGGREGATION']._serialized_start=5356
-  _globals['_AGGREGATION']._serialized_end=5550
-  _globals['_DIFFERENCEKIND']._serialized_start=5553
-  _globals['_DIFFERENCEKIND']._serialized_end=5689
-  _globals['_AGGREGATEREQUEST']._serialized_start=223
-  _globals['_AGGREGATEREQUEST']._serialized_end=684
-  _globals['_AGGREGATEROW']._serialized_start=687
-  _globals['_AGGREGATEROW']._serialized_end=841
-  _globals['_AGGREGATERESPONSE']._serialized_start=843
-  _globals['_AGGREGATERESPONSE']._serialized_end=958
-  _globals['_RECONCILEREQUEST']._serialized_start=960
-  _globals['_RECONCILEREQUEST']._serialized_end=1048
-  _globals['_DIGEST']._serialized_start=1050
-  _globals['_DIGEST']._serialized_end=1095
-  _globals['_WINDOWRESULT']._serialized_start=1098
-  _globals['_WINDOWRESULT']._serialized_end=1316
-  _globals['_RECONCILESUMMARY']._serialized_start=1319
-  _globals['_RECONCILESUMMARY']._serialized_end=1584
-  _globals['_ROWVERSION']._serialized_start=1586
-  _globals['_ROWVERSION']._serialized_end=1674
-  _globals['_ROWDIFFERENCE']._serialized_start=1677
-  _globals['_ROWDIFFERENCE']._serialized_end=1998
-  _globals['_WINDOWDIFFERENCES']._serialized_start=2001
-  _globals['_WINDOWDIFFERENCES']._serialized_end=2182
-  _globals['_COLUMNDIFFERENCE']._serialized_start=2184
-  _globals['_COLUMNDIFFERENCE']._serialized_end=2286
-  _globals['_KEYDIFFERENCE']._serialized_start=2289
-  _globals['_KEYDIFFERENCE']._serialized_end=2424
-  _globals['_TABLERESULT']._serialized_start=2427
-  _globals['_TABLERESULT']._serialized_end=2633
-  _globals['_RECONCILERESPONSE']._serialized_start=2636
-  _globals['_RECONCILERESPONSE']._serialized_end=2889
-  _globals['_GETRECONCILIATIONREPORTREQUEST']._serialized_start=2891
-  _globals['_GETRECONCILIATIONREPORTREQUEST']._serialized_end=2983
-  _globals['_RECONCILIATIONREPORT']._serialized_start=2986
-  _globals['_RECONCILIATIONREPORT']._serialized_end=3289
-  _globals['_GETRECONCILIATIONREPORTRESPONSE']._serialized_start=3292
-  _globals['_GETRECONCILIATIONREPORTRESPONSE']._serialized_end=3455
-  _globals['_REPAIRRANGEREQUEST']._serialized_start=3458
-  _globals['_REPAIRRANGEREQUEST']._serialized_end=3645
-  _globals['_WINDOWREPAIR']._serialized_start=3648
-  _globals['_WINDOWREPAIR']._serialized_end=3785
-  _globals['_REPAIRSUMMARY']._serialized_start=3788
-  _globals['_REPAIRSUMMARY']._serialized_end=3937
-  _globals['_REPAIRRANGERESPONSE']._serialized_start=3940
-  _globals['_REPAIRRANGERESPONSE']._serialized_end=4078
-  _globals['_GETVERIFICATIONREQUEST']._serialized_start=4080
-  _globals['_GETVERIFICATIONREQUEST']._serialized_end=4104
-  _globals['_GETVERIFICATIONRESPONSE']._serialized_start=4107
-  _globals['_GETVERIFICATIONRESPONSE']._serialized_end=4262
-  _globals['_GETPIPELINESTATUSREQUEST']._serialized_start=4264
-  _globals['_GETPIPELINESTATUSREQUEST']._serialized_end=4290
-  _globals['_GETPIPELINESTATUSRESPONSE']._serialized_start=4293
-  _globals['_GETPIPELINESTATUSRESPONSE']._serialized_end=4832
-  _globals['_COPYPROGRESS']._serialized_start=4835
-  _globals['_COPYPROGRESS']._serialized_end=5067
-  _globals['_SLOTSTATUS']._serialized_start=5070
-  _globals['_SLOTSTATUS']._serialized_end=5239
-  _globals['_HELDTABLE']._serialized_start=5241
-  _globals['_HELDTABLE']._serialized_end=5353
-  _globals['_RECONCILERSERVICE']._serialized_start=5692
-  _globals['_RECONCILERSERVICE']._serialized_end=6390
+  _globals['_RECONCILERSERVICE'].methods_by_name['GetPipelineStatus']._serialized_options = b'\220\002\001\222\265\030\023\n\017platform.status\020\001'
+  _globals['_AGGREGATION']._serialized_start=5384
+  _globals['_AGGREGATION']._serialized_end=5578
+  _globals['_DIFFERENCEKIND']._serialized_start=5581
+  _globals['_DIFFERENCEKIND']._serialized_end=5717
+  _globals['_AGGREGATEREQUEST']._serialized_start=251
+  _globals['_AGGREGATEREQUEST']._serialized_end=712
+  _globals['_AGGREGATEROW']._serialized_start=715
+  _globals['_AGGREGATEROW']._serialized_end=869
+  _globals['_AGGREGATERESPONSE']._serialized_start=871
+  _globals['_AGGREGATERESPONSE']._serialized_end=986
+  _globals['_RECONCILEREQUEST']._serialized_start=988
+  _globals['_RECONCILEREQUEST']._serialized_end=1076
+  _globals['_DIGEST']._serialized_start=1078
+  _globals['_DIGEST']._serialized_end=1123
+  _globals['_WINDOWRESULT']._serialized_start=1126
+  _globals['_WINDOWRESULT']._serialized_end=1344
+  _globals['_RECONCILESUMMARY']._serialized_start=1347
+  _globals['_RECONCILESUMMARY']._serialized_end=1612
+  _globals['_ROWVERSION']._serialized_start=1614
+  _globals['_ROWVERSION']._serialized_end=1702
+  _globals['_ROWDIFFERENCE']._serialized_start=1705
+  _globals['_ROWDIFFERENCE']._serialized_end=2026
+  _globals['_WINDOWDIFFERENCES']._serialized_start=2029
+  _globals['_WINDOWDIFFERENCES']._serialized_end=2210
+  _globals['_COLUMNDIFFERENCE']._serialized_start=2212
+  _globals['_COLUMNDIFFERENCE']._serialized_end=2314
+  _globals['_KEYDIFFERENCE']._serialized_start=2317
+  _globals['_KEYDIFFERENCE']._serialized_end=2452
+  _globals['_TABLERESULT']._serialized_start=2455
+  _globals['_TABLERESULT']._serialized_end=2661
+  _globals['_RECONCILERESPONSE']._serialized_start=2664
+  _globals['_RECONCILERESPONSE']._serialized_end=2917
+  _globals['_GETRECONCILIATIONREPORTREQUEST']._serialized_start=2919
+  _globals['_GETRECONCILIATIONREPORTREQUEST']._serialized_end=3011
+  _globals['_RECONCILIATIONREPORT']._serialized_start=3014
+  _globals['_RECONCILIATIONREPORT']._serialized_end=3317
+  _globals['_GETRECONCILIATIONREPORTRESPONSE']._serialized_start=3320
+  _globals['_GETRECONCILIATIONREPORTRESPONSE']._serialized_end=3483
+  _globals['_REPAIRRANGEREQUEST']._serialized_start=3486
+  _globals['_REPAIRRANGEREQUEST']._serialized_end=3673
+  _globals['_WINDOWREPAIR']._serialized_start=3676
+  _globals['_WINDOWREPAIR']._serialized_end=3813
+  _globals['_REPAIRSUMMARY']._serialized_start=3816
+  _globals['_REPAIRSUMMARY']._serialized_end=3965
+  _globals['_REPAIRRANGERESPONSE']._serialized_start=3968
+  _globals['_REPAIRRANGERESPONSE']._serialized_end=4106
+  _globals['_GETVERIFICATIONREQUEST']._serialized_start=4108
+  _globals['_GETVERIFICATIONREQUEST']._serialized_end=4132
+  _globals['_GETVERIFICATIONRESPONSE']._serialized_start=4135
+  _globals['_GETVERIFICATIONRESPONSE']._serialized_end=4290
+  _globals['_GETPIPELINESTATUSREQUEST']._serialized_start=4292
+  _globals['_GETPIPELINESTATUSREQUEST']._serialized_end=4318
+  _globals['_GETPIPELINESTATUSRESPONSE']._serialized_start=4321
+  _globals['_GETPIPELINESTATUSRESPONSE']._serialized_end=4860
+  _globals['_COPYPROGRESS']._serialized_start=4863
+  _globals['_COPYPROGRESS']._serialized_end=5095
+  _globals['_SLOTSTATUS']._serialized_start=5098
+  _globals['_SLOTSTATUS']._serialized_end=5267
+  _globals['_HELDTABLE']._serialized_start=5269
+  _globals['_HELDTABLE']._serialized_end=5381
+  _globals['_RECONCILERSERVICE']._serialized_start=5720
+  _globals['_RECONCILERSERVICE']._serialized_end=6546
 # @@protoc_insertion_point(module_scope)

@@ -99,10 +99,24 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """No such job on the projection, or one that is forgotten; or no index. Example: GetProjectionJob of job 12 of another tenant."""
     ERROR_REASON_JOB_CONFLICT: _ErrorReason.ValueType  # 37
     """Another job is in the way, or too far on. Example: PromoteAttribute while the attribute is being demoted."""
+    ERROR_REASON_CREDENTIALS_MISSING: _ErrorReason.ValueType  # 45
+    """The caller does not say who it is. Example: a Write without a token from a client without a certificate."""
+    ERROR_REASON_CREDENTIALS_INVALID: _ErrorReason.ValueType  # 46
+    """A token or certificate that proves nothing here. Example: a token for another audience."""
+    ERROR_REASON_CREDENTIALS_EXPIRED: _ErrorReason.ValueType  # 47
+    """A token past its end; one that is renewed will do. Example: a token whose exp was an hour ago."""
+    ERROR_REASON_SCOPE_MISSING: _ErrorReason.ValueType  # 48
+    """The caller lacks the scope that the method needs, ErrorInfo.metadata names it. Example: a Write with "telemetry.read" alone."""
+    ERROR_REASON_TENANT_FORBIDDEN: _ErrorReason.ValueType  # 49
+    """The caller names a tenant that is not its own. Example: acme's token with x-atlas-tenant: "globex"."""
     ERROR_REASON_REPORT_UNKNOWN: _ErrorReason.ValueType  # 50
     """No such report of a reconciliation, or one that is forgotten. Example: GetReconciliationReport of report 12 of another tenant."""
     ERROR_REASON_WINDOW_NOT_REPAIRABLE: _ErrorReason.ValueType  # 51
     """Rows of a window cannot be taken from the source now. Example: RepairRange of a range that was never compared."""
+    ERROR_REASON_QUOTA_EXCEEDED: _ErrorReason.ValueType  # 52
+    """The tenant's quota is used up; ErrorInfo.metadata names it and its limit, RetryInfo says when to come back.
+    Example: the 101st call within a second where calls_per_second is 100.
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call or a point was refused. The name without its prefix is ErrorInfo.reason (domain "atlas")
@@ -186,8 +200,22 @@ ERROR_REASON_JOB_UNKNOWN: ErrorReason.ValueType  # 36
 """No such job on the projection, or one that is forgotten; or no index. Example: GetProjectionJob of job 12 of another tenant."""
 ERROR_REASON_JOB_CONFLICT: ErrorReason.ValueType  # 37
 """Another job is in the way, or too far on. Example: PromoteAttribute while the attribute is being demoted."""
+ERROR_REASON_CREDENTIALS_MISSING: ErrorReason.ValueType  # 45
+"""The caller does not say who it is. Example: a Write without a token from a client without a certificate."""
+ERROR_REASON_CREDENTIALS_INVALID: ErrorReason.ValueType  # 46
+"""A token or certificate that proves nothing here. Example: a token for another audience."""
+ERROR_REASON_CREDENTIALS_EXPIRED: ErrorReason.ValueType  # 47
+"""A token past its end; one that is renewed will do. Example: a token whose exp was an hour ago."""
+ERROR_REASON_SCOPE_MISSING: ErrorReason.ValueType  # 48
+"""The caller lacks the scope that the method needs, ErrorInfo.metadata names it. Example: a Write with "telemetry.read" alone."""
+ERROR_REASON_TENANT_FORBIDDEN: ErrorReason.ValueType  # 49
+"""The caller names a tenant that is not its own. Example: acme's token with x-atlas-tenant: "globex"."""
 ERROR_REASON_REPORT_UNKNOWN: ErrorReason.ValueType  # 50
 """No such report of a reconciliation, or one that is forgotten. Example: GetReconciliationReport of report 12 of another tenant."""
 ERROR_REASON_WINDOW_NOT_REPAIRABLE: ErrorReason.ValueType  # 51
 """Rows of a window cannot be taken from the source now. Example: RepairRange of a range that was never compared."""
+ERROR_REASON_QUOTA_EXCEEDED: ErrorReason.ValueType  # 52
+"""The tenant's quota is used up; ErrorInfo.metadata names it and its limit, RetryInfo says when to come back.
+Example: the 101st call within a second where calls_per_second is 100.
+"""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
