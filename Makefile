@@ -7,7 +7,7 @@ PACKAGES := libs/contracts libs/common libs/client libs/devstack db \
     services/ingest services/hotcache services/query services/cdc-reconciler bench
 STATE ?= .atlas
 
-.PHONY: help setup demo test chaos lint terraform sbom proto up down status bench lock clean
+.PHONY: help setup demo test chaos lint terraform sbom proto up down status bench lock clean secrets compose
 help: ## Show the targets.
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
 
@@ -47,6 +47,12 @@ down: setup ## Stop a platform that was left running.
 
 status: setup ## Show what runs.
 	@$(BIN)/atlas status --state $(STATE)
+
+secrets: ## Make the files in .compose/ that docker-compose.yml reads as secrets; those there are stay.
+	@$(PYTHON) tools/compose_secrets.py
+
+compose: secrets ## Build and start everything in containers; PROFILE=full has Kafka, Debezium, Grafana and so on.
+	@docker compose $(if $(filter full,$(PROFILE)),--env-file ops/compose/full.env,--profile core) up --build --wait
 
 bench: setup ## Measure ingest and reads against raw baselines; ARGS=--quick for rough figures.
 	@$(BIN)/atlas bench ingest $(ARGS)

@@ -3776,6 +3776,55 @@ CREATE TABLE atlas.lane_epochs (
 
 ALTER TABLE atlas.lane_epochs OWNER TO atlas_owner;
 
+CREATE TABLE atlas.maintenance_policies (
+    policy_id integer NOT NULL,
+    job text NOT NULL,
+    is_default boolean DEFAULT false NOT NULL,
+    takes_tenants boolean NOT NULL,
+    tenant_ids integer[] DEFAULT '{}'::integer[] NOT NULL,
+    default_interval interval,
+    schedule_interval interval,
+    is_scheduled boolean DEFAULT true NOT NULL,
+    next_start timestamp with time zone NOT NULL,
+    requested text,
+    runner text DEFAULT ''::text NOT NULL,
+    leased_until timestamp with time zone DEFAULT '-infinity'::timestamp with time zone NOT NULL,
+    created_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    CONSTRAINT maintenance_policies_check CHECK ((takes_tenants OR (tenant_ids = '{}'::integer[]))),
+    CONSTRAINT maintenance_policies_job_check CHECK (((octet_length(job) >= 1) AND (octet_length(job) <= 128))),
+    CONSTRAINT maintenance_policies_requested_check CHECK ((requested = ANY (ARRAY['run'::text, 'dry_run'::text]))),
+    CONSTRAINT maintenance_policies_schedule_interval_check CHECK ((schedule_interval > '00:00:00'::interval))
+)
+WITH (fillfactor='50');
+
+ALTER TABLE atlas.maintenance_policies OWNER TO atlas_owner;
+
+ALTER TABLE atlas.maintenance_policies ALTER COLUMN policy_id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME atlas.maintenance_policies_policy_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+CREATE TABLE atlas.maintenance_runs (
+    policy_id integer NOT NULL,
+    is_dry_run boolean NOT NULL,
+    runner text NOT NULL,
+    status text NOT NULL,
+    started_at timestamp with time zone NOT NULL,
+    ended_at timestamp with time zone,
+    summary text DEFAULT ''::text NOT NULL,
+    run_count bigint NOT NULL,
+    failure_count bigint DEFAULT 0 NOT NULL,
+    CONSTRAINT maintenance_runs_status_check CHECK ((status = ANY (ARRAY['running'::text, 'success'::text, 'unfinished'::text, 'failed'::text, 'interrupted'::text]))),
+    CONSTRAINT maintenance_runs_summary_check CHECK ((octet_length(summary) <= 4096))
+)
+WITH (fillfactor='50');
+
+ALTER TABLE atlas.maintenance_runs OWNER TO atlas_owner;
+
 CREATE TABLE atlas.partition_archives (
     partition_name text NOT NULL,
     retention_class text NOT NULL,
@@ -4070,6 +4119,12 @@ ALTER TABLE ONLY atlas.ingest_dead_letters
 ALTER TABLE ONLY atlas.lane_epochs
     ADD CONSTRAINT lane_epochs_pkey PRIMARY KEY (lane, epoch);
 
+ALTER TABLE ONLY atlas.maintenance_policies
+    ADD CONSTRAINT maintenance_policies_pkey PRIMARY KEY (policy_id);
+
+ALTER TABLE ONLY atlas.maintenance_runs
+    ADD CONSTRAINT maintenance_runs_pkey PRIMARY KEY (policy_id, is_dry_run);
+
 ALTER TABLE ONLY atlas.partition_archives
     ADD CONSTRAINT partition_archives_path_unique UNIQUE (path);
 
@@ -4141,6 +4196,8 @@ CREATE INDEX entity_values_ts_latest ON ONLY atlas.entity_values_ts USING btree 
 
 CREATE INDEX entity_values_ts_default_tenant_id_entity_id_attribute_id_e_idx ON atlas.entity_values_ts_default USING btree (tenant_id, entity_id, attribute_id, event_time DESC);
 
+CREATE UNIQUE INDEX maintenance_policies_default ON atlas.maintenance_policies USING btree (job) WHERE is_default;
+
 CREATE INDEX projection_jobs_running ON atlas.projection_jobs USING btree (job_id) WHERE (state = 'running'::text);
 
 CREATE INDEX promotion_decisions_age ON atlas.promotion_decisions USING btree (decided_at);
@@ -4152,6 +4209,9 @@ ALTER INDEX atlas.entity_values_ts_ingested ATTACH PARTITION atlas.entity_values
 ALTER INDEX atlas.entity_values_ts_latest ATTACH PARTITION atlas.entity_values_ts_default_tenant_id_entity_id_attribute_id_e_idx;
 
 ALTER INDEX atlas.write_requests_pkey ATTACH PARTITION atlas.write_requests_default_pkey;
+
+ALTER TABLE ONLY atlas.maintenance_runs
+    ADD CONSTRAINT maintenance_runs_policy_id_fkey FOREIGN KEY (policy_id) REFERENCES atlas.maintenance_policies(policy_id) ON DELETE CASCADE;
 
 ALTER TABLE ONLY atlas.tenants
     ADD CONSTRAINT tenants_retention_class_known FOREIGN KEY (retention_class) REFERENCES atlas.retention_classes(retention_class);
@@ -5137,6 +5197,76 @@ GRANT SELECT ON TABLE atlas.lane_epochs TO atlas_query;
 GRANT SELECT ON TABLE atlas.lane_epochs TO atlas_reconciler;
 
 GRANT SELECT,INSERT,DELETE ON TABLE atlas.lane_epochs TO atlas_projector;
+
+GRANT SELECT,DELETE ON TABLE atlas.maintenance_policies TO atlas_ingest;
+
+GRANT SELECT ON TABLE atlas.maintenance_policies TO atlas_hotcache;
+
+GRANT SELECT ON TABLE atlas.maintenance_policies TO atlas_reconciler;
+
+GRANT SELECT ON TABLE atlas.maintenance_policies TO atlas_monitor;
+
+GRANT INSERT(job) ON TABLE atlas.maintenance_policies TO atlas_ingest;
+
+GRANT INSERT(job) ON TABLE atlas.maintenance_policies TO atlas_hotcache;
+
+GRANT INSERT(job) ON TABLE atlas.maintenance_policies TO atlas_reconciler;
+
+GRANT INSERT(is_default) ON TABLE atlas.maintenance_policies TO atlas_ingest;
+
+GRANT INSERT(is_default) ON TABLE atlas.maintenance_policies TO atlas_hotcache;
+
+GRANT INSERT(is_default) ON TABLE atlas.maintenance_policies TO atlas_reconciler;
+
+GRANT INSERT(takes_tenants),UPDATE(takes_tenants) ON TABLE atlas.maintenance_policies TO atlas_ingest;
+
+GRANT INSERT(takes_tenants),UPDATE(takes_tenants) ON TABLE atlas.maintenance_policies TO atlas_hotcache;
+
+GRANT INSERT(takes_tenants),UPDATE(takes_tenants) ON TABLE atlas.maintenance_policies TO atlas_reconciler;
+
+GRANT INSERT(tenant_ids),UPDATE(tenant_ids) ON TABLE atlas.maintenance_policies TO atlas_ingest;
+
+GRANT INSERT(default_interval),UPDATE(default_interval) ON TABLE atlas.maintenance_policies TO atlas_ingest;
+
+GRANT INSERT(default_interval),UPDATE(default_interval) ON TABLE atlas.maintenance_policies TO atlas_hotcache;
+
+GRANT INSERT(default_interval),UPDATE(default_interval) ON TABLE atlas.maintenance_policies TO atlas_reconciler;
+
+GRANT INSERT(schedule_interval),UPDATE(schedule_interval) ON TABLE atlas.maintenance_policies TO atlas_ingest;
+
+GRANT UPDATE(is_scheduled) ON TABLE atlas.maintenance_policies TO atlas_ingest;
+
+GRANT INSERT(next_start),UPDATE(next_start) ON TABLE atlas.maintenance_policies TO atlas_ingest;
+
+GRANT INSERT(next_start),UPDATE(next_start) ON TABLE atlas.maintenance_policies TO atlas_hotcache;
+
+GRANT INSERT(next_start),UPDATE(next_start) ON TABLE atlas.maintenance_policies TO atlas_reconciler;
+
+GRANT UPDATE(requested) ON TABLE atlas.maintenance_policies TO atlas_ingest;
+
+GRANT UPDATE(requested) ON TABLE atlas.maintenance_policies TO atlas_hotcache;
+
+GRANT UPDATE(requested) ON TABLE atlas.maintenance_policies TO atlas_reconciler;
+
+GRANT UPDATE(runner) ON TABLE atlas.maintenance_policies TO atlas_ingest;
+
+GRANT UPDATE(runner) ON TABLE atlas.maintenance_policies TO atlas_hotcache;
+
+GRANT UPDATE(runner) ON TABLE atlas.maintenance_policies TO atlas_reconciler;
+
+GRANT UPDATE(leased_until) ON TABLE atlas.maintenance_policies TO atlas_ingest;
+
+GRANT UPDATE(leased_until) ON TABLE atlas.maintenance_policies TO atlas_hotcache;
+
+GRANT UPDATE(leased_until) ON TABLE atlas.maintenance_policies TO atlas_reconciler;
+
+GRANT SELECT,INSERT,UPDATE ON TABLE atlas.maintenance_runs TO atlas_ingest;
+
+GRANT SELECT,INSERT,UPDATE ON TABLE atlas.maintenance_runs TO atlas_hotcache;
+
+GRANT SELECT,INSERT,UPDATE ON TABLE atlas.maintenance_runs TO atlas_reconciler;
+
+GRANT SELECT ON TABLE atlas.maintenance_runs TO atlas_monitor;
 
 GRANT SELECT,INSERT,UPDATE ON TABLE atlas.partition_archives TO atlas_keeper;
 

@@ -20,8 +20,11 @@ ROOT = Path(__file__).resolve().parents[1]
 IMAGES = {
     "ingest": "services/ingest/requirements.lock",
     "hotcache": "services/hotcache/requirements.lock",
+    "hotcache-aws": "services/hotcache/requirements-aws.lock",
     "query": "services/query/requirements.lock",
+    "query-aws": "services/query/requirements-aws.lock",
     "cdc-reconciler": "services/cdc-reconciler/requirements.lock",
+    "cdc-reconciler-aws": "services/cdc-reconciler/requirements-aws.lock",
     "cdc-reconciler-redshift": "services/cdc-reconciler/requirements-redshift.lock",
     "db": "db/requirements.lock",
 }

@@ -7,7 +7,7 @@ import pytest
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from google.protobuf.descriptor_pb2 import MethodOptions
 
-from atlas.catalog.v1 import catalog_service_pb2
+from atlas.catalog.v1 import catalog_service_pb2, policy_service_pb2
 from atlas.hotcache.v1 import hotcache_service_pb2, projection_service_pb2
 from atlas.ingest.v1 import ingest_service_pb2
 from atlas.query.v1 import query_service_pb2
@@ -24,6 +24,7 @@ SERVICES: list[ServiceDescriptor] = [
     module.DESCRIPTOR.services_by_name[name]
     for module, name in [
         (catalog_service_pb2, "CatalogService"),
+        (policy_service_pb2, "PolicyService"),
         (hotcache_service_pb2, "HotCacheService"),
         (projection_service_pb2, "ProjectionService"),
         (ingest_service_pb2, "IngestService"),

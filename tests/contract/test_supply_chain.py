@@ -74,7 +74,7 @@ def test_a_bill_lists_what_the_image_installs(image: str, tmp_path: Path) -> Non
     names = [component["name"] for component in bill["components"]]
     assert len({component["bom-ref"] for component in bill["components"]}) == len(names)
     assert names[0] == "python"
-    assert f"atlas-{image.removesuffix('-redshift')}" in names
+    assert f"atlas-{image.removesuffix('-redshift').removesuffix('-aws')}" in names
     lock = (ROOT / sbom.IMAGES[image]).read_text()
     pinned = {each.name for each in sbom.locked(lock, image)}
     left_out = pinned - set(names)
@@ -100,6 +100,8 @@ def test_images_install_what_is_locked_and_run_as_nobody(file: Path) -> None:
         "numeric: Kubernetes' runAsNonRoot cannot tell of a name"
     )
     assert "PYTHONDONTWRITEBYTECODE=1" in final, "the root file system is read-only"
+    for label in ("title", "description", "vendor", "version", "revision"):
+        assert f"org.opencontainers.image.{label}=" in final
     volumes = re.findall(r"^VOLUME (\S+)", final, re.MULTILINE)
     assert volumes == (["/var/lib/atlas"] if file.parent.name == "cdc-reconciler" else [])
 

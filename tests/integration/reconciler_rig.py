@@ -3,7 +3,7 @@
 import asyncio
 import secrets
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -31,7 +31,7 @@ from atlas_cdc_reconciler.progress import Progress, Standing
 from atlas_cdc_reconciler.reconcile import Outcome, WindowDifferences
 from atlas_cdc_reconciler.reconciliation import Reconciliation
 from atlas_cdc_reconciler.repair import RepairOutcome, Request, WindowRepair
-from atlas_cdc_reconciler.sink import Counts, Sink
+from atlas_cdc_reconciler.sink import Counts, Sink, WarehouseError
 from atlas_cdc_reconciler.sink.duckdb import DuckDbWarehouse
 from atlas_cdc_reconciler.source.kafka import BesideTopic, KafkaSource
 from atlas_cdc_reconciler.source.slot import SlotSource
@@ -42,6 +42,8 @@ from atlas_cdc_reconciler.warehouse_digests import WarehouseDigests
 from atlas_cdc_reconciler.windows import Span, WindowComparison
 from atlas_common import db
 from atlas_common.config import DatabaseConfig
+from atlas_common.errors import ServiceError
+from atlas_common.maintenance import PolicyStore
 from atlas_common.tenant import Tenant
 from atlas_devstack.database import Database
 
@@ -211,6 +213,16 @@ class Running:
         self.verifications, self.reports = parts.verifications, parts.reports
         self.repairer = parts.repairer
         self.digests = WarehouseDigests(warehouse)
+
+    async def sweep_again(self, pause_seconds: float, *, catalogs: bool = False) -> None:
+        """What the policies have done again and again, through outages."""
+        tenants = PolicyStore(self.primary).tenants
+        while True:
+            await asyncio.sleep(pause_seconds)
+            with suppress(ServiceError, psycopg.Error, WarehouseError, TimeoutError):
+                await self.sweep.compare_windows(await tenants(()))
+                if catalogs:
+                    await self.sweep.compare_catalogs(await tenants(()))
 
     async def caught_up(self) -> None:
         """Wait until the warehouse has all that is committed now."""

@@ -1,5 +1,6 @@
 """The schema keeps its own rules, and is what the migrations make."""
 
+import json
 import os
 import re
 import subprocess
@@ -9,6 +10,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 import atlas_db
 from atlas_common.db import load_queries
@@ -18,6 +20,11 @@ from atlas_devstack.postgres.dump import schema_of
 ROOT = Path(__file__).parents[2]
 SERVICE_QUERIES = [
     ("atlas_ingest", "atlas_ingest"),
+    ("atlas_ingest.policies", "atlas_ingest"),
+    *(
+        ("atlas_common.maintenance", role)
+        for role in ("atlas_ingest", "atlas_hotcache", "atlas_reconciler")
+    ),
     ("atlas_hotcache", "atlas_hotcache"),
     ("atlas_hotcache.projection", "atlas_hotcache"),
     ("atlas_hotcache.indexing", "atlas_hotcache"),
@@ -156,6 +163,49 @@ def test_the_migration_job_explains_itself(database: Database) -> None:
     assert (without.returncode, "ATLAS_ADMIN_DSN is not set" in without.stderr) == (2, True)
     again = run_python(*job, environment={"ATLAS_ADMIN_DSN": database.admin_dsn})
     assert (again.returncode, again.stderr) == (0, "")
+
+
+def test_the_migration_job_takes_passwords_from_files(database: Database, tmp_path: Path) -> None:
+    """So does a container, whose environment everybody sees who may ask the engine."""
+    admin = conninfo_to_dict(database.admin_dsn)
+    password_file, roles_file = tmp_path / "admin", tmp_path / "roles"
+    password_file.write_text(f"{admin.pop('password')}\n")
+    given = database.role_passwords["atlas_query"]
+    roles_file.write_text(json.dumps({"atlas_query": given}))
+    environment = {
+        "ATLAS_ADMIN_DSN": make_conninfo("", **admin),
+        "ATLAS_ADMIN_PASSWORD_FILE": str(password_file),
+        "ATLAS_ROLE_PASSWORDS_FILE": str(roles_file),
+    }
+    with psycopg.connect(database.admin_dsn, autocommit=True) as connection:
+        connection.execute("ALTER ROLE atlas_query PASSWORD NULL")
+    done = run_python("-m", "atlas_db", environment=environment)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert rows(database.dsn("atlas_query"), "SELECT current_user") == [("atlas_query",)]
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ('{"atlas_query": "canary4711', "is not as"),
+        ('["canary4711"]', "is not as"),
+        ('{"atlas_query": {"password": "canary4711"}}', "is not as"),
+        ('{"atlas_qery": "canary4711"}', "no role is called atlas_qery"),
+        (None, "No such file"),
+    ],
+)
+def test_passwords_that_cannot_be_used_are_refused_untold(
+    tmp_path: Path, content: str | None, told: str
+) -> None:
+    file = tmp_path / "roles"
+    if content is not None:
+        file.write_text(content)
+    environment = {"ATLAS_ADMIN_DSN": "host=nowhere", "ATLAS_ROLE_PASSWORDS_FILE": str(file)}
+    refused = run_python("-m", "atlas_db", environment=environment)
+    assert refused.returncode == 2
+    assert f"ATLAS_ROLE_PASSWORDS_FILE: {file}" in refused.stderr
+    assert told in refused.stderr
+    assert "canary4711" not in refused.stderr
 
 
 def run_python(

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, aclosing
 
 import psycopg
 import pytest
@@ -10,15 +10,16 @@ from pydantic import SecretStr
 
 from atlas_common.breaker import Breaker, BreakerState
 from atlas_common.config import ReplicaConfig
-from atlas_common.db import PrimaryClock, PrimaryClockPoller
+from atlas_common.db import Freshness, PrimaryClock, PrimaryClockPoller
 from atlas_common.errors import ServiceError
 from atlas_common.tenant import Tenant
 from atlas_devstack.database import Database as DevDatabase
 from atlas_query import store
 from atlas_query.admission import Admission
 from atlas_query.consistency import Consistency, Eventual, OnUnmet, Source
-from atlas_query.endpoint import Endpoint, Serving
+from atlas_query.endpoint import Endpoint, MissedError, Serving
 from atlas_query.freshness import FreshnessTracker
+from atlas_query.policy import Miss
 from atlas_query.router import QueryRouter
 from atlas_query.servers import Servers
 from atlas_query.watched import WatchedDatabase
@@ -147,6 +148,25 @@ async def test_a_stream_that_has_begun_is_not_begun_again_elsewhere(servers: Tri
         await anext(stream)
     assert len(endpoints) == 1
     assert raised.value.retryable
+
+
+async def test_streams_leave_connections_to_other_reads(servers: Trio) -> None:
+    """Of three connections one is for polls, and one is all that streams get."""
+
+    async def read(serving: Serving) -> AsyncGenerator[str, None]:
+        while True:
+            yield serving.endpoint
+
+    async with aclosing(servers.router.stream_query(ACME, EVENTUAL, 1.0, read)) as stream:
+        busy = servers.endpoints[(await anext(stream)).value]
+        async with busy.open(GLOBEX, Freshness()) as serving:
+            assert serving.endpoint == busy.name
+        with pytest.raises(MissedError) as full:
+            async with busy.streaming():
+                pass
+        assert (full.value.miss, full.value.error.reason) == (Miss.BUSY, "OVERLOADED")
+    async with busy.streaming():
+        pass
 
 
 async def test_reads_queue_before_the_pool_and_leave_room_for_polls(servers: Trio) -> None:

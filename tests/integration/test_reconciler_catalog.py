@@ -193,7 +193,7 @@ async def test_the_sweep_reports_a_mismatch_once(rig: Rig) -> None:
             until = compared + 2 * (count + 1)
             await eventually(lambda: compared >= until)
 
-        sweeping = asyncio.create_task(running.sweep.run(0.02, 0.02))
+        sweeping = asyncio.create_task(running.sweep_again(0.02, catalogs=True))
         try:
             await rounds(1)
             assert await reported(running) == []

@@ -62,7 +62,7 @@ async def test_nothing_is_called_wrong_under_load(rig: Rig) -> None:
         writer.write([*points(ACME.id, 1, -1.0), *points(GLOBEX.id, 1, -1.0)])
     rounds = 0
     async with rig.running() as running:
-        sweeping = asyncio.create_task(running.sweep.run(0.2))
+        sweeping = asyncio.create_task(running.sweep_again(0.2))
         with (
             psycopg.connect(rig.server.admin_dsn, autocommit=True) as admin,
             steady_load(rig) as flushed,

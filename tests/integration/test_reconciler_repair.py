@@ -296,7 +296,7 @@ async def test_the_sweep_reports_a_mismatch_once(rig: Rig) -> None:
         await running.warehouse.write(
             [("DELETE FROM entity_values_ts WHERE tenant_id = 2 AND value_double = 3.5", {})]
         )
-        sweeping = asyncio.create_task(running.sweep.run(0.02))
+        sweeping = asyncio.create_task(running.sweep_again(0.02))
         try:
             with rig.writer(1) as writer:  # Something new, to see that the sweep goes on.
                 writer.write([*points(ACME.id), *points(GLOBEX.id)])

@@ -340,6 +340,13 @@ def test_verification_is_waited_for(warehouse: Warehouse) -> None:
     )
     assert verification.verified_through.ToMicroseconds() >= datetime_to_us(flushed.flushed_at)
     assert verification.windows_mismatched == 0
+    known = warehouse.stub.ListVerifications(pb.ListVerificationsRequest(), timeout=5)
+    assert (known.tenant_count, known.freshness_budget.seconds) == (2, 300)
+    ours = {one.tenant: one for one in known.verifications}
+    assert set(ours) == {"acme", "globex"}
+    assert ours["acme"].verified_through.ToMicroseconds() >= datetime_to_us(flushed.flushed_at)
+    first = warehouse.stub.ListVerifications(pb.ListVerificationsRequest(page_size=1), timeout=5)
+    assert (len(first.verifications), first.tenant_count) == (1, 2)
     with pytest.raises(grpc.RpcError) as unmet:
         warehouse.aggregate(min_verified_through=flushed.flushed_at + timedelta(days=1), wait=0.1)
     assert reason_of(unmet.value)[1] == "FRESHNESS_UNMET"

@@ -314,7 +314,7 @@ async def test_rows_of_a_flush_under_way_are_waited_for(rig: Rig) -> None:
 async def test_it_moves_by_itself_and_through_an_outage(rig: Rig) -> None:
     with rig.writer() as writer:
         async with rig.running() as running:
-            sweeping = asyncio.create_task(running.sweep.run(0.05))
+            sweeping = asyncio.create_task(running.sweep_again(0.05))
             done = writer.write([*points(ACME.id), *points(GLOBEX.id)])
             rig.admin.execute(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"

@@ -1,11 +1,12 @@
 """Debezium's topic when something goes wrong: the engine, the broker, the topic itself."""
 
 import asyncio
+import json
 import subprocess
 import sys
 import threading
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import grpc
 import psycopg
 import pytest
 from confluent_kafka import Producer
+from psycopg.conninfo import conninfo_to_dict
 
 from atlas.reconciler.v1 import reconciler_service_pb2 as pb
 from atlas.reconciler.v1 import reconciler_service_pb2_grpc
@@ -25,11 +27,14 @@ from atlas_cdc_reconciler.source import SourceLostError, SourcePosition
 from atlas_cdc_reconciler.source.kafka import check_reaches
 from atlas_cdc_reconciler.source.kafka_topic import KafkaTopic, TopicBounds
 from atlas_common.errors import ServiceError
+from atlas_devstack.authority import Authority
 from atlas_devstack.database import Database, another
 from atlas_devstack.debezium import Debezium
+from atlas_devstack.dsn import with_words
 from atlas_devstack.kafka import Kafka, KafkaSite
 from atlas_devstack.ports import free_port
 from atlas_devstack.proxy import FaultProxy
+from atlas_devstack.tls_front import TlsFront
 from atlas_devstack.waiting import Patience, wait_until
 
 from .conftest import make_two_tenants
@@ -52,11 +57,33 @@ ENDS = b'"status":"END"'
 
 
 @pytest.fixture(scope="module")
-def origin(
-    database: Database, kafka: Kafka, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Origin]:
-    with another(database) as own, capturing(own, kafka, tmp_path_factory.mktemp("dbz")) as engine:
+def engine_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the engine keeps its configuration, its offsets and its log."""
+    return tmp_path_factory.mktemp("dbz")
+
+
+@pytest.fixture(scope="module")
+def origin(database: Database, kafka: Kafka, engine_directory: Path) -> Iterator[Origin]:
+    """With an engine that reaches its database by verified TLS alone."""
+    authority = Authority(engine_directory / "pki")
+    port = int(conninfo_to_dict(database.admin_dsn)["port"] or 0)
+    words = {"sslmode": "verify-full", "sslrootcert": str(authority.ca_file)}
+    with (
+        another(database) as own,
+        TlsFront.listen(port, authority.issue("localhost"), asks_first=True) as front,
+        capturing(
+            replace(
+                own,
+                admin_dsn=with_words(
+                    own.admin_dsn, words | {"host": "localhost", "port": str(front.port)}
+                ),
+            ),
+            kafka,
+            engine_directory,
+        ) as engine,
+    ):
         yield Origin(own, engine, ())
+        assert front.taken > 0
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +102,35 @@ def recording(origin: Origin) -> list[Message]:
 
     wait_until(is_whole, "the engine writes", patience=Patience(60))
     return messages
+
+
+def test_a_change_is_keyed_by_the_tenant_it_is_of(recording: Sequence[Message]) -> None:
+    """But for the history's, which have no key: the topic is one, in the order of commits."""
+    seen = set()
+    for key, value in recording:
+        change = json.loads(value or b"{}")
+        row = change.get("after") or change.get("before") or {}
+        if "tenant_id" in row and change["source"]["table"] != "entity_values_ts":
+            assert json.loads(key or b"{}")["tenant_id"] == row["tenant_id"], change["source"]
+            seen.add((change["source"]["table"], row["tenant_id"]))
+    assert {("entities", tenant.id) for tenant in TENANTS} <= seen
+
+
+def test_the_engine_keeps_its_password(
+    origin: Origin, recording: list[Message], engine_directory: Path
+) -> None:
+    """To the file that it has it from, which nobody else may read."""
+    password = str(conninfo_to_dict(origin.database.admin_dsn)["password"]).encode()
+    files = [file for file in engine_directory.rglob("*") if file.is_file()]
+    having = [
+        (file.name, file.stat().st_mode & 0o077) for file in files if password in file.read_bytes()
+    ]
+    assert having == [("debezium-config.json", 0)]
+    assert (engine_directory / "debezium.log").stat().st_size > 0
+    assert recording
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # It is gone.
+            assert password not in (process / "cmdline").read_bytes()
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from typing import Any
 import grpc
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 
-from atlas.catalog.v1 import catalog_service_pb2
+from atlas.catalog.v1 import catalog_service_pb2, policy_service_pb2
 from atlas.hotcache.v1 import hotcache_service_pb2, projection_service_pb2
 from atlas.ingest.v1 import ingest_service_pb2
 from atlas.query.v1 import query_service_pb2
@@ -22,6 +22,7 @@ from atlas.type.v1 import access_pb2
 from atlas_client import AtlasClient, Endpoints, Security
 from atlas_common.errors import ServiceError, from_rpc_error
 from atlas_devstack.authority import CertificateFiles
+from atlas_devstack.collector import Collector, collecting
 from atlas_devstack.platform import SERVICES as KINDS
 from atlas_devstack.ports import LOOPBACK
 from atlas_devstack.servers import ServerOptions
@@ -32,6 +33,7 @@ SERVICES: dict[str, list[ServiceDescriptor]] = {
     "ingest": [
         ingest_service_pb2.DESCRIPTOR.services_by_name["IngestService"],
         catalog_service_pb2.DESCRIPTOR.services_by_name["CatalogService"],
+        policy_service_pb2.DESCRIPTOR.services_by_name["PolicyService"],
     ],
     "hotcache": [
         hotcache_service_pb2.DESCRIPTOR.services_by_name["HotCacheService"],
@@ -76,6 +78,8 @@ def path(method: MethodDescriptor) -> str:
 class Fortress:
     stack: Stack
     verified: Verified
+    collector: Collector
+    """What its services say in spans and metrics."""
 
     def target(self, service: str, *, for_peers: bool = False) -> str:
         if for_peers:
@@ -145,11 +149,17 @@ def _call(channel: Any, method: MethodDescriptor, metadata: Any) -> bytes:
 def fortress(directory: Path, servers: ServerOptions) -> Iterator[Fortress]:
     """Start it, with the tenants acme and globex nowhere yet."""
     verified = Verified.made(directory, tuple(KINDS))
-    options = StackOptions(
-        servers=servers, environment=verified.environment, ready_seconds_max=180, spans=True
-    )
-    stack = Stack.start(directory / "state", options)
-    try:
-        yield Fortress(stack, verified)
-    finally:
-        stack.remove()
+    with collecting() as collector:
+        telling = {
+            "ATLAS_TELEMETRY__OTLP_ENDPOINT": collector.endpoint,
+            "ATLAS_TELEMETRY__METRICS_INTERVAL_SECONDS": "1",
+        }
+        environment = {name: {**given, **telling} for name, given in verified.environment.items()}
+        options = StackOptions(
+            servers=servers, environment=environment, ready_seconds_max=180, spans=True
+        )
+        stack = Stack.start(directory / "state", options)
+        try:
+            yield Fortress(stack, verified, collector)
+        finally:
+            stack.remove()

@@ -26,6 +26,16 @@ ATTACKER, VICTIM = "mallory", "canary-tenant-7f3a"
 CANARIES = (VICTIM, "canary-entity-91bd", "canary-attribute-c04e", "canary-value-55e2")
 """Names and values of the victim, which nobody else may ever be told."""
 
+WATCHES_MAX = 8
+_IMPATIENT = {
+    "ingest": {"ATLAS_STREAM__START_SECONDS": "3", "ATLAS_STREAM__IDLE_SECONDS": "5"},
+    "query": {
+        "ATLAS_RPC__STALLED_READER_SECONDS": "5",
+        "ATLAS_WATCH__WATCHERS_MAX": str(WATCHES_MAX),
+    },
+}
+"""Waits that nobody has to sit through; what they are by default does not matter here."""
+
 _ENTITY, _ATTRIBUTE, _VALUE = CANARIES[1:]
 _REASONS = {name.removeprefix("ERROR_REASON_") for name in error_pb2.ErrorReason.keys()}  # noqa: SIM118 - no dict.
 _DOCUMENTED = {
@@ -94,6 +104,14 @@ class Siege:
         request.consistency.at_least_as_fresh = written.token
         read = self.as_victim("query", "/atlas.query.v1.QueryService/GetEntities", request)
         assert _VALUE in str(query_pb.GetEntitiesResponse.FromString(read))
+
+    def memory(self, service: str, kind: str = "VmRSS") -> int:
+        """Bytes of the service's process; VmHWM is the most there ever was."""
+        pid = self.stack.services[service].pid
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+            if line.startswith(f"{kind}:"):
+                return int(line.split()[1]) * 1024
+        raise AssertionError(f"no {kind}")
 
     def as_victim(self, service: str, method: str, request: Any) -> bytes:
         """The answer to a call of the tenant who has done nothing."""
@@ -171,7 +189,12 @@ def _answers(
 def siege(directory: Path, servers: ServerOptions) -> Iterator[Siege]:
     """Start it, with the attacker's tenant and the victim's."""
     single = replace(servers, postgres=replace(servers.postgres, replicas=0), replica_dsns=())
-    options = StackOptions(servers=single, tenants=(ATTACKER, VICTIM), ready_seconds_max=180)
+    options = StackOptions(
+        servers=single,
+        tenants=(ATTACKER, VICTIM),
+        environment=_IMPATIENT,
+        ready_seconds_max=180,
+    )
     stack = Stack.start(directory / "state", options)
     limits = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
     channels = {

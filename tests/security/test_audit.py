@@ -113,6 +113,7 @@ def test_what_is_administrative_the_contract_says() -> None:
         "PromoteAttribute", "DemoteAttribute", "PinAttribute", "RebuildProjection",
         "CancelProjectionJob", "IndexAttribute", "DropAttributeIndex",
         "RepairRange", "ReplayDeadLetters", "DiscardDeadLetters",
+        "AddPolicy", "AlterPolicy", "RemovePolicy", "RunPolicy",
         "PausePipeline", "ResumePipeline", "RecoverPipeline", "BackfillPipeline",
     } <= names  # fmt: skip
     assert not [name for name in names if name.startswith(("List", "Get"))]

@@ -110,7 +110,10 @@ UNGUARDED = {
     "retired": {("atlas_keeper", "SELECT"), ("atlas_maintenance", "SELECT")},
 }
 # Of many tenants at once, told by numbers alone; and the tenant that an actor comes from.
-OTHER_NAMES = {"partition_archives", "recent_flushes", "retired_partitions", "audit_log"}
+OTHER_NAMES = {
+    "partition_archives", "recent_flushes", "retired_partitions", "audit_log",
+    "maintenance_policies",
+}  # fmt: skip
 
 
 def open_doors(admin: Connection) -> list[str]:

@@ -1,7 +1,6 @@
 """Passwords are rotated while calls run, and no call fails for it."""
 
 import asyncio
-import json
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
@@ -14,8 +13,10 @@ import redis
 from psycopg import sql
 from pydantic import SecretStr
 
-from atlas_common.config import DatabaseConfig
+from atlas_common.config import DatabaseConfig, ServiceConfig
 from atlas_common.db import Connection, Database, direct_connection, tenant_transaction
+from atlas_common.secrets import login_source
+from atlas_common.secrets.opened import secrets_opened
 from atlas_devstack.database import Database as Devstack
 from atlas_devstack.dsn import dsn_as
 from atlas_devstack.ports import LOOPBACK, free_port
@@ -25,16 +26,18 @@ from atlas_hotcache.config import ValkeyConfig
 from atlas_hotcache.valkey_client import open_client
 from atlas_hotcache.valkey_url import ValkeyUrl
 
+from .keepers import KINDS, FileKeeper, Keeper, Keepers
+
 USERS = ("atlas_rotated_a", "atlas_rotated_b")
 CALLERS = 3
 pytestmark = pytest.mark.timeout(120)
 
 
 class Login:
-    """A file with the login, replaced whole as agents of secret stores do."""
+    """A login that somebody keeps, replaced whole."""
 
-    def __init__(self, directory: Path) -> None:
-        self.path = directory / "login"
+    def __init__(self, keeper: Keeper) -> None:
+        self.keeper = keeper
         self.given: list[str] = []
         self.user, self.password = "", ""
 
@@ -43,14 +46,23 @@ class Login:
         self.given.append(self.password)
 
     def publish(self) -> None:
-        fresh = self.path.with_suffix(".new")
-        fresh.write_text(json.dumps({"username": self.user, "password": self.password}))
-        fresh.rename(self.path)
+        # With what the rotation of RDS writes besides.
+        login = {"username": self.user, "password": self.password, "engine": "postgres"}
+        self.keeper.publish(login)
+
+    def is_known(self) -> bool:
+        return login_source(self.keeper.named).read().username == self.user
+
+
+class RotatedConfig(ServiceConfig):
+    """Of a service whose login is rotated."""
+
+    primary: DatabaseConfig
 
 
 @pytest.fixture
 def login(tmp_path: Path) -> Login:
-    return Login(tmp_path)
+    return Login(FileKeeper(tmp_path / "login"))
 
 
 @pytest.fixture
@@ -134,19 +146,22 @@ async def read(source: Database | Connection, tenant_id: int, key: str) -> None:
     assert rows == [(key,)]
 
 
+@pytest.mark.parametrize("kind", KINDS)
 async def test_the_database_password_is_rotated_while_calls_run(
     fresh_database: Devstack,
     admin: "psycopg.Connection[tuple[object, ...]]",
-    login: Login,
+    keepers: Keepers,
+    kind: str,
     caplog: pytest.LogCaptureFixture,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
+    login = Login(keepers(kind))
     login.make(USERS[0])
     set_password(admin, login)
     login.publish()
     config = DatabaseConfig(
         dsn=SecretStr(dsn_as(fresh_database.admin_dsn, user="nobody", password="wrong")),
-        password_source=f"file:{login.path}",
+        password_source=login.keeper.named,
         pool_size_max=CALLERS,
         acquire_timeout_seconds=30,
         connection_lifetime_seconds=1,
@@ -156,7 +171,8 @@ async def test_the_database_password_is_rotated_while_calls_run(
         async with direct_connection(config, name="rotated") as direct:
             await read(direct, tenant_id, key)
 
-    async with Database.open(config, name="rotated") as database:
+    service = RotatedConfig(primary=config, secrets=login.keeper.settings)
+    async with secrets_opened(service), Database.open(config, name="rotated") as database:
         calls = [
             partial(call, tenant_id, key)
             for tenant_id, key in ((1, "acme-pump"), (2, "globex-pump"))
@@ -164,14 +180,13 @@ async def test_the_database_password_is_rotated_while_calls_run(
         ]
         async with traffic(calls) as running:
             await running.until_more(20)
-            for user in (
-                USERS[1],
-                USERS[0],
-            ):  # Each with a new password; then the other one's goes.
+            # Each with a new password; then the other one's goes.
+            for user in (USERS[1], USERS[0]):
                 former = login.user
                 login.make(user)
                 set_password(admin, login)
                 login.publish()
+                await running.until(login.is_known)
                 # Of itself: nothing but the age of its connections ends the former user's.
                 await running.until(partial(has_no_sessions, admin, former))
                 admin.execute(sql.SQL("ALTER ROLE {} PASSWORD NULL").format(sql.Identifier(former)))
@@ -204,7 +219,7 @@ async def test_the_cache_has_two_users_of_whom_one_is_always_good(
         grant()
         login.publish()
         url = f"redis://:wrong@{LOOPBACK}:{valkey.port}/0"
-        config = ValkeyConfig.model_validate({"url": url, "password_source": f"file:{login.path}"})
+        config = ValkeyConfig.model_validate({"url": url, "password_source": login.keeper.named})
         async with open_client(ValkeyUrl.parse(url), config) as client:
 
             async def count(tenant: str) -> None:

@@ -31,8 +31,9 @@ class Echo:
         return await self.act(request, context)
 
     async def UnaryStream(self, request: bytes, context: Context) -> AsyncIterator[bytes]:  # noqa: N802
-        if request == b"flood":
-            async with aclosing(self._flood()) as flood:
+        if request.startswith(b"flood"):
+            size = 2**23 if request.endswith(b"at once") else 2**20
+            async with aclosing(self._flood(size)) as flood:
                 async for message in flood:
                     yield message
         yield b"first"
@@ -87,12 +88,12 @@ class Echo:
                 return f"{tenant.key if tenant else None} {request_id()}".encode()
         return request
 
-    async def _flood(self) -> AsyncGenerator[bytes, None]:
+    async def _flood(self, size: int) -> AsyncGenerator[bytes, None]:
         """More than the connection takes: writing waits for the reader."""
         try:
             while True:
                 self.started.set()
-                yield bytes(2**20)
+                yield bytes(size)
         finally:
             tenant = tenant_or_none()
             self.ended.put_nowait(f"closed as {tenant.key if tenant else None}")

@@ -17,7 +17,13 @@ from cryptography import x509
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from atlas.wire.pem import PemFiles
-from atlas_common.config import ChannelTlsConfig, PeerConfig, RpcConfig, ServiceConfig
+from atlas_common.config import (
+    ChannelTlsConfig,
+    PeerConfig,
+    RpcConfig,
+    ServerTlsConfig,
+    ServiceConfig,
+)
 from atlas_common.errors import FatalError
 from atlas_common.rpc import (
     Access,
@@ -27,7 +33,7 @@ from atlas_common.rpc import (
     open_channel,
     serve,
 )
-from atlas_common.rpc.tls import server_credentials
+from atlas_common.rpc.tls import expiries, server_credentials
 from atlas_common.tenant import Tenant
 from atlas_common.testing import FakeClock, KnownTenants
 from atlas_devstack.authority import Authority, CertificateFiles
@@ -335,3 +341,12 @@ def test_files_that_cannot_be_used_stop_the_service_by_name(tmp_path: Path, brok
     assert config.tls is not None
     with pytest.raises(FatalError, match=rf"ATLAS_RPC__TLS__\*: .*{bad}"):
         server_credentials(config.tls, asks_for_certificates=True)
+
+
+def test_when_a_certificate_runs_out_is_shown(tmp_path: Path) -> None:
+    authority = Authority(tmp_path / "pki")
+    files = authority.issue("localhost")
+    tls = ServerTlsConfig(certificate_file=str(files.certificate), key_file=str(files.key))
+    server_credentials(tls, asks_for_certificates=False)
+    told = x509.load_pem_x509_certificate(files.certificate.read_bytes()).not_valid_after_utc
+    assert expiries()[str(files.certificate)] == told.timestamp()

@@ -8,7 +8,8 @@ from pydantic import SecretStr, ValidationError
 
 from atlas_common.config import DatabaseConfig
 from atlas_common.db.connection import connect_arguments
-from atlas_common.secrets import SECRET_BYTES_MAX, LoginFile, login_source
+from atlas_common.secrets import login_source
+from atlas_common.secrets.file import SECRET_BYTES_MAX, LoginFile
 
 CANARY = "canary-4711"
 
@@ -63,11 +64,44 @@ def test_a_login_is_not_shown(tmp_path: Path) -> None:
     assert CANARY not in repr(LoginFile(file).read())
 
 
-@pytest.mark.parametrize("named", [CANARY, f"file:{CANARY}", f"vault:{CANARY}", "file:"])
+@pytest.mark.parametrize(
+    "named",
+    [
+        CANARY,
+        f"file:{CANARY}",
+        "file:",
+        f"vault:{CANARY}",
+        f"vault:/secret/{CANARY}",
+        f"vault:secret/../sys/{CANARY}",
+        f"vault:secret/data/a?{CANARY}",
+        f"vault:secret/data/a#{CANARY}",
+        f"vault:secret/data/é{CANARY}",
+        "aws-secretsmanager:",
+        f"aws-secretsmanager:a b{CANARY}",
+        f"vaults:secret/data/{CANARY}",
+        f"vault:secret/{CANARY * 200}",
+    ],
+)
 def test_what_is_no_source_is_refused_and_not_repeated(named: str) -> None:
     with pytest.raises(ValueError, match="file:/absolute/path") as caught:
         login_source(named)
     assert CANARY not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "named",
+    [
+        "vault:secret/data/atlas/query",
+        "vault:database/creds/atlas-query",
+        "aws-secretsmanager:prod/atlas",
+        "aws-secretsmanager:arn:aws:secretsmanager:eu-central-1:123456789012:secret:atlas-AbC123",
+    ],
+)
+def test_a_store_that_nobody_opened_is_named(named: str) -> None:
+    source = login_source(named)
+    assert source is login_source(named)
+    with pytest.raises(ValueError, match=f"{named}: not opened"):
+        source.read()
 
 
 def test_settings_with_a_source_that_is_not_there_are_refused(tmp_path: Path) -> None:

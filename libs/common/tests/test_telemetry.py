@@ -16,8 +16,7 @@ from atlas_common import telemetry
 from atlas_common.call import request_context
 from atlas_common.config import TelemetryConfig
 from atlas_common.tenant import Tenant, tenant_context
-
-from .otlp_collector import collecting
+from atlas_devstack.collector import collecting
 
 
 def lines(text: str) -> list[dict[str, Any]]:
@@ -49,6 +48,13 @@ def test_a_log_line_tells_who_and_within_what(capsys: pytest.CaptureFixture[str]
         "span_id": trace.format_span_id(context.span_id),
         "rows": 10,
     }
+
+
+def test_the_first_line_tells_the_settings(capsys: pytest.CaptureFixture[str]) -> None:
+    with telemetry.setup("query", TelemetryConfig(), settings={"rpc": {"port": 7000}}):
+        pass
+    (line,) = lines(capsys.readouterr().err)
+    assert (line["event"], line["settings"]) == ("settings", {"rpc": {"port": 7000}})
 
 
 def test_libraries_log_lines_have_the_same_form(capsys: pytest.CaptureFixture[str]) -> None:
@@ -181,3 +187,35 @@ def test_a_collector_that_is_away_delays_the_end_by_seconds_at_most() -> None:
     started = time.monotonic()
     subprocess.run([sys.executable, "-c", EXPORTING, "http://127.0.0.1:9"], check=True)
     assert time.monotonic() - started < 10
+
+
+# As above.
+MEASURING = """
+import sys
+from atlas_common import telemetry
+from atlas_common.breaker import Breaker
+from atlas_common.config import TelemetryConfig
+from atlas_common.telemetry.breakers import show_breakers
+
+breaker = Breaker(failures_max=1, open_seconds=60)
+show_breakers(lambda: {"away": breaker, "well": Breaker()})
+telemetry.metrics.counter("atlas.test.never", "1", "For a test.")
+telemetry.metrics.up_down_counter("atlas.test.idle", "1", "For a test.")
+with telemetry.setup("query", TelemetryConfig(otlp_endpoint=sys.argv[1]), instance="query-1"):
+    breaker.failure(breaker.allow())
+    telemetry.metrics.histogram("atlas.test.time", "s", "For a test.").record(0.3)
+"""
+
+
+def test_what_never_happened_is_nought_and_seconds_have_buckets_of_their_size() -> None:
+    with collecting() as collector:
+        subprocess.run([sys.executable, "-c", MEASURING, collector.endpoint], check=True)
+    for name in ("atlas.test.never", "atlas.test.idle"):
+        (point,) = collector.points[name]
+        assert point.as_int == 0
+    (time_,) = collector.points["atlas.test.time"]
+    assert time_.explicit_bounds[list(time_.bucket_counts).index(1)] == 0.5
+    assert {
+        point.attributes[0].value.string_value: point.as_double
+        for point in collector.points["atlas.breaker.open"]
+    } == {"away": 1.0, "well": 0.0}

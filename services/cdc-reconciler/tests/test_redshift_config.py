@@ -80,3 +80,14 @@ def test_a_cluster_without_its_address_is_refused(
     told = capsys.readouterr().err
     assert "ATLAS_SINK: " in told
     assert "ATLAS_SINK__REDSHIFT__HOST and so on are not set" in told
+
+
+def test_a_cluster_elsewhere_is_verified_outside_dev(
+    environment: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    environment.setenv("ATLAS_ENVIRONMENT", "prod")
+    assert load(Config, []).sink.kind == "redshift"
+    environment.setenv("ATLAS_SINK__REDSHIFT__TLS", "false")
+    with pytest.raises(SystemExit):
+        load(Config, [])
+    assert "ATLAS_SINK__REDSHIFT__TLS: refused in environment 'prod'" in capsys.readouterr().err

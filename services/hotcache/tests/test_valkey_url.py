@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
 
 from atlas_hotcache.config import ValkeyConfig
 from atlas_hotcache.valkey_url import Deployment, Login, ValkeyUrl, ValkeyUrlError
@@ -84,3 +84,33 @@ def test_what_is_none_is_refused_without_repeating_it(text: str, why: str) -> No
 def test_secrets_are_not_shown() -> None:
     url = ValkeyUrl.parse(f"redis+sentinel://:{SECRET}@host/main?sentinel_password={SECRET}")
     assert SECRET not in repr(url)
+
+
+@pytest.mark.parametrize(
+    ("url", "way_out"),
+    [
+        (f"redis://:{SECRET}@cache", "rediss"),
+        (f"redis+sentinel://:{SECRET}@localhost,b/main", "rediss"),
+        ("rediss://cache", "a password"),
+        ("rediss+cluster://localhost,b?ssl_ca_certs=/ca.pem", "a password"),
+    ],
+)
+def test_caches_elsewhere_that_are_not_verified(url: str, way_out: str) -> None:
+    unverified = ValkeyConfig(url=SecretStr(url)).unverified()
+    assert unverified is not None
+    assert unverified[0] == "url"
+    assert way_out in unverified[1]
+    assert SECRET not in unverified[1]
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://localhost",
+        "redis+cluster://127.0.0.1:1,[::1]:2",
+        f"rediss://:{SECRET}@cache",
+        "rediss://cache?ssl_certfile=/c.pem&ssl_keyfile=/k.pem",
+    ],
+)
+def test_caches_that_are_verified_or_on_this_host(url: str) -> None:
+    assert ValkeyConfig(url=SecretStr(url)).unverified() is None

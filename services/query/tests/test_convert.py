@@ -10,6 +10,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from atlas.query.v1 import query_service_pb2 as pb
 from atlas.type.v1 import consistency_pb2, value_pb2
 from atlas_common.errors import ServiceError
+from atlas_common.key_ring import KeyRing
 from atlas_common.token import Position, TokenSigner
 from atlas_common.values import DataType
 from atlas_query import convert, near
@@ -126,6 +127,22 @@ def test_entity_keys_are_checked_one_by_one() -> None:
             "entity_keys[1]",
         )
     assert convert.entity_keys(["pümp 1"], "entity_keys") == ["pümp 1"]
+
+
+def test_what_is_remembered_of_a_token_is_forgotten_with_its_key() -> None:
+    rings = {key_id: KeyRing({key_id: bytes([key_id]) * 16}, key_id) for key_id in (1, 2)}
+    active = 1
+    signer = TokenSigner.following(lambda: rings[active])
+    proof = Proof(Source.CACHE, near.ENDPOINT, Level.EVENTUAL, 0.1, None, (POSITION,), "near")
+    kept = {}
+    for tenant_id in (ACME, GLOBEX, ACME, GLOBEX):
+        message = Message(at_least_as_fresh=signer.seal(tenant_id, [POSITION]))
+        assert convert.consistency(message, tenant_id, signer).positions == (POSITION,)
+        kept[tenant_id] = message, convert.near_metadata(proof, tenant_id, signer)
+    active = 2
+    for tenant_id, (message, told) in kept.items():
+        assert refusal(convert.consistency, message, tenant_id, signer)[0] == "TOKEN_TAMPERED"
+        assert convert.near_metadata(proof, tenant_id, signer) != told
 
 
 def test_a_page_token_outlives_a_change_of_consistency_and_size_but_not_of_the_filter() -> None:

@@ -16,10 +16,10 @@ DSN = "postgresql://atlas_query:hush@replicas.example:5433/atlas?sslmode=verify-
 async def test_a_file_is_what_the_variable_would_be(tmp_path: Path) -> None:
     path = tmp_path / "replicas.json"
     path.write_text(json.dumps([{"name": "a", "dsn": DSN, "pool_size_max": 3}]))
-    (replica,) = await ReplicaFile(path).replicas()
+    (replica,) = await ReplicaFile(path, "dev").replicas()
     assert (replica.name, replica.pool_size_max) == ("a", 3)
     path.write_text("[]")
-    assert await ReplicaFile(path).replicas() == ()
+    assert await ReplicaFile(path, "dev").replicas() == ()
 
 
 @pytest.mark.parametrize(
@@ -28,10 +28,14 @@ async def test_a_file_is_what_the_variable_would_be(tmp_path: Path) -> None:
         ("", "Expecting value"),
         ("{}", "Input should be a valid tuple"),
         ('[{"name": "a"}]', "[0][dsn]: Field required"),
-        ('[{"name": "a", "dsn": "hush", "pool": 1}]', "[0][pool]: Extra inputs"),
-        ('[{"name": "a", "dsn": "hush"}, {"name": "a", "dsn": "b"}]', "names that differ"),
-        ('[{"name": "primary", "dsn": "hush"}]', "names that differ, and from 'primary'"),
-        (json.dumps([{"name": str(n), "dsn": "hush"} for n in range(33)]), "more than 32"),
+        ('[{"name": "a", "dsn": "host=hush", "pool": 1}]', "[0][pool]: Extra inputs"),
+        (
+            '[{"name": "a", "dsn": "host=hush"}, {"name": "a", "dsn": "host=b"}]',
+            "names that differ",
+        ),
+        ('[{"name": "a", "dsn": "hush"}]', "[0][dsn]: Value error, not a connection string"),
+        ('[{"name": "primary", "dsn": "host=hush"}]', "names that differ, and from 'primary'"),
+        (json.dumps([{"name": str(n), "dsn": "host=hush"} for n in range(33)]), "more than 32"),
         ("[" + " " * 2**20 + "]", "more than 1048576 bytes"),
     ],
 )
@@ -41,15 +45,36 @@ async def test_a_broken_file_is_told_with_the_place_and_without_secrets(
     path = tmp_path / "replicas.json"
     path.write_text(text)
     with pytest.raises(DiscoveryError) as raised:
-        await ReplicaFile(path).replicas()
+        await ReplicaFile(path, "dev").replicas()
     assert problem in str(raised.value)
     assert str(path) in str(raised.value)
     assert "hush" not in str(raised.value)
 
 
+async def test_replicas_elsewhere_are_verified_outside_dev(tmp_path: Path) -> None:
+    path = tmp_path / "replicas.json"
+    path.write_text(json.dumps([{"name": "a", "dsn": DSN}]))
+    (replica,) = await ReplicaFile(path, "prod").replicas()
+    assert replica.name == "a"
+    path.write_text(
+        json.dumps(
+            [
+                {"name": "a", "dsn": DSN},
+                {"name": "b", "dsn": DSN.replace("verify-full", "verify-ca")},
+            ]
+        )
+    )
+    with pytest.raises(
+        DiscoveryError, match=r"\[1\]\[dsn\]: refused in environment 'prod'"
+    ) as told:
+        await ReplicaFile(path, "prod").replicas()
+    assert "sslmode=verify-full" in str(told.value)
+    assert "hush" not in str(told.value)
+
+
 async def test_a_missing_file_is_told(tmp_path: Path) -> None:
     with pytest.raises(DiscoveryError, match="No such file"):
-        await ReplicaFile(tmp_path / "none.json").replicas()
+        await ReplicaFile(tmp_path / "none.json", "dev").replicas()
 
 
 class Names:

@@ -128,6 +128,17 @@ GRANT SELECT ON atlas.audit_log TO atlas_ingest;
 GRANT SELECT (tenant_id, entry_id, recorded_at, act, event, actor, actor_kind, actor_tenant, method, request_id, outcome)
     ON atlas.audit_log TO atlas_monitor; -- Not what was asked for: that names a tenant's things.
 
+-- Policies: ingest shows and changes them, whoever has jobs runs them.
+GRANT SELECT ON atlas.maintenance_policies, atlas.maintenance_runs TO atlas_ingest, atlas_hotcache, atlas_reconciler,
+    atlas_monitor;
+GRANT INSERT (job, is_default, takes_tenants, default_interval, next_start) ON atlas.maintenance_policies
+    TO atlas_ingest, atlas_hotcache, atlas_reconciler;
+GRANT UPDATE (takes_tenants, default_interval, next_start, requested, runner, leased_until) ON atlas.maintenance_policies
+    TO atlas_ingest, atlas_hotcache, atlas_reconciler;
+GRANT INSERT (tenant_ids, schedule_interval), UPDATE (tenant_ids, schedule_interval, is_scheduled), DELETE
+    ON atlas.maintenance_policies TO atlas_ingest;
+GRANT INSERT, UPDATE ON atlas.maintenance_runs TO atlas_ingest, atlas_hotcache, atlas_reconciler;
+
 GRANT EXECUTE ON FUNCTION atlas.beat_heart(interval), atlas.announce_seal(timestamptz),
     atlas.flushes_in_flight(), atlas.flush_lock() TO atlas_reconciler;
 -- Where the primary stands, for tokens of watches: asked by order, see standings.py of query.

@@ -19,6 +19,7 @@ from atlas_client.consistency import (
 from atlas_client.endpoints import Endpoints
 from atlas_client.errors import AtlasError
 from atlas_client.pipeline import PipelineAdmin
+from atlas_client.policies import Policy, PolicyAdmin, PolicyRun
 from atlas_client.producer import (
     BufferFullError,
     Producer,
@@ -140,6 +141,9 @@ __all__ = [
     "PipelineStatus",
     "Point",
     "PointError",
+    "Policy",
+    "PolicyAdmin",
+    "PolicyRun",
     "PositionState",
     "Producer",
     "ProducerClosedError",

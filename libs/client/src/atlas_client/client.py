@@ -10,6 +10,7 @@ import grpc
 
 from atlas.catalog.v1 import catalog_service_pb2 as catalog_pb2
 from atlas.catalog.v1 import catalog_service_pb2_grpc as catalog_grpc
+from atlas.catalog.v1 import policy_service_pb2_grpc as policy_grpc
 from atlas.hotcache.v1 import hotcache_service_pb2 as hotcache_pb2
 from atlas.hotcache.v1 import hotcache_service_pb2_grpc as hotcache_grpc
 from atlas.hotcache.v1 import projection_service_pb2_grpc as projection_grpc
@@ -29,6 +30,7 @@ from atlas_client.endpoints import Endpoints
 from atlas_client.errors import AtlasError
 from atlas_client.letters import LetterAdmin
 from atlas_client.pipeline import PipelineAdmin
+from atlas_client.policies import PolicyAdmin
 from atlas_client.projection import ProjectionAdmin
 from atlas_client.records import (
     AckLevel,
@@ -61,6 +63,7 @@ from atlas_client.records import (
     Tier,
     UnknownAttributes,
     Verification,
+    Verifications,
     WaitResult,
     WindowDifferences,
     WindowRepair,
@@ -158,6 +161,12 @@ class AtlasClient:
         """The pipeline that feeds the warehouse: pause, recover, copy again."""
         stub = pipeline_grpc.PipelineServiceStub(self._channel("reconciler"))
         return PipelineAdmin(stub, self._caller)
+
+    @property
+    def policies(self) -> PolicyAdmin:
+        """What the platform does by itself again and again, and how often."""
+        stub = policy_grpc.PolicyServiceStub(self._channel("ingest"))
+        return PolicyAdmin(stub, self._caller)
 
     # Catalog -----------------------------------------------------------------------------------
 
@@ -747,6 +756,14 @@ class AtlasClient:
         request = reconciler_pb2.GetVerificationRequest()
         method = self._reconciler.GetVerification
         return convert.verification(await self._caller.unary(method, request, timeout=timeout))
+
+    async def list_verifications(
+        self, *, limit: int = 100, timeout: float | None = None
+    ) -> Verifications:
+        """Return up to where all tenants are proven equal, those furthest behind first."""
+        request = reconciler_pb2.ListVerificationsRequest(page_size=limit)
+        method = self._reconciler.ListVerifications
+        return convert.verifications(await self._caller.unary(method, request, timeout=timeout))
 
     async def list_tiers(self, *, timeout: float | None = None) -> list[Tier]:
         """Return the tiers that reads are routed to, and how far each is behind."""

@@ -356,6 +356,25 @@ def verification(message: reconciler_pb2.GetVerificationResponse) -> records.Ver
     )
 
 
+def verifications(message: reconciler_pb2.ListVerificationsResponse) -> records.Verifications:
+    return records.Verifications(
+        tenants=tuple(
+            records.TenantVerification(
+                tenant=one.tenant,
+                verified_through=moment(one, "verified_through"),
+                check_time=moment(one, "check_time"),
+                windows_mismatched=one.windows_mismatched,
+                report_id=one.report_id,
+                report_time=moment(one, "report_time"),
+                report_differences=one.report_differences,
+            )
+            for one in message.verifications
+        ),
+        tenant_count=message.tenant_count,
+        freshness_budget=span(message, "freshness_budget"),
+    )
+
+
 def staging_status(message: ingest_pb2.GetStagingStatusResponse) -> records.StagingStatus:
     return records.StagingStatus(
         pending_points=message.pending_points,

@@ -545,6 +545,30 @@ class Verification:
 
 
 @dataclass(frozen=True, slots=True)
+class TenantVerification:
+    """Up to where one tenant's copies are proven equal, and its newest report."""
+
+    tenant: str
+    verified_through: datetime | None
+    check_time: datetime | None
+    windows_mismatched: int
+    report_id: int
+    """0: no reconciliation has found a difference."""
+    report_time: datetime | None
+    report_differences: int
+
+
+@dataclass(frozen=True, slots=True)
+class Verifications:
+    """Those of all tenants; only the ones furthest behind if there are many."""
+
+    tenants: tuple[TenantVerification, ...]
+    tenant_count: int
+    freshness_budget: timedelta | None
+    """How old the verified past may be."""
+
+
+@dataclass(frozen=True, slots=True)
 class Lane:
     """One writer's staging."""
 

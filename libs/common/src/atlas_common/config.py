@@ -5,8 +5,6 @@ name in the directory ATLAS_SECRETS_DIR does as well; the environment wins.
 """
 
 import argparse
-import base64
-import binascii
 import json
 import os
 import socket
@@ -16,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, ClassVar, Literal, NoReturn, TypeVar, Union, get_args, get_origin
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -35,7 +34,9 @@ from pydantic_settings import (
 )
 
 from atlas_common.caller import SCOPES
-from atlas_common.secrets import check_login_source
+from atlas_common.key_ring import KeyRing
+from atlas_common.secrets import FORMS, check_login_source, check_source
+from atlas_common.transport import dsn_words, unverified_postgres
 
 PREFIX = "ATLAS_"
 DELIMITER = "__"
@@ -47,6 +48,18 @@ class Section(BaseModel):
     """A group of settings. A name that does not exist in it is an error, not a shrug."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    def unverified(self) -> tuple[str, str] | None:
+        """The setting by which another host is reached that is not verified, and the way out."""
+        return None
+
+
+PasswordSource = Annotated[str | None, AfterValidator(check_login_source)]
+"""The setting `password_source` of whatever is logged in to."""
+PASSWORD_SOURCE = (
+    f"Where the password is, in place of the {{}}'s: {FORMS}. Looked up for each new connection."
+    " JSON with username and password names the user as well."
+)
 
 
 class ServerTlsConfig(Section):
@@ -110,6 +123,15 @@ class RpcConfig(Section):
         ge=0,
         description="Taken off the working time, so that a timeout can be reported.",
     )
+    stalled_reader_seconds: float = Field(
+        default=30.0, gt=0, le=3600, description="How long the reader of a stream may take nothing."
+    )
+    keepalive_seconds: float = Field(
+        default=60.0, ge=1, description="How often a connection is asked whether it is alive."
+    )
+    keepalive_timeout_seconds: float = Field(
+        default=20.0, ge=0.1, description="How long its answer may take; then it is closed."
+    )
     logged_calls_per_second_max: float = Field(
         default=20.0,
         ge=0,
@@ -147,50 +169,131 @@ class TelemetryConfig(Section):
     )
 
 
+class VaultAppRoleConfig(Section):
+    """A login of Vault's method AppRole."""
+
+    role_id: str = Field(min_length=1, description="The role's id.")
+    secret_id_file: str = Field(description="File with the secret id; read for each login.")
+    mount: str = Field(default="approle", pattern=r"^[\w/-]+$", description="Where the method is.")
+
+
+class VaultWorkloadConfig(Section):
+    """A login of Vault's methods Kubernetes and JWT, by the token of a workload."""
+
+    role: str = Field(min_length=1, description="The role's name.")
+    jwt_file: str = Field(
+        default="/var/run/secrets/kubernetes.io/serviceaccount/token",
+        description="File with the workload's token; read for each login.",
+    )
+    mount: str = Field(
+        default="kubernetes", pattern=r"^[\w/-]+$", description="Where the method is."
+    )
+
+
+class VaultConfig(Section):
+    """The HashiCorp Vault, or OpenBao, that sources vault:... are read from."""
+
+    address: str = Field(
+        pattern=r"^https?://[^/?#\s]+/?$",
+        description="As https://host:8200. (http: only of this host, or in dev.)",
+    )
+    ca_file: str | None = Field(
+        default=None, description="Authorities of its certificate, PEM; unset: the system's."
+    )
+    namespace: str | None = Field(default=None, description="The namespace, if there are any.")
+    token_file: str | None = Field(
+        default=None,
+        description="File with a token; read each time, so that an agent may renew it.",
+    )
+    app_role: VaultAppRoleConfig | None = Field(
+        default=None, description="A login by AppRole, in place of a token."
+    )
+    workload: VaultWorkloadConfig | None = Field(
+        default=None, description="A login by the token of a workload, in place of that."
+    )
+    timeout_seconds: float = Field(
+        default=5.0, gt=0, le=60, description="How long an answer may take."
+    )
+
+    @model_validator(mode="after")
+    def _logs_in_one_way(self) -> "VaultConfig":
+        ways = (self.token_file, self.app_role, self.workload)
+        if sum(way is not None for way in ways) != 1:
+            raise ValueError("set one of token_file, app_role, workload")
+        return self
+
+
+class AwsConfig(Section):
+    """The AWS Secrets Manager that sources aws-secretsmanager:... are read from."""
+
+    region: str | None = Field(
+        default=None, description="Of secrets named without one; unset: the environment's."
+    )
+    endpoint_url: str | None = Field(
+        default=None, description="Another address than the region's, as of a VPC endpoint."
+    )
+    timeout_seconds: float = Field(
+        default=5.0, gt=0, le=60, description="How long connecting, and an answer, may take."
+    )
+
+
+class SecretsConfig(Section):
+    """Where secrets are that other settings name as ..._SOURCE."""
+
+    refresh_seconds: float = Field(
+        default=60.0,
+        ge=1,
+        description="How often a store is asked; for what it leases, at half of the lease.",
+    )
+    vault: VaultConfig | None = Field(default=None, description="HashiCorp Vault or OpenBao.")
+    aws: AwsConfig = Field(default_factory=AwsConfig, description="AWS Secrets Manager.")
+
+
 class TokenConfig(Section):
-    """Keys of freshness tokens and page tokens."""
+    """Keys of freshness tokens and page tokens: set keys and active_key, or keys_source."""
 
     keys: dict[int, SecretStr] = Field(
-        min_length=1,
+        default_factory=dict,
         description='JSON object {"<key id 1..255>": "<base64 of at least 16 bytes>"}.',
     )
-    active_key: int = Field(description="Id of the key that seals; the others only open.")
+    active_key: int | None = Field(
+        default=None, description="Id of the key that seals; the others only open."
+    )
+    keys_source: Annotated[str | None, AfterValidator(check_source)] = Field(
+        default=None,
+        description=f"Where both are, in place of these, as JSON {{keys, active_key}}: {FORMS}."
+        " Read again while the service runs: a file every second.",
+    )
 
     @model_validator(mode="after")
     def _keys_fit(self) -> "TokenConfig":
-        if self.active_key not in self.keys:
-            raise ValueError(f"active_key {self.active_key} is not among keys {sorted(self.keys)}")
-        for key_id, key in self.key_bytes().items():
-            if not 1 <= key_id <= 255:
-                raise ValueError(f"key id {key_id} is not in 1..255")
-            if len(key) < 16:
-                raise ValueError(f"key {key_id} is shorter than 16 bytes")
+        if self.keys_source is None:
+            self.ring()
+        elif self.keys or self.active_key is not None:
+            raise ValueError("set keys and active_key, or keys_source")
         return self
 
-    def key_bytes(self) -> dict[int, bytes]:
-        """The keys themselves, by id. Raises ValueError for a key that is not base64."""
-        keys = {}
-        for key_id, key in self.keys.items():
-            try:
-                keys[key_id] = base64.b64decode(key.get_secret_value(), validate=True)
-            except binascii.Error:
-                raise ValueError(f"key {key_id} is not base64") from None
-        return keys
+    def ring(self) -> KeyRing:
+        """The keys that are given. Raises ValueError."""
+        if not self.keys or self.active_key is None:
+            raise ValueError("set keys and active_key, or keys_source")
+        keys = {key_id: key.get_secret_value() for key_id, key in self.keys.items()}
+        return KeyRing.of_base64(keys, self.active_key)
 
 
 class DatabaseConfig(Section):
     """One Postgres server, and how its connections behave."""
 
-    dsn: SecretStr = Field(description="libpq connection string or URL, with the service's role.")
-    password_source: str | None = Field(
-        default=None,
-        description="Where the password is, as file:/absolute/path, in place of the DSN's; read"
-        " again for each new connection. JSON with username and password names the user as well.",
+    dsn: SecretStr = Field(
+        description="libpq connection string or URL, with the service's role. To another host with"
+        " sslmode=verify-full and sslrootcert=/path, outside dev."
     )
+    password_source: PasswordSource = Field(default=None, description=PASSWORD_SOURCE.format("DSN"))
     connection_lifetime_seconds: float = Field(
         default=3600.0,
         ge=1,
-        description="Age at which a pooled connection is replaced, by the newest login.",
+        description="Age at which a pooled connection is replaced, by the newest login. A login"
+        " with a lease replaces it at a third of that.",
     )
     pooler: bool = Field(
         default=False,
@@ -224,10 +327,16 @@ class DatabaseConfig(Section):
         description="Executions after which a statement is prepared; unused with a pooler.",
     )
 
-    @field_validator("password_source")
+    @field_validator("dsn")
     @classmethod
-    def _is_a_login_source(cls, named: str | None) -> str | None:
-        return check_login_source(named)
+    def _is_a_dsn(cls, dsn: SecretStr) -> SecretStr:
+        dsn_words(dsn.get_secret_value())
+        return dsn
+
+    def unverified(self) -> tuple[str, str] | None:
+        """As Section."""
+        way_out = unverified_postgres(self.dsn.get_secret_value())
+        return None if way_out is None else ("dsn", way_out)
 
     @model_validator(mode="after")
     def _sizes_fit(self) -> "DatabaseConfig":
@@ -358,6 +467,23 @@ class IdentityConfig(Section):
         return peers
 
 
+class PolicyConfig(Section):
+    """How a service runs the policies of its jobs."""
+
+    poll_seconds: float = Field(
+        default=2.0, gt=0, le=60, description="Longest time between two looks for what is due."
+    )
+    lease_seconds: float = Field(
+        default=30.0, ge=3, description="How long after a process's death another runs its policy."
+    )
+    retry_seconds: float = Field(
+        default=60.0, gt=0, description="When a run that failed is repeated, if not due before."
+    )
+    run_seconds_max: float = Field(
+        default=21_600.0, gt=0, description="A run that takes longer is given up."
+    )
+
+
 class QuotaConfig(Section):
     """What a tenant may take, where the catalog has no quota of its own for it."""
 
@@ -402,7 +528,9 @@ class ServiceConfig(BaseSettings):
     )
 
     environment: Literal["dev", "staging", "prod"] = Field(
-        default="dev", description="Where this runs; dev alone allows the insecure mode."
+        default="dev",
+        description="Where this runs; dev alone allows the insecure mode, and servers on other"
+        " hosts that are not verified.",
     )
     instance: str = Field(
         default_factory=lambda: f"{socket.gethostname()}-{os.getpid()}",
@@ -417,6 +545,9 @@ class ServiceConfig(BaseSettings):
     )
     telemetry: TelemetryConfig = Field(
         default_factory=TelemetryConfig, description="Logs, traces and metrics."
+    )
+    secrets: SecretsConfig = Field(
+        default_factory=SecretsConfig, description="Where secrets are that settings name."
     )
 
     @classmethod
@@ -466,10 +597,35 @@ def load(config_class: type[ConfigT], argv: Sequence[str] | None = None) -> Conf
         _refuse([line for problem in error.errors() for line in _problem(config_class, problem)])
     except SettingsError as error:
         _refuse([_unparsed(error)])
+    if problems := list(_unverified(config)):
+        _refuse(problems)
     if arguments.check_config:
         sys.stdout.write(json.dumps(config.describe(), indent=2) + "\n")
         raise SystemExit(0)
     return config
+
+
+def _unverified(config: ServiceConfig) -> Iterator[str]:
+    """A line for each setting by which the service would trust whoever answers."""
+    if config.environment == "dev":
+        return
+    for location, section in _sections(config, ()):
+        if (found := section.unverified()) is not None:
+            name, way_out = found
+            variable = variable_name((*location, name))
+            yield f"{variable}: refused in environment {config.environment!r}: {way_out}"
+
+
+def _sections(
+    model: BaseModel, location: tuple[int | str, ...]
+) -> Iterator[tuple[tuple[int | str, ...], Section]]:
+    for name in type(model).model_fields:
+        value = getattr(model, name)
+        several = enumerate(value) if isinstance(value, tuple) else ()
+        for place, each in (((name,), value), *(((name, index), one) for index, one in several)):
+            if isinstance(each, Section):
+                yield (*location, *place), each
+                yield from _sections(each, (*location, *place))
 
 
 def _refuse(problems: Sequence[str]) -> NoReturn:
@@ -484,15 +640,20 @@ def _problem(config_class: type[BaseModel], problem: ErrorDetails) -> Iterator[s
         name = str(location[0])
         section = _section(config_class.model_fields[name].annotation)
         if section is not None:
-            for variable, field in _leaves(section, (name,)):
-                if field.is_required():
-                    yield f"{variable}: {problem['msg']}"
+            required = [leaf for leaf, field in _leaves(section, (name,)) if field.is_required()]
+            yield from (f"{leaf}: {problem['msg']}" for leaf in required)
+            if not required:  # One of several ways, of which its first line tells.
+                way_out = str(section.__doc__).splitlines()[0]
+                yield f"{variable_name(location)}: {problem['msg']}: {way_out}"
             return
-    yield f"{_variable(location)}: {problem['msg']}"
+    yield f"{variable_name(location)}: {problem['msg']}"
 
 
-def _variable(location: tuple[int | str, ...]) -> str:
-    """("replicas", 0, "dsn") -> ATLAS_REPLICAS[0].dsn, ("rpc", "port") -> ATLAS_RPC__PORT."""
+def variable_name(location: tuple[int | str, ...]) -> str:
+    """The name that people know a setting by.
+
+    ("replicas", 0, "dsn") -> ATLAS_REPLICAS[0].dsn, ("rpc", "port") -> ATLAS_RPC__PORT.
+    """
     names: list[str] = []
     rest = ""
     for part in location:
@@ -511,7 +672,7 @@ def _unparsed(error: SettingsError) -> str:
     quoted = message.split('"')
     if len(quoted) > 2 and message.startswith("error parsing value"):
         cause = f": {error.__cause__}" if isinstance(error.__cause__, json.JSONDecodeError) else ""
-        return f"{_unparsed_variable(_variable((quoted[1],)))}: not valid JSON{cause}"
+        return f"{_unparsed_variable(variable_name((quoted[1],)))}: not valid JSON{cause}"
     return f"{SECRETS_DIR_VARIABLE}: {message}"
 
 
@@ -540,7 +701,7 @@ def _leaves(model: type[BaseModel], path: tuple[str, ...]) -> Iterator[tuple[str
         if section is not None:
             yield from _leaves(section, (*path, name))
         else:
-            yield _variable((*path, name)), field
+            yield variable_name((*path, name)), field
 
 
 def _section(annotation: Any) -> type[BaseModel] | None:

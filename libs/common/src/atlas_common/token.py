@@ -5,7 +5,7 @@ import binascii
 import hashlib
 import hmac
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 
 from atlas.type.freshness import (
@@ -21,10 +21,11 @@ from atlas.type.freshness import (
 from atlas_common import errors
 from atlas_common.config import TokenConfig
 from atlas_common.errors import ServiceError
+from atlas_common.key_ring import KeyRing
+from atlas_common.secrets import newest_ring
 
-__all__ = ["KEY_BYTES_MIN", "MalformedTokenError", "Position", "TokenSigner", "merge"]
+__all__ = ["MalformedTokenError", "Position", "TokenSigner", "merge"]
 
-KEY_BYTES_MIN = 16
 _SEALED = struct.Struct(">BIBHQQ")
 _PAGE_HEADER = struct.Struct(">BB")
 _PAGE_TOKEN_CHARS_MAX = 1024
@@ -36,25 +37,42 @@ class TokenSigner:
     """Holds the keys. Seals with the active one, opens with any: so keys rotate without a break."""
 
     def __init__(self, keys: Mapping[int, bytes], active: int) -> None:
-        if active not in keys:
-            raise ValueError(f"the active key {active} is not among the keys {sorted(keys)}")
-        for key_id, key in keys.items():
-            if not 1 <= key_id <= 255 or len(key) < KEY_BYTES_MIN:
-                raise ValueError(f"key {key_id}: ids are 1..255, keys >= {KEY_BYTES_MIN} bytes")
-        self._keys = dict(keys)
-        self._active = active
+        """With these keys for good. Raises ValueError."""
+        ring = KeyRing(keys, active)
+        self._newest: Callable[[], KeyRing] = lambda: ring
+        self._settled: TokenSigner | None = None
         # All calls of a flush that are of one tenant get the same, as do all that get one answer.
-        self._segment = lru_cache(_SEGMENTS_MAX)(self._sealed)
+        self._segment = lru_cache(_SEGMENTS_MAX)(_sealed)
         self._token = lru_cache(_SEGMENTS_MAX)(self._put_together)
 
     @classmethod
+    def following(cls, newest: Callable[[], KeyRing]) -> "TokenSigner":
+        """A signer that asks for its keys at each token."""
+        signer = cls(newest().keys, newest().active)
+        signer._newest = newest
+        return signer
+
+    @classmethod
     def from_config(cls, config: TokenConfig) -> "TokenSigner":
-        """A signer with the configured keys."""
-        return cls(config.key_bytes(), config.active_key)
+        """A signer with the configured keys, or with those that their source has from now on."""
+        if config.keys_source is not None:
+            return cls.following(newest_ring(config.keys_source))
+        ring = config.ring()
+        return cls(ring.keys, ring.active)
+
+    def settled(self) -> "TokenSigner":
+        """A signer with the keys of this moment for good; the same one while they are the same.
+
+        Whoever keeps tokens, or what was in them, keeps it by this.
+        """
+        ring = self._newest()
+        if self._settled is None or self._settled._newest() is not ring:
+            self._settled = TokenSigner.following(lambda: ring)
+        return self._settled
 
     def seal(self, tenant_id: int, positions: Iterable[Position]) -> bytes:
         """The token that asks for these positions; of two in one lane, for the greater."""
-        return self._token(tenant_id, tuple(positions))
+        return self._token(self._newest(), tenant_id, tuple(positions))
 
     def open(self, token: bytes, tenant_id: int) -> tuple[Position, ...]:
         """The positions the token asks for, sorted by lane; b"" asks for none.
@@ -69,15 +87,24 @@ class TokenSigner:
             raise _refused("TOKEN_MALFORMED", str(error)) from None
         if parsed.tenant_id != tenant_id:
             raise _refused("TOKEN_WRONG_TENANT", "a freshness token of another tenant")
+        ring = self._newest()
         for segment in parsed.segments:
-            if not self._is_ours(tenant_id, segment):
+            if segment.key_id not in ring.keys:
+                raise _refused(
+                    "TOKEN_TAMPERED",
+                    f"a freshness token of key {segment.key_id}, which is not in use here (any"
+                    " more): read without it, or STRONG",
+                )
+            mac = _mac(ring, segment.key_id, tenant_id, segment.position)
+            if not hmac.compare_digest(mac, segment.mac):
                 raise _refused("TOKEN_TAMPERED", "a freshness token that was not sealed here")
         return parsed.positions
 
     def seal_page(self, tenant_id: int, query: bytes, cursor: bytes) -> str:
         """A page token for this query's next page, holding `cursor`, which its holder can read."""
-        head = _PAGE_HEADER.pack(VERSION, self._active)
-        mac = self._page_mac(self._active, tenant_id, query, cursor)
+        ring = self._newest()
+        head = _PAGE_HEADER.pack(VERSION, ring.active)
+        mac = _page_mac(ring, ring.active, tenant_id, query, cursor)
         return base64.urlsafe_b64encode(head + mac + cursor).rstrip(b"=").decode()
 
     def open_page(self, token: str, tenant_id: int, query: bytes) -> bytes:
@@ -93,39 +120,44 @@ class TokenSigner:
         if len(mac) < MAC_BYTES:
             raise _page_refused()
         version, key_id = _PAGE_HEADER.unpack(head)
-        if version != VERSION or key_id not in self._keys:
+        if version != VERSION:
             raise _page_refused()
-        if not hmac.compare_digest(mac, self._page_mac(key_id, tenant_id, query, cursor)):
+        ring = self._newest()
+        if key_id not in ring.keys:
+            raise _page_refused(
+                f"a page token of key {key_id}, which is not in use here (any more): begin again"
+                " with the first page"
+            )
+        if not hmac.compare_digest(mac, _page_mac(ring, key_id, tenant_id, query, cursor)):
             raise _page_refused()
         return cursor
 
-    def _put_together(self, tenant_id: int, positions: tuple[Position, ...]) -> bytes:
-        segments = merge_segments(self._segment(tenant_id, position) for position in positions)
+    def _put_together(
+        self, ring: KeyRing, tenant_id: int, positions: tuple[Position, ...]
+    ) -> bytes:
+        segments = merge_segments(self._segment(ring, tenant_id, each) for each in positions)
         return FreshnessToken(tenant_id, segments).encode()
 
-    def _sealed(self, tenant_id: int, position: Position) -> Segment:
-        return Segment(position, self._active, self._mac(tenant_id, self._active, position))
 
-    def _is_ours(self, tenant_id: int, segment: Segment) -> bool:
-        if segment.key_id not in self._keys:
-            return False
-        mac = self._mac(tenant_id, segment.key_id, segment.position)
-        return hmac.compare_digest(mac, segment.mac)
+def _sealed(ring: KeyRing, tenant_id: int, position: Position) -> Segment:
+    return Segment(position, ring.active, _mac(ring, ring.active, tenant_id, position))
 
-    def _mac(self, tenant_id: int, key_id: int, position: Position) -> bytes:
-        sealed = _SEALED.pack(
-            VERSION, tenant_id, key_id, position.lane, position.epoch, position.sequence
-        )
-        return hmac.digest(self._keys[key_id], sealed, hashlib.sha256)[:MAC_BYTES]
 
-    def _page_mac(self, key_id: int, tenant_id: int, query: bytes, cursor: bytes) -> bytes:
-        # Length-prefixed parts, and a prefix that no freshness segment has: one kind of token can
-        # never pass for the other although both use the same keys.
-        sealed = b"".join(
-            struct.pack(">Q", len(part)) + part
-            for part in (_PAGE_DOMAIN, struct.pack(">BI", key_id, tenant_id), query, cursor)
-        )
-        return hmac.digest(self._keys[key_id], sealed, hashlib.sha256)[:MAC_BYTES]
+def _mac(ring: KeyRing, key_id: int, tenant_id: int, position: Position) -> bytes:
+    sealed = _SEALED.pack(
+        VERSION, tenant_id, key_id, position.lane, position.epoch, position.sequence
+    )
+    return hmac.digest(ring.keys[key_id], sealed, hashlib.sha256)[:MAC_BYTES]
+
+
+def _page_mac(ring: KeyRing, key_id: int, tenant_id: int, query: bytes, cursor: bytes) -> bytes:
+    # Length-prefixed parts, and a prefix that no freshness segment has: one kind of token can
+    # never pass for the other although both use the same keys.
+    sealed = b"".join(
+        struct.pack(">Q", len(part)) + part
+        for part in (_PAGE_DOMAIN, struct.pack(">BI", key_id, tenant_id), query, cursor)
+    )
+    return hmac.digest(ring.keys[key_id], sealed, hashlib.sha256)[:MAC_BYTES]
 
 
 def _page_bytes(token: str) -> bytes:
@@ -145,7 +177,5 @@ def _refused(reason: str, message: str) -> ServiceError:
     return errors.invalid_argument(reason, message, field="token")
 
 
-def _page_refused() -> ServiceError:
-    return errors.invalid_argument(
-        "PAGE_TOKEN_INVALID", "not a page token of this query", field="page_token"
-    )
+def _page_refused(message: str = "not a page token of this query") -> ServiceError:
+    return errors.invalid_argument("PAGE_TOKEN_INVALID", message, field="page_token")

@@ -24,6 +24,7 @@ from atlas_devstack.process import Launch
 from atlas_devstack.waiting import Patience
 
 _HEAP = "-Xmx512m"
+_TLS_WORDS = ("sslmode", "sslrootcert")  # As libpq's, so are Debezium's.
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,10 @@ class Debezium(Component):
         content = {
             "bootstrap_servers": capture.bootstrap_servers,
             "jvm_options": [_HEAP],
-            "properties": {**_properties(capture, self._offsets), **capture.settings},
+            "properties": {
+                **_engine_properties(capture, self._offsets),
+                **capture.settings,
+            },
         }
         # A file, not arguments: it has the password.
         write_private(configuration, json.dumps(content), None)
@@ -123,17 +127,18 @@ class Debezium(Component):
         )
 
 
-def _properties(capture: Capture, offsets: Path) -> dict[str, str]:
+def connector_properties(capture: Capture) -> dict[str, str]:
+    """Return the connector's settings, whatever runs it. They hold the password."""
     server = conninfo_to_dict(capture.dsn)
     schemas = str(capture.has_schemas).lower()
     return {
-        "name": capture.slot,
         "connector.class": "io.debezium.connector.postgresql.PostgresConnector",
         "database.hostname": str(server["host"]),
         "database.port": str(server["port"]),
         "database.user": str(server["user"]),
         "database.password": str(server["password"]),
         "database.dbname": str(server["dbname"]),
+        **{f"database.{word}": str(server[word]) for word in _TLS_WORDS if word in server},
         "topic.prefix": "atlas",
         "plugin.name": "pgoutput",
         "slot.name": capture.slot,
@@ -146,9 +151,6 @@ def _properties(capture: Capture, offsets: Path) -> dict[str, str]:
         "provide.transaction.metadata": "true",
         "heartbeat.interval.ms": "1000",
         "poll.interval.ms": "50",
-        "offset.storage": "org.apache.kafka.connect.storage.FileOffsetBackingStore",
-        "offset.storage.file.filename": str(offsets),
-        "offset.flush.interval.ms": "1000",
         "key.converter.schemas.enable": schemas,
         "value.converter.schemas.enable": schemas,
         # A NULL is a NULL, also where the column has a default.
@@ -158,4 +160,14 @@ def _properties(capture: Capture, offsets: Path) -> dict[str, str]:
         "transforms.together.type": "org.apache.kafka.connect.transforms.RegexRouter",
         "transforms.together.regex": ".*",
         "transforms.together.replacement": capture.topic,
+    }
+
+
+def _engine_properties(capture: Capture, offsets: Path) -> dict[str, str]:
+    return {
+        "name": capture.slot,
+        "offset.storage": "org.apache.kafka.connect.storage.FileOffsetBackingStore",
+        "offset.storage.file.filename": str(offsets),
+        "offset.flush.interval.ms": "1000",
+        **connector_properties(capture),
     }

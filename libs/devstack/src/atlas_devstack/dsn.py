@@ -1,6 +1,6 @@
 """Connection strings as URIs."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from urllib.parse import quote, urlencode
 
 from psycopg.conninfo import conninfo_to_dict
@@ -24,6 +24,11 @@ def dsn_as(dsn: str, *, user: str, password: str) -> str:
 def with_database(dsn: str, database: str) -> str:
     """Return the same server and role with another database."""
     return _uri({**_parts(dsn), "dbname": database})
+
+
+def with_words(dsn: str, words: Mapping[str, str]) -> str:
+    """Return the same DSN with these words of libpq, such as sslmode."""
+    return _uri({**_parts(dsn), **words})
 
 
 def whoever_writes(dsns: Sequence[str]) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from atlas_devstack.account import write_private
 from atlas_devstack.component import Component
 from atlas_devstack.credentials import Credentials
 from atlas_devstack.database import Database
@@ -17,6 +18,9 @@ from atlas_devstack.platform import INDEXER_ROLE, MAINTENANCE_ROLE, ServiceKind
 from atlas_devstack.ports import LOOPBACK
 from atlas_devstack.process import Launch
 from atlas_devstack.waiting import Patience
+
+KEY_RING_FILE = "token_keys.json"
+"""In the run directory: the keys of freshness and page tokens, read again while services run."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +85,7 @@ class Service(Component):
         environment = {
             **_inherited(),
             **_common(self.kind, self._wiring),
+            **_token_keys(self._wiring, self._extra),
             **_specific(self.kind, self._wiring),
             "ATLAS_RPC__PORT_FILE": str(self._address_file),
             **self._extra,
@@ -113,11 +118,26 @@ def _common(kind: ServiceKind, wiring: Wiring) -> dict[str, str]:
         "ATLAS_IDENTITY__MODE": "insecure",  # Whoever reaches loopback may do everything.
         "ATLAS_RPC__HOST": LOOPBACK,
         "ATLAS_RPC__PORT": str(wiring.ports[kind.name]),
-        "ATLAS_TOKEN__KEYS": json.dumps(wiring.credentials.token_keys),
-        "ATLAS_TOKEN__ACTIVE_KEY": str(wiring.credentials.token_active_key),
         "ATLAS_PRIMARY__DSN": dsn,
         "ATLAS_DIRECT__DSN": dsn,
     }
+
+
+def _token_keys(wiring: Wiring, extra: Mapping[str, str]) -> dict[str, str]:
+    """The ring of keys, which can be rotated; none where the keys themselves are given."""
+    if "ATLAS_TOKEN__KEYS" in extra:
+        return {}
+    return {"ATLAS_TOKEN__KEYS_SOURCE": f"file:{_key_ring(wiring)}"}
+
+
+def _key_ring(wiring: Wiring) -> Path:
+    """Make the file with the keys of tokens. One that is there may have been rotated."""
+    path = wiring.run_directory / KEY_RING_FILE
+    if not path.exists():
+        credentials = wiring.credentials
+        ring = {"keys": credentials.token_keys, "active_key": credentials.token_active_key}
+        write_private(path, json.dumps(ring), None)
+    return path
 
 
 def _specific(kind: ServiceKind, wiring: Wiring) -> dict[str, str]:

@@ -1,5 +1,6 @@
 """`python -m atlas_cdc_reconciler`: the cdc-reconciler service."""
 
+from collections.abc import Mapping
 from contextlib import AsyncExitStack
 
 from atlas.reconciler.v1 import (
@@ -19,6 +20,7 @@ from atlas_cdc_reconciler.letters.desk import LetterDesk
 from atlas_cdc_reconciler.levelling import ComparableSource, Cutting
 from atlas_cdc_reconciler.pipeline import Pipeline
 from atlas_cdc_reconciler.pipeline_servicer import PipelineServicer
+from atlas_cdc_reconciler.policies import jobs
 from atlas_cdc_reconciler.progress import Progress
 from atlas_cdc_reconciler.reconciliation import Reconciliation
 from atlas_cdc_reconciler.servicer import SERVICE, ReconcilerServicer
@@ -40,8 +42,10 @@ from atlas_common.db import (
     rights,
 )
 from atlas_common.errors import FatalError
+from atlas_common.maintenance import PolicyStore, Runner
 from atlas_common.metering import QuotaMeters
 from atlas_common.rpc import authenticator, call_chain, declared_access, new_server, run, serve
+from atlas_common.secrets.opened import secrets_opened
 from atlas_common.token import TokenSigner
 
 SERVICES = (SERVICE, pipeline_servicer.SERVICE, letter_servicer.SERVICE)
@@ -55,16 +59,23 @@ async def main() -> None:
         return
     async with AsyncExitStack() as stack:
         stack.enter_context(
-            telemetry.setup("cdc-reconciler", config.telemetry, instance=config.instance)
+            telemetry.setup(
+                "cdc-reconciler",
+                config.telemetry,
+                instance=config.instance,
+                settings=config.describe(),
+            )
         )
+        await stack.enter_async_context(secrets_opened(config))
         identity = authenticator(config)
         primary = await stack.enter_async_context(Database.open(config.primary, name="primary"))
         warehouse = await stack.enter_async_context(DuckDbWarehouse.unopened(config.warehouse))
         clock, progress, meters = PrimaryClock(), Progress(), QuotaMeters(config.quota)
         sources = configured_sources(config, primary)
         upkeep = _upkeep(config, sources.rows, warehouse, progress)
-        backoff_seconds_max = config.gathering.backoff_seconds_max
-        pipeline = Pipeline(sources.changes, warehouse, progress, backoff_seconds_max, upkeep)
+        pipeline = Pipeline(
+            sources.changes, warehouse, progress, config.gathering.backoff_seconds_max, upkeep
+        )
         reconciliation = Reconciliation.of(config.reconcile, primary, warehouse, progress)
         auditor = Auditor(warehouse)
         leadership = Leadership(config.leader, config.direct, config.source_name, config.instance)
@@ -77,7 +88,9 @@ async def main() -> None:
             Instance(config.instance, lambda: leadership.leader),
             auditor=auditor,
         )
-        metrics.show_lag(lambda: reporter.lag_seconds(progress.now.sink.beat))
+        metrics.show_progress(
+            lambda: reporter.lag_seconds(progress.now.sink.beat), lambda: progress.now.phase
+        )
         metrics.show_audit(
             lambda: len(auditor.last.discrepancies),
             lambda: auditor.last.open_letters,
@@ -149,11 +162,7 @@ async def main() -> None:
         if config.warehouse.export_directory is not None:
             exporter = Exporter(warehouse, config.warehouse.export_directory)
             housekeeping["export"] = lambda: exporter.run(config.warehouse.export_interval_seconds)
-        if config.reconcile.interval_seconds:
-            metrics.show_verified_age(reconciliation.sweep.verified_age_seconds)
-            housekeeping["reconcile"] = lambda: reconciliation.sweep.run(
-                config.reconcile.interval_seconds, config.reconcile.catalog_interval_seconds
-            )
+        housekeeping |= _policies(config, primary, reconciliation)
         if config.warehouse.audit_interval_seconds:
             housekeeping["audit"] = lambda: auditor.run(config.warehouse.audit_interval_seconds)
         await serve(
@@ -179,6 +188,19 @@ async def _with_redshift(config: Config, redshift: RedshiftConfig) -> None:
             f"ATLAS_SINK__KIND: redshift needs the package's extra of that name: {error}"
         ) from error
     await serve_redshift(config, redshift)
+
+
+def _policies(
+    config: Config, primary: Database, reconciliation: Reconciliation
+) -> Mapping[str, Work]:
+    """What compares the copies, and what tells of those that were not compared in time."""
+    sweep, interval_seconds = reconciliation.sweep, config.reconcile.interval_seconds
+    due = jobs(config, sweep)
+    background = Runner(PolicyStore(primary), due, config.policies, config.instance).background
+    if not interval_seconds:
+        return background
+    metrics.show_verified_age(sweep.verified_age_seconds)
+    return {**background, "verified past": lambda: sweep.watch_budget(interval_seconds)}
 
 
 def _upkeep(

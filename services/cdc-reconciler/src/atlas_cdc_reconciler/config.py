@@ -5,7 +5,14 @@ from typing import Literal, Self
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 
-from atlas_common.config import DatabaseConfig, Section, ServiceConfig, TokenConfig
+from atlas_common.config import (
+    DatabaseConfig,
+    PolicyConfig,
+    Section,
+    ServiceConfig,
+    TokenConfig,
+)
+from atlas_common.transport import is_this_host, unverified_kafka
 
 
 class BatchConfig(Section):
@@ -124,6 +131,12 @@ class KafkaConfig(BatchConfig):
         if ours:
             raise ValueError(f"{', '.join(ours)} cannot be set: the source needs its own")
         return settings
+
+    def unverified(self) -> tuple[str, str] | None:
+        """As Section."""
+        settings = {name: value.get_secret_value() for name, value in self.settings.items()}
+        way_out = unverified_kafka(self.bootstrap_servers, settings)
+        return None if way_out is None else ("settings", way_out)
 
 
 _KAFKA_SETTINGS = {
@@ -249,7 +262,10 @@ class RedshiftConfig(Section):
     database: str = Field(min_length=1, description="The database.")
     user: str = Field(min_length=1, description="The user: owner of the schema, nothing more.")
     password: SecretStr = Field(description="The user's password.")
-    tls: bool = Field(default=True, description="Encrypt, and check the server's name.")
+    tls: bool = Field(
+        default=True,
+        description="Encrypt, and verify the server's name; off to other hosts in dev alone.",
+    )
     schema_name: str = Field(
         default="atlas", pattern=r"^[a-z_][a-z0-9_]{0,62}$", description="Schema of the tables."
     )
@@ -292,6 +308,12 @@ class RedshiftConfig(Section):
         default=1_000, ge=1, description="More of them in one batch stop the pipeline."
     )
 
+    def unverified(self) -> tuple[str, str] | None:
+        """As Section."""
+        if self.tls or is_this_host(self.host):
+            return None
+        return "tls", "the cluster is on another host and not verified; leave it on"
+
     @property
     def socket_timeout_seconds(self) -> int:
         """Longest silence of the cluster: a little longer than it may work on a statement."""
@@ -326,12 +348,19 @@ class ReconcileConfig(Section):
         default=60, ge=1, le=86_400, description="Width of a window of ingested_at."
     )
     interval_seconds: float = Field(
-        default=30.0, ge=0, description="How often all tenants are compared by itself; 0: never."
+        default=30.0,
+        ge=0,
+        description="How often all tenants are compared, by the default policy; 0: never.",
     )
     catalog_interval_seconds: float = Field(
         default=600.0,
         ge=0,
-        description="How often all catalogs are compared by themselves, whole; 0: never.",
+        description="How often all catalogs are compared, whole, by the default policy; 0: never.",
+    )
+    full_interval_seconds: float = Field(
+        default=0.0,
+        ge=0,
+        description="How often everything is compared anew, by the default policy; 0: never.",
     )
     windows_per_statement: int = Field(
         default=240, ge=1, le=10_000, description="Windows that one statement digests."
@@ -386,6 +415,9 @@ class Config(ServiceConfig):
     kafka: KafkaConfig | None = Field(default=None, description="The topic, for kind kafka.")
     reconcile: ReconcileConfig = Field(
         default_factory=ReconcileConfig, description="The proof of equality."
+    )
+    policies: PolicyConfig = Field(
+        default_factory=PolicyConfig, description="How policies are run."
     )
 
     @property

@@ -1,6 +1,7 @@
 """Between protos and the domain; the only place that does it."""
 
 import math
+from collections.abc import Sequence
 from datetime import timedelta
 
 from google.protobuf.duration_pb2 import Duration
@@ -12,7 +13,7 @@ from atlas_cdc_reconciler.aggregate import AggregateRow, Demand, Served
 from atlas_cdc_reconciler.aggregate_sql import AggregateQuery, Function
 from atlas_cdc_reconciler.progress import CopyProgress
 from atlas_cdc_reconciler.status import PipelineStatus
-from atlas_cdc_reconciler.verification_store import Verification
+from atlas_cdc_reconciler.verification_store import TenantVerification, Verification
 from atlas_common import errors
 from atlas_common.limits import check_bytes, check_items
 from atlas_common.tenant import Tenant
@@ -23,6 +24,7 @@ from atlas_common.values import timestamp_to_us, us_to_timestamp
 _US_MIN, _US_MAX = -62_135_596_800_000_000, 253_402_300_799_999_999
 _WAIT_SECONDS_MAX = 300.0
 _LAG_BUDGET_SECONDS = 300.0
+_VERIFICATIONS_DEFAULT, _VERIFICATIONS_MAX = 100, 1_000
 _FUNCTIONS = {
     pb.AGGREGATION_COUNT: Function.COUNT,
     pb.AGGREGATION_SUM: Function.SUM,
@@ -140,6 +142,32 @@ def verification_response(found: Verification | None) -> pb.GetVerificationRespo
         check_time=us_to_timestamp(found.checked_at_us),
         windows_mismatched=found.mismatched,
     )
+
+
+def verifications_max(request: pb.ListVerificationsRequest) -> int:
+    """How many are asked for. Raises ServiceError INVALID_ARGUMENT."""
+    if request.page_size < 0:
+        raise _invalid("page_size", f"page_size {request.page_size} is negative")
+    return min(request.page_size or _VERIFICATIONS_DEFAULT, _VERIFICATIONS_MAX)
+
+
+def verifications_response(
+    found: Sequence[TenantVerification], tenant_count: int, budget_seconds: float
+) -> pb.ListVerificationsResponse:
+    """What is known of all tenants."""
+    response = pb.ListVerificationsResponse(
+        tenant_count=tenant_count, freshness_budget=duration(budget_seconds)
+    )
+    for one in found:
+        message = response.verifications.add(tenant=one.tenant, report_id=one.report_id)
+        if one.known is not None:
+            message.verified_through.CopyFrom(us_to_timestamp(one.known.verified_through_us))
+            message.check_time.CopyFrom(us_to_timestamp(one.known.checked_at_us))
+            message.windows_mismatched = one.known.mismatched
+        if one.report_id:
+            message.report_time.CopyFrom(us_to_timestamp(one.report_at_us))
+            message.report_differences = one.report_differences
+    return response
 
 
 def pipeline_status_response(status: PipelineStatus) -> pb.GetPipelineStatusResponse:

@@ -116,7 +116,7 @@ class Lifecycle:
         if not order.done.done():
             order.done.set_result(outcome)
 
-    def fail(self, order: Order, error: BaseException) -> None:
+    def fail(self, order: Order, error: Exception) -> None:
         """The order could not be carried out."""
         self._clear()
         if not order.done.done():

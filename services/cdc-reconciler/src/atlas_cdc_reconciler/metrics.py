@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Mapping
 
+from atlas_cdc_reconciler.progress import Phase
 from atlas_cdc_reconciler.source.slot_state import SlotState
 from atlas_common.telemetry import metrics
 
@@ -42,14 +43,23 @@ recoveries = metrics.counter(
 )
 
 
-def show_lag(read: Callable[[], float]) -> None:
-    """Export how far the warehouse is behind; an unknown lag as -1, since infinity is no JSON."""
+def show_progress(lag: Callable[[], float], phase: Callable[[], Phase]) -> None:
+    """Export how far the warehouse is behind, and what the pipeline is doing.
+
+    An unknown lag is -1, since infinity is no JSON.
+    """
 
     def finite() -> float:
-        lag_seconds = read()
+        lag_seconds = lag()
         return lag_seconds if math.isfinite(lag_seconds) else -1.0
 
     metrics.gauge("atlas.reconciler.lag", "s", "How far the warehouse is behind.", finite)
+    metrics.gauge(
+        "atlas.reconciler.phase",
+        "{phase}",
+        "1 for the phase it is in, else 0.",
+        lambda: {each.value: float(each is phase()) for each in Phase},
+    )
 
 
 def show_slot(read: Callable[[], SlotState | None], used_share: Callable[[], float]) -> None:
@@ -79,7 +89,7 @@ def show_slot(read: Callable[[], SlotState | None], used_share: Callable[[], flo
         "atlas.reconciler.slot_used_share", "1", "Of the log kept at most; 1: lost.", used_share
     )
     metrics.gauge(
-        "atlas.reconciler.slot_wal_status", "1", "1 for the status it has, else 0.", status
+        "atlas.reconciler.slot_wal_status", "{status}", "1 for the status it has, else 0.", status
     )
 
 

@@ -5,13 +5,14 @@ import os
 import random
 import socket
 import time
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from typing import Any, TypeVar
 
 import psycopg
 
 from atlas_cdc_reconciler import metrics
 from atlas_cdc_reconciler.changes import Batch
+from atlas_cdc_reconciler.flushes import flushes_of
 from atlas_cdc_reconciler.lifecycle import Order, OrderKind
 from atlas_cdc_reconciler.progress import CopyProgress, Phase, Progress
 from atlas_cdc_reconciler.sink import (
@@ -31,7 +32,8 @@ from atlas_cdc_reconciler.source import (
 from atlas_cdc_reconciler.upkeep import Upkeep
 from atlas_common import errors
 from atlas_common.errors import ServiceError
-from atlas_common.telemetry import logger
+from atlas_common.telemetry import flushes, logger, tracing
+from atlas_common.token import Position
 
 T = TypeVar("T")
 _BACKOFF_SECONDS_MIN = 0.1
@@ -137,7 +139,8 @@ class Pipeline:
 
     async def _apply(self, stream: ChangeStream, batch: Batch) -> SinkState:
         started = time.monotonic()
-        state = await self._sink.apply(batch)
+        with flushes.apply_span(_flushes_of(batch), batch.change_count):
+            state = await self._sink.apply(batch)
         metrics.apply_seconds.record(time.monotonic() - started)
         metrics.batch_changes.record(batch.change_count)
         # Only now, when it is stored: the source forgets what is confirmed.
@@ -192,7 +195,7 @@ class Pipeline:
                     await self._upkeep.carry_out(order)
                     await self._tell_pause()
                 except BaseException as error:
-                    lifecycle.fail(order, _told(error) if isinstance(error, Exception) else error)
+                    lifecycle.fail(order, _told(error))
                     raise
                 lifecycle.end(order)
             if lifecycle.pause is None:
@@ -223,7 +226,7 @@ class Pipeline:
         try:
             copied = await self._backfill(stream, order)
         except asyncio.CancelledError as error:
-            self._upkeep.lifecycle.fail(order, error)
+            self._upkeep.lifecycle.fail(order, _told(error))
             raise
         except Exception as error:
             _log.warning("backfill failed", error=str(error))
@@ -265,8 +268,21 @@ class Pipeline:
         return None if working.cancelled() else working.result()
 
 
-def _told(error: Exception) -> Exception:
-    """What the caller of an order hears: not the error's text, which may have SQL or paths."""
+def _flushes_of(batch: Batch) -> Sequence[Position]:
+    """For its span alone: what cannot be read here is the sink's to refuse."""
+    if not tracing.is_exported():
+        return ()
+    try:
+        return list(flushes_of(batch))
+    except ValueError:
+        return ()
+
+
+def _told(error: BaseException) -> ServiceError:
+    """What the caller of an order hears: not the error's text, which may have SQL or paths.
+
+    Nor the pipeline's own cancellation: it would end the caller's handler without any status.
+    """
     if isinstance(error, ServiceError):
         return error
     return errors.unavailable(

@@ -29,6 +29,8 @@ class Reconciliation:
     reconciler: Reconciler
     sweep: Sweep
     repairer: Repairer
+    budget_seconds: float
+    """How old the verified past may be."""
 
     @classmethod
     def of(
@@ -65,7 +67,6 @@ class Reconciliation:
         )
         sweep = Sweep(
             reconciler,
-            source,
             store=verifications,
             reports=reports,
             sealer=sealer,
@@ -73,4 +74,12 @@ class Reconciliation:
         )
         rows = SourceRows(primary, timeout, config.repair_rows_max)
         repairer = Repairer(rows, warehouse, verifications, reconciler, sealer)
-        return cls(verifications, reports, sealer, reconciler, sweep, repairer)
+        return cls(
+            verifications,
+            reports,
+            sealer,
+            reconciler,
+            sweep,
+            repairer,
+            config.freshness_budget_seconds,
+        )

@@ -39,6 +39,7 @@ from atlas_common.db import (
 )
 from atlas_common.metering import QuotaMeters
 from atlas_common.rpc import authenticator, call_chain, declared_access, new_server, serve
+from atlas_common.secrets.opened import secrets_opened
 
 Context = grpc.aio.ServicerContext[Any, Any]
 _log = telemetry.logger(__name__)
@@ -48,8 +49,14 @@ async def serve_redshift(config: Config, redshift: RedshiftConfig) -> None:
     """Serve until told to stop."""
     async with AsyncExitStack() as stack:
         stack.enter_context(
-            telemetry.setup("cdc-reconciler", config.telemetry, instance=config.instance)
+            telemetry.setup(
+                "cdc-reconciler",
+                config.telemetry,
+                instance=config.instance,
+                settings=config.describe(),
+            )
         )
+        await stack.enter_async_context(secrets_opened(config))
         identity = authenticator(config)
         _log.warning("the warehouse is only fed: it is not read, compared or repaired from here")
         primary = await stack.enter_async_context(Database.open(config.primary, name="primary"))
@@ -62,7 +69,9 @@ async def serve_redshift(config: Config, redshift: RedshiftConfig) -> None:
         watch = SlotWatch(config.slot, config.slot_name, primary, progress)
         instance = Instance(config.instance, lambda: leadership.leader)
         reporter = FeedReporter(warehouse, progress, clock, watch, instance)
-        metrics.show_lag(lambda: reporter.lag_seconds(progress.now.sink.beat))
+        metrics.show_progress(
+            lambda: reporter.lag_seconds(progress.now.sink.beat), lambda: progress.now.phase
+        )
         chain = call_chain(
             config.rpc,
             authenticator=identity,
@@ -190,6 +199,13 @@ class FeedServicer(pb_grpc.ReconcilerServiceServicer):
     ) -> pb.GetVerificationResponse:
         """Refused."""
         response: pb.GetVerificationResponse = await _refused("nothing is compared")
+        return response
+
+    async def ListVerifications(
+        self, request: pb.ListVerificationsRequest, context: Context
+    ) -> pb.ListVerificationsResponse:
+        """Refused."""
+        response: pb.ListVerificationsResponse = await _refused("nothing is compared")
         return response
 
 

@@ -111,6 +111,13 @@ class ReconcilerServicer(pb_grpc.ReconcilerServiceServicer):
             await self._reconciliation.verifications.verification(current_tenant())
         )
 
+    async def ListVerifications(
+        self, request: pb.ListVerificationsRequest, context: Context
+    ) -> pb.ListVerificationsResponse:
+        """Up to where all tenants are proven equal."""
+        found = await self._reconciliation.verifications.all(convert.verifications_max(request))
+        return convert.verifications_response(*found, self._reconciliation.budget_seconds)
+
     async def GetPipelineStatus(
         self, request: pb.GetPipelineStatusRequest, context: Context
     ) -> pb.GetPipelineStatusResponse:

@@ -30,12 +30,6 @@ class SourceDigests(HistorySide):
         self._database = database
         self._reads = TenantReads(database, statement_timeout_seconds)
 
-    async def tenants(self) -> list[Tenant]:
-        """All tenants."""
-        async with self._database.transaction(read_only=True) as connection:
-            cursor = await connection.execute(Q["list_tenants"], {})
-            return [Tenant(tenant_id, key) for tenant_id, key in await cursor.fetchall()]
-
     async def has_rows(self, tenant: Tenant, span: Span) -> bool:
         """Whether there is any row. Without rows only the pages of the span are read."""
         ((found,),) = await self._ask(tenant, span, Q["has_rows"].decode(), {})

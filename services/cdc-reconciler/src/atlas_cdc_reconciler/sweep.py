@@ -1,22 +1,17 @@
-"""Compares all tenants by itself, again and again, and reports what is new."""
+"""Compares tenant by tenant, as policies have it done, and reports what is new."""
 
 import asyncio
 import time
-from collections.abc import Callable
-
-import psycopg
+from collections.abc import Callable, Sequence
 
 from atlas_cdc_reconciler import metrics
 from atlas_cdc_reconciler.catalog_comparison import TableComparison
 from atlas_cdc_reconciler.reconcile import Outcome, Reconciler
 from atlas_cdc_reconciler.report_store import Cause, ReportStore
 from atlas_cdc_reconciler.seal import Sealer
-from atlas_cdc_reconciler.sink import WarehouseError
-from atlas_cdc_reconciler.source_digests import SourceDigests
 from atlas_cdc_reconciler.verification_store import VerificationStore
 from atlas_cdc_reconciler.verified_age import VerifiedAges
 from atlas_cdc_reconciler.windows import align_down
-from atlas_common.errors import ServiceError
 from atlas_common.telemetry import logger
 from atlas_common.tenant import Tenant
 
@@ -29,7 +24,6 @@ class Sweep:
     def __init__(
         self,
         reconciler: Reconciler,
-        source: SourceDigests,
         *,
         store: VerificationStore,
         reports: ReportStore,
@@ -37,7 +31,6 @@ class Sweep:
         budget_seconds: float,
     ) -> None:
         self._reconciler = reconciler
-        self._source = source
         self._store = store
         self._reports = reports
         self._sealer = sealer
@@ -46,48 +39,52 @@ class Sweep:
         """What of a tenant's catalog was reported: a mismatch is, once."""
 
     def verified_age_seconds(self) -> float:
-        """How old the verified past of the tenant furthest behind is; -1: `run` has not looked."""
+        """How old the verified past of the tenant furthest behind is; -1: nobody has looked."""
         return self._ages.worst_seconds(time.monotonic())
 
-    async def run(self, interval_seconds: float, catalog_interval_seconds: float = 0.0) -> None:
-        """Compare all tenants' whole windows, again and again, through outages.
-
-        Their catalogs, which are compared whole each time, less often; 0: never.
-        """
-        catalog_due = time.monotonic()
+    async def watch_budget(self, interval_seconds: float) -> None:
+        """Tell again and again of tenants beyond the budget, also while nothing is compared."""
         while True:
             await asyncio.sleep(interval_seconds)
-            try:
-                await self._windows()
-                if catalog_interval_seconds and time.monotonic() >= catalog_due:
-                    catalog_due = time.monotonic() + catalog_interval_seconds
-                    await self._catalogs()
-            except (ServiceError, psycopg.Error, WarehouseError, TimeoutError) as error:
-                _log.warning("not reconciled", error=str(error))
             for tenant_key in self._ages.breaches(time.monotonic()):
                 metrics.budget_breaches.add(1)
                 _log.warning("the verified past is older than the budget", tenant=tenant_key)
 
-    async def _windows(self) -> None:
+    async def compare_windows(
+        self, tenants: Sequence[Tenant], *, from_start: bool = False
+    ) -> list[tuple[Tenant, Outcome]]:
+        """Compare whole windows: new ones, changed ones, or with `from_start` all of them.
+
+        Raises as Sealer.seal, WarehouseError and psycopg.Error.
+        """
+        found: list[tuple[Tenant, Outcome]] = []
         now_us = await self._sealer.seal(None)
         sealed_us = align_down(now_us, self._reconciler.grid.window_us)
-        for tenant in await self._source.tenants():
+        for tenant in tenants:
             async with self._reconciler.busy[tenant.id]:
                 known = await self._store.verification(tenant)
                 # A call may have compared further, into a window.
                 through_us = (
                     sealed_us if known is None else max(sealed_us, known.compared_through_us)
                 )
-                events = self._reconciler.compare_windows(tenant, through_us, Cause.CONTINUOUS)
+                events = self._reconciler.compare_windows(
+                    tenant, through_us, Cause.CONTINUOUS, from_start=from_start
+                )
                 async for event in events:
                     if isinstance(event, Outcome):
                         _log_outcome(tenant, event)
                         verified_us = event.verified_through_us or 0
                         self._ages.note(tenant.key, sealed_us, verified_us, time.monotonic())
+                        found.append((tenant, event))
+        return found
 
-    async def _catalogs(self) -> None:
+    async def compare_catalogs(
+        self, tenants: Sequence[Tenant]
+    ) -> list[tuple[Tenant, TableComparison]]:
+        """Compare catalogs, whole; the tables that differ. Raises as compare_windows()."""
+        found: list[tuple[Tenant, TableComparison]] = []
         now_us = await self._sealer.seal(None)
-        for tenant in await self._source.tenants():
+        for tenant in tenants:
             async with self._reconciler.busy[tenant.id]:
                 tables = await self._reconciler.compare_catalog(tenant)
                 differing = [table for table in tables if not table.is_matched]
@@ -96,6 +93,8 @@ class Sweep:
                         tenant, (), differing, cause=Cause.CONTINUOUS, through_us=now_us
                     )
                 self._told[tenant.id] = differing
+                found += [(tenant, table) for table in differing]
+        return found
 
 
 def _log_outcome(tenant: Tenant, outcome: Outcome) -> None:

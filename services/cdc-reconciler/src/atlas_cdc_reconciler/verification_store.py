@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from atlas_cdc_reconciler.digest import Digest
 from atlas_cdc_reconciler.sink.duckdb import DuckDbWarehouse, Parameters
@@ -27,6 +28,19 @@ class Verification:
         if self.first_mismatch_us is None:
             return self.compared_through_us
         return self.first_mismatch_us
+
+
+@dataclass(frozen=True, slots=True)
+class TenantVerification:
+    """A tenant's standing among all, with its newest report."""
+
+    tenant: str
+    """The key."""
+    known: Verification | None
+    report_id: int
+    """0: there is none."""
+    report_at_us: int
+    report_differences: int
 
 
 async def read_verification(reader: Reader, tenant_id: int) -> Verification | None:
@@ -63,6 +77,12 @@ class VerificationStore:
         """What is known of a tenant."""
         async with self._warehouse.reader() as reader:
             return await read_verification(reader, tenant.id)
+
+    async def all(self, tenants_max: int) -> tuple[list[TenantVerification], int]:
+        """Of those tenants that are furthest behind, and how many tenants there are."""
+        async with self._warehouse.reader() as reader:
+            rows = await reader.all(Q["verifications"], {"row_limit": tenants_max})
+        return [_standing(row) for row in rows], rows[0][-1] if rows else 0
 
     async def mismatched(
         self, tenant: Tenant, span: Span, windows_max: int
@@ -137,6 +157,14 @@ class VerificationStore:
             statements.append((Q["keep_windows"], _windows(tenant, comparisons, checked_at_us)))
         statements.append(_compared(tenant, compared_through_us, checked_at_us))
         await self._warehouse.write(statements)
+
+
+def _standing(row: Sequence[Any]) -> TenantVerification:
+    key, through_us, checked_us, first_us, mismatched, report_id, report_us, differences, _ = row
+    known = None
+    if through_us is not None:
+        known = Verification(through_us, checked_us, first_us, mismatched)
+    return TenantVerification(key, known, report_id or 0, report_us or 0, differences)
 
 
 def _compared(tenant: Tenant, through_us: int, checked_at_us: int) -> tuple[str, Parameters]:

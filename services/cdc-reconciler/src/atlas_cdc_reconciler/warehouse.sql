@@ -282,6 +282,27 @@ SELECT
      WHERE w.tenant_id = v.tenant_id AND NOT w.is_matched) AS mismatched
 FROM cdc_verifications AS v WHERE v.tenant_id = $tenant_id;
 
+-- name: verifications
+-- Of all tenants; those furthest behind first, and before them those of which nothing is known.
+SELECT
+    t.key, v.compared_through, v.checked_at, w.first_mismatch, coalesce(w.mismatched, 0) AS mismatched,
+    r.report_id, epoch_us(r.made_at) AS made_at_us,
+    (SELECT count(*) FROM cdc_differences AS d
+     WHERE d.tenant_id = r.tenant_id AND d.report_id = r.report_id) AS differences,
+    count(*) OVER () AS tenant_count
+FROM tenants AS t
+LEFT JOIN cdc_verifications AS v ON v.tenant_id = t.tenant_id
+LEFT JOIN (
+    SELECT tenant_id, min(start_us) AS first_mismatch, count(*) AS mismatched
+    FROM cdc_windows WHERE NOT is_matched GROUP BY tenant_id
+) AS w ON w.tenant_id = t.tenant_id
+LEFT JOIN (
+    SELECT DISTINCT ON (tenant_id) tenant_id, report_id, made_at
+    FROM cdc_reports ORDER BY tenant_id, report_id DESC
+) AS r ON r.tenant_id = t.tenant_id
+ORDER BY least(v.compared_through, w.first_mismatch) NULLS FIRST, t.key
+LIMIT $row_limit;
+
 -- name: set_verification
 INSERT OR REPLACE INTO cdc_verifications (tenant_id, compared_through, checked_at)
 VALUES ($tenant_id, $compared_through, $checked_at);

@@ -8,8 +8,13 @@ from atlas_common import telemetry
 from atlas_common.catalog import Catalog
 from atlas_common.config import load
 from atlas_common.db import AuditLog, Database, PostgresTenants, rights
+from atlas_common.maintenance import PolicyStore
+from atlas_common.maintenance import Runner as PolicyRunner
 from atlas_common.metering import QuotaMeters
 from atlas_common.rpc import authenticator, call_chain, declared_access, new_server, run, serve
+from atlas_common.secrets.opened import secrets_opened
+from atlas_common.telemetry.breakers import show_breakers
+from atlas_hotcache import metrics, policies
 from atlas_hotcache.cache_store import ValkeyCache
 from atlas_hotcache.config import Config
 from atlas_hotcache.indexing.builder import Builder
@@ -24,7 +29,12 @@ async def main() -> None:
     """Serve until told to stop."""
     config = load(Config)  # The environment is read here and nowhere else.
     async with AsyncExitStack() as stack:
-        stack.enter_context(telemetry.setup("hotcache", config.telemetry, instance=config.instance))
+        stack.enter_context(
+            telemetry.setup(
+                "hotcache", config.telemetry, instance=config.instance, settings=config.describe()
+            )
+        )
+        await stack.enter_async_context(secrets_opened(config))
         identity = authenticator(config)
         primary = await stack.enter_async_context(Database.open(config.primary, name="primary"))
         caches = await stack.enter_async_context(ValkeyCache.open(config.valkey, config.cache))
@@ -35,6 +45,8 @@ async def main() -> None:
             attributes_age_max_seconds=config.projection.catalog_age_max_seconds,
         )
         parts = wire(config, store, caches, catalog, time.monotonic)
+        show_breakers(lambda: {f"valkey-{n}": cache.breaker for n, cache in enumerate(caches)})
+        metrics.show_lag(lambda: parts.watcher.proof().lag_seconds)
         projection = wire_projection(
             config.projection,
             config.promotion,
@@ -44,6 +56,11 @@ async def main() -> None:
             catalog=catalog,
             indexing=config.indexing,
         )
+        due = [
+            policies.promotion(projection.evaluator, config.promotion),
+            policies.verification(projection.store, projection.runner, config.projection),
+        ]
+        policy_runner = PolicyRunner(PolicyStore(primary), due, config.policies, config.instance)
         builder = config.indexing.builder
         chain = call_chain(
             config.rpc,
@@ -73,7 +90,7 @@ async def main() -> None:
                 "watcher": parts.watcher.run,
                 "checker": parts.checker.run,
                 "projection": projection.runner.run,
-                "promotion": projection.evaluator.run,
+                **policy_runner.background,
                 **({"indexing": Builder(builder, config.indexing).run} if builder else {}),
             },
         )

@@ -89,7 +89,7 @@ class ValkeyCache:
         self._layout = layout
         self._slots = slots
         self._call_timeout = valkey.call_timeout_seconds
-        self._breaker = Breaker(valkey.failures_max, valkey.open_seconds)
+        self.breaker = Breaker(valkey.failures_max, valkey.open_seconds)
         self._entry_ttl_ms = round(cache.entry_ttl_seconds * 1000)
         self._tombstone_ttl_ms = round(cache.tombstone_ttl_seconds * 1000)
         self._fill_us_max = round(cache.fill_seconds_max * 1e6)
@@ -119,7 +119,7 @@ class ValkeyCache:
     @property
     def is_open(self) -> bool:
         """Whether the breaker lets calls pass."""
-        return self._breaker.state is not BreakerState.OPEN
+        return self.breaker.state is not BreakerState.OPEN
 
     async def lookup(self, tenant_id: int, entity_ids: Sequence[int]) -> Lookup:
         """Entries and the state they go with, of one moment."""
@@ -249,7 +249,7 @@ class ValkeyCache:
         try:
             # The time limit inside the breaker's block: there it is a failure, outside it would
             # look like a cancellation.
-            with self._breaker.call(*_FAILURES):
+            with self.breaker.call(*_FAILURES):
                 async with asyncio.timeout(self._call_timeout):
                     return await command()
         except BreakerOpenError as error:

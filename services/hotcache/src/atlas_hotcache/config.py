@@ -4,8 +4,16 @@ from dataclasses import fields
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 
-from atlas_common.config import DatabaseConfig, Section, ServiceConfig, TokenConfig
-from atlas_common.secrets import check_login_source
+from atlas_common.config import (
+    PASSWORD_SOURCE,
+    DatabaseConfig,
+    PasswordSource,
+    PolicyConfig,
+    Section,
+    ServiceConfig,
+    TokenConfig,
+)
+from atlas_common.transport import is_this_host
 from atlas_hotcache.promotion.policy import Mode, Rules
 from atlas_hotcache.valkey_url import FORMS, ValkeyUrl
 
@@ -13,12 +21,11 @@ from atlas_hotcache.valkey_url import FORMS, ValkeyUrl
 class ValkeyConfig(Section):
     """The Valkey (or Redis) server, servers with sentinels, or cluster, that holds the cache."""
 
-    url: SecretStr = Field(description=f"As {FORMS}.")
-    password_source: str | None = Field(
-        default=None,
-        description="Where the password is, as file:/absolute/path, in place of the URL's; read"
-        " again for each new connection. JSON with username and password names the user as well.",
+    url: SecretStr = Field(
+        description=f"As {FORMS}, with ?ssl_ca_certs=/path. To another host by TLS and with a"
+        " login, outside dev."
     )
+    password_source: PasswordSource = Field(default=None, description=PASSWORD_SOURCE.format("URL"))
     shards: int = Field(
         default=16,
         ge=1,
@@ -46,16 +53,30 @@ class ValkeyConfig(Section):
         default=1.0, gt=0, description="For how long it is left alone before it is tried again."
     )
 
-    @field_validator("password_source")
-    @classmethod
-    def _is_a_login_source(cls, named: str | None) -> str | None:
-        return check_login_source(named)
-
     @field_validator("url")
     @classmethod
     def _is_a_valkey_url(cls, url: SecretStr) -> SecretStr:
         ValkeyUrl.parse(url.get_secret_value())
         return url
+
+    def unverified(self) -> tuple[str, str] | None:
+        """As Section."""
+        url = ValkeyUrl.parse(self.url.get_secret_value())
+        if all(is_this_host(host) for host, _ in url.nodes):
+            return None
+        if not url.is_tls:
+            return "url", (
+                "the server is on another host and not verified; begin the URL with rediss, and"
+                " add ?ssl_ca_certs=/path/of/its/authorities.pem unless the system knows them"
+            )
+        if not (
+            url.login.password or self.password_source or "ssl_certfile" in dict(url.tls_files)
+        ):
+            return "url", (
+                "the server is on another host and lets in whoever reaches it; give the URL a"
+                " password, or set ATLAS_VALKEY__PASSWORD_SOURCE"
+            )
+        return None
 
 
 class CacheConfig(Section):
@@ -152,6 +173,14 @@ class ProjectionConfig(Section):
     statement_seconds_max: float = Field(
         default=5.0, gt=0, description="A batch that takes longer is given up, and made smaller."
     )
+    verify_interval_seconds: float = Field(
+        default=86_400.0,
+        ge=0,
+        description="How often projection and cache are verified, by the default policy; 0: never.",
+    )
+    verify_percent: int = Field(
+        default=10, ge=1, le=100, description="How many of the entities are compared then."
+    )
     jobs_per_tenant_max: int = Field(
         default=8, ge=1, le=16, description="Most jobs of one tenant at a time."
     )
@@ -218,10 +247,9 @@ class PromotionConfig(Section):
         default=6, ge=1, description="In how many of them reads must have been counted at least."
     )
     interval_seconds: float = Field(
-        default=3600.0, gt=0, description="How often all attributes are evaluated."
-    )
-    poll_seconds: float = Field(
-        default=30.0, gt=0, description="How often it is asked whether that is due."
+        default=3600.0,
+        gt=0,
+        description="How often all attributes are evaluated, by the default policy.",
     )
     lease_seconds: float = Field(
         default=60.0, ge=5, description="How long after a process's death another may evaluate."
@@ -302,4 +330,7 @@ class Config(ServiceConfig):
     )
     promotion: PromotionConfig = Field(
         default_factory=PromotionConfig, description="Promoting and demoting by reads."
+    )
+    policies: PolicyConfig = Field(
+        default_factory=PolicyConfig, description="How policies are run."
     )

@@ -1,5 +1,7 @@
 """What the service counts: for GetCacheStatus, and for the collector."""
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from atlas_common import telemetry
@@ -25,6 +27,18 @@ _CHECKS = telemetry.metrics.counter(
 _INCONSISTENCIES = telemetry.metrics.counter(
     "atlas.hotcache.inconsistencies", "1", "Hits that the stated lag does not explain."
 )
+
+
+def show_lag(read: Callable[[], float]) -> None:
+    """Export how stale the cache may be at most; -1: not known."""
+
+    def finite() -> float:
+        lag_seconds = read()
+        return lag_seconds if math.isfinite(lag_seconds) else -1.0
+
+    telemetry.metrics.gauge(
+        "atlas.hotcache.lag", "s", "How far the cache can be behind the primary.", finite
+    )
 
 
 @dataclass(slots=True)

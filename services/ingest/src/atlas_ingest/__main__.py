@@ -5,6 +5,7 @@ from contextlib import AsyncExitStack
 from atlas_common import telemetry
 from atlas_common.config import load
 from atlas_common.rpc import authenticator, call_chain, declared_access, new_server, run, serve
+from atlas_common.secrets.opened import secrets_opened
 from atlas_ingest.config import Config
 from atlas_ingest.wiring import SERVICES, wire
 
@@ -13,7 +14,12 @@ async def main() -> None:
     """Serve until SIGTERM."""
     config = load(Config)  # The environment is read here and nowhere else.
     async with AsyncExitStack() as stack:
-        stack.enter_context(telemetry.setup("ingest", config.telemetry, instance=config.instance))
+        stack.enter_context(
+            telemetry.setup(
+                "ingest", config.telemetry, instance=config.instance, settings=config.describe()
+            )
+        )
+        await stack.enter_async_context(secrets_opened(config))
         identity = authenticator(config)
         ingest = await stack.enter_async_context(wire(config))
         chain = call_chain(

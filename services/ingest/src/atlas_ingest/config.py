@@ -5,7 +5,15 @@ from typing import Literal, Self
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 
-from atlas_common.config import DatabaseConfig, PeerConfig, Section, ServiceConfig, TokenConfig
+from atlas_common.config import (
+    DatabaseConfig,
+    PeerConfig,
+    PolicyConfig,
+    Section,
+    ServiceConfig,
+    TokenConfig,
+)
+from atlas_common.transport import unverified_kafka
 
 
 class FlushConfig(Section):
@@ -45,10 +53,10 @@ class FlushConfig(Section):
 
 
 class StreamConfig(Section):
-    """WriteStream: how many, and how much of each may be unacknowledged."""
+    """WriteStream, how many and how much of each may be unacknowledged; and how long waits are."""
 
     streams_max: int = Field(
-        default=200, ge=1, le=10_000, description="Streams at a time; more are refused."
+        default=200, ge=1, le=10_000, description="WriteStreams at a time; more are refused."
     )
     window_batches: int = Field(
         default=64, ge=1, le=4096, description="Most unacknowledged batches of one stream."
@@ -60,7 +68,11 @@ class StreamConfig(Section):
         default=5.0, gt=0, le=60, description="How long the first message of a stream may take."
     )
     idle_seconds: float = Field(
-        default=300.0, gt=0, le=86_400, description="How long nothing may be sent and under way."
+        default=300.0,
+        gt=0,
+        le=86_400,
+        description="How long nothing may be sent and under way; of WriteArrow, how long a message"
+        " may take.",
     )
     settle_seconds: float = Field(
         default=5.0, gt=0, le=60, description="Longest wait for what an older stream left."
@@ -82,7 +94,9 @@ class MaintenanceConfig(Section):
     """What ingest does for the database besides writing."""
 
     partitions_interval_seconds: float = Field(
-        default=3600.0, gt=0, description="How often partitions are made ahead."
+        default=3600.0,
+        gt=0,
+        description="How often partitions are made ahead, by the default policy.",
     )
     default_rows_interval_seconds: float = Field(
         default=15.0, gt=0, description="How often rows without a partition are looked for."
@@ -93,7 +107,9 @@ class MaintenanceConfig(Section):
         " unset: `python -m atlas_ingest.maintenance` does, as a job.",
     )
     retention_interval_seconds: float = Field(
-        default=3600.0, gt=0, description="How often partitions are looked at that may retire."
+        default=3600.0,
+        gt=0,
+        description="How often partitions that may retire are looked at, by the default policy.",
     )
     archive_directory: Path | None = Field(
         default=None,
@@ -132,6 +148,12 @@ class KafkaConfig(Section):
         if ours:
             raise ValueError(f"{', '.join(ours)} cannot be set: the source needs its own")
         return settings
+
+    def unverified(self) -> tuple[str, str] | None:
+        """As Section."""
+        settings = {name: value.get_secret_value() for name, value in self.settings.items()}
+        way_out = unverified_kafka(self.bootstrap_servers, settings)
+        return None if way_out is None else ("settings", way_out)
 
 
 class SqsConfig(Section):
@@ -187,6 +209,9 @@ class Config(ServiceConfig):
     )
     maintenance: MaintenanceConfig = Field(
         default_factory=MaintenanceConfig, description="Partitions, lanes without an owner."
+    )
+    policies: PolicyConfig = Field(
+        default_factory=PolicyConfig, description="How policies are run."
     )
     kafka: KafkaConfig | None = Field(
         default=None, description="A topic that is read; unset: none is."

@@ -6,6 +6,7 @@ from atlas.hotcache.v1 import hotcache_service_pb2 as pb
 from atlas.hotcache.v1 import hotcache_service_pb2_grpc
 from atlas_common import telemetry
 from atlas_common.breaker import Breaker, BreakerOpenError
+from atlas_common.telemetry.breakers import show_breakers
 from atlas_ingest import metrics
 from atlas_ingest.lanes.batch import Flushed
 
@@ -26,6 +27,7 @@ class Invalidator:
         self._stub = hotcache_service_pb2_grpc.HotCacheServiceStub(channel)
         self._timeout_seconds = timeout_seconds
         self._breaker = Breaker(_FAILURES_MAX, _OPEN_SECONDS)
+        show_breakers(lambda: {"hotcache": self._breaker})
         self._failing = False
 
     async def announce(self, flushed: Flushed) -> None:

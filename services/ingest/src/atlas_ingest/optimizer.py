@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from atlas_common import errors
 from atlas_common.errors import ServiceError
 from atlas_common.metering import QuotaMeters, exceeded_count
+from atlas_common.telemetry import flushes
 from atlas_common.tenant import Tenant
 from atlas_common.token import Position
 from atlas_ingest import convert
@@ -65,6 +66,7 @@ class Submitted:
         if self.done is None:
             return Ingested(self.answer, None, refused=self.refused)
         stored = await self.done
+        flushes.link_current(stored.position)
         if stored.skipped is not None:
             return _skipped(self.write, stored.skipped)
         if self.looked_up is not None:
@@ -264,6 +266,7 @@ class WriteOptimizer:
             dead_letter=None if letter is None else letter(checked.rejections),
             admission=admission,
             appended_at=time.monotonic(),
+            caller=flushes.caller(),
         )
 
 

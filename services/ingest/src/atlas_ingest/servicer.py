@@ -34,14 +34,16 @@ class IngestServicer(ingest_service_pb2_grpc.IngestServiceServicer):
         signer: TokenSigner,
         monitor: StagingMonitor,
         store: Store,
+        *,
         streams: WriteStreams,
+        arrow: ArrowWriter,
     ) -> None:
         self._optimizer = optimizer
         self._store = store
         self._streams = streams
         self._signer = signer
         self._monitor = monitor
-        self._arrow = ArrowWriter(optimizer, signer, monitor)
+        self._arrow = arrow
 
     @property
     def pending_points(self) -> int:

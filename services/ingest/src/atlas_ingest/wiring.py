@@ -6,11 +6,16 @@ from dataclasses import dataclass
 
 import grpc.aio
 
-from atlas.catalog.v1 import catalog_service_pb2, catalog_service_pb2_grpc
+from atlas.catalog.v1 import (
+    catalog_service_pb2,
+    catalog_service_pb2_grpc,
+    policy_service_pb2_grpc,
+)
 from atlas.hotcache.v1 import hotcache_service_pb2
 from atlas.ingest.v1 import ingest_service_pb2, ingest_service_pb2_grpc
 from atlas_common.background import Work
 from atlas_common.db import AuditLog, Database, Heartbeat, PostgresTenants, rights
+from atlas_common.maintenance import PolicyStore, Runner
 from atlas_common.metering import QuotaMeters
 from atlas_common.rpc import Check, open_channel
 from atlas_common.token import TokenSigner
@@ -20,6 +25,7 @@ from atlas_ingest.catalog.resolver import Resolver
 from atlas_ingest.catalog.servicer import CatalogServicer
 from atlas_ingest.catalog.watch import CatalogWatch
 from atlas_ingest.config import Config, MaintenanceConfig
+from atlas_ingest.doors.write_arrow import ArrowWriter
 from atlas_ingest.doors.write_streams import WriteStreams
 from atlas_ingest.invalidation import Invalidator, nobody_to_tell
 from atlas_ingest.lanes.adoption import Adoption
@@ -32,8 +38,12 @@ from atlas_ingest.maintenance import (
     observe_partitions,
     observe_retention,
 )
-from atlas_ingest.metrics import observe_pending
+from atlas_ingest.maintenance.policies import jobs
+from atlas_ingest.metrics import observe_lanes, observe_pending
 from atlas_ingest.optimizer import WriteOptimizer
+from atlas_ingest.policies import servicer as policy_servicer
+from atlas_ingest.policies.servicer import PolicyServicer
+from atlas_ingest.policies.store import Policies
 from atlas_ingest.servicer import IngestServicer
 from atlas_ingest.sources.intake import Intake
 from atlas_ingest.sources.offsets import SourceOffsets
@@ -44,6 +54,7 @@ from atlas_ingest.store import Store
 SERVICES = (
     ingest_service_pb2.DESCRIPTOR.services_by_name["IngestService"],
     catalog_service_pb2.DESCRIPTOR.services_by_name["CatalogService"],
+    policy_servicer.SERVICE,
 )
 HOTCACHE = hotcache_service_pb2.DESCRIPTOR.services_by_name["HotCacheService"]
 
@@ -54,6 +65,7 @@ class Ingest:
 
     ingest: IngestServicer
     catalog: CatalogServicer
+    policies: PolicyServicer
     tenants: PostgresTenants
     meters: QuotaMeters
     audit: AuditLog
@@ -66,9 +78,10 @@ class Ingest:
     background: Mapping[str, Work]
 
     def add_to(self, server: grpc.aio.Server) -> None:
-        """Serve both services there."""
+        """Serve all of them there."""
         ingest_service_pb2_grpc.add_IngestServiceServicer_to_server(self.ingest, server)
         catalog_service_pb2_grpc.add_CatalogServiceServicer_to_server(self.catalog, server)
+        policy_service_pb2_grpc.add_PolicyServiceServicer_to_server(self.policies, server)
 
 
 @asynccontextmanager
@@ -90,6 +103,7 @@ async def wire(config: Config) -> AsyncIterator[Ingest]:
             announce=announce,
             on_failover=resolver.forget_all,
         )
+        observe_lanes(lambda: flusher.workers, config.flush.lanes_max)
         optimizer = WriteOptimizer(
             resolver=resolver,
             store=store,
@@ -103,14 +117,18 @@ async def wire(config: Config) -> AsyncIterator[Ingest]:
         intake, offsets = Intake(optimizer, tenants), SourceOffsets(primary)
         signer = TokenSigner.from_config(config.token)
         streams = WriteStreams(optimizer, store, signer, monitor, config.stream)
+        arrow = ArrowWriter(optimizer, signer, monitor, config.stream)
         partitions = Partitions(primary, config.maintenance)
         observe_partitions(partitions)
+        due = jobs(config.maintenance, partitions, _retention(config.maintenance))
+        runner = Runner(PolicyStore(primary), due, config.policies, config.instance)
         adoption = Adoption(primary, config.direct, config.maintenance, flusher.take_over)
         yield Ingest(
-            ingest=IngestServicer(optimizer, signer, monitor, store, streams),
+            ingest=IngestServicer(optimizer, signer, monitor, store, streams=streams, arrow=arrow),
             catalog=CatalogServicer(
                 store, resolver, tenants, signer, meters=meters, acts=ActReader(primary)
             ),
+            policies=PolicyServicer(Policies(primary)),
             tenants=tenants,
             meters=meters,
             audit=AuditLog(primary),
@@ -127,7 +145,7 @@ async def wire(config: Config) -> AsyncIterator[Ingest]:
             },
             background={
                 "partitions": partitions.run,
-                **_retention(config.maintenance),
+                **runner.background,
                 "flush": flusher.run,
                 "adoption": adoption.run,
                 "heartbeat": Heartbeat(primary).run,
@@ -137,13 +155,13 @@ async def wire(config: Config) -> AsyncIterator[Ingest]:
         )
 
 
-def _retention(config: MaintenanceConfig) -> Mapping[str, Work]:
+def _retention(config: MaintenanceConfig) -> Retention | None:
     """Where this process is trusted with the role; elsewhere a job of its own does it."""
     if config.retention is None:
-        return {}
+        return None
     retention = Retention(config.retention, config)
     observe_retention(retention)
-    return {"retention": retention.run}
+    return retention
 
 
 async def _announce(stack: AsyncExitStack, config: Config) -> Announce:

@@ -28,12 +28,15 @@ from atlas_common.rpc import (
     run,
     serve,
 )
+from atlas_common.secrets.opened import secrets_opened
+from atlas_common.telemetry.breakers import show_breakers
 from atlas_common.token import TokenSigner
+from atlas_query import metrics
 from atlas_query.access.flusher import AccessFlusher
 from atlas_query.access.sampler import AccessSampler
 from atlas_query.admission import Admission
 from atlas_query.analytics import Aggregates
-from atlas_query.config import AccessConfig, Config, DiscoveryConfig, RouterConfig
+from atlas_query.config import AccessConfig, Config, RouterConfig
 from atlas_query.discovery import Discovery, DnsName, ReplicaFile
 from atlas_query.downsampled import DownsampledHistory
 from atlas_query.election import Election
@@ -64,9 +67,14 @@ async def main() -> None:
     """Serve until SIGTERM."""
     config = load(Config)  # The environment is read here and nowhere else.
     async with AsyncExitStack() as stack:
-        stack.enter_context(telemetry.setup("query", config.telemetry, instance=config.instance))
+        stack.enter_context(
+            telemetry.setup(
+                "query", config.telemetry, instance=config.instance, settings=config.describe()
+            )
+        )
+        await stack.enter_async_context(secrets_opened(config))
         identity = authenticator(config)
-        roster = Roster(_opener(config.router), _discovery(config.discovery), config.discovery)
+        roster = Roster(_opener(config.router), _discovery(config), config.discovery)
         first = await stack.enter_async_context(roster.opened(config.primary, config.replicas))
         clock = PrimaryClock()
         tracker = FreshnessTracker(clock, time.monotonic)
@@ -79,6 +87,8 @@ async def main() -> None:
         servers.on_new_history = _forgetting(catalog, tenants, near)
         hot = await _hotcache(stack, config)
         warehouse = await _warehouse(stack, config)
+        metrics.show_replicas(lambda: servers.lags_seconds)
+        show_breakers(lambda: servers.breakers | _breakers(hotcache=hot, warehouse=warehouse))
         survey = Survey(router, tracker, hot, warehouse, config.router.status_timeout_seconds)
         watches = Watches(router, catalog, tracker, config.watch)
         access = _access(config.access)
@@ -134,11 +144,12 @@ def _opener(router: RouterConfig) -> OpenEndpoint:
     return opened
 
 
-def _discovery(config: DiscoveryConfig) -> Discovery | None:
-    if config.file is not None:
-        return ReplicaFile(Path(config.file))
-    if config.dns is not None:
-        return DnsName(config.dns, time.monotonic)
+def _discovery(config: Config) -> Discovery | None:
+    settings = config.discovery
+    if settings.file is not None:
+        return ReplicaFile(Path(settings.file), config.environment)
+    if settings.dns is not None:
+        return DnsName(settings.dns, time.monotonic)
     return None
 
 
@@ -199,6 +210,11 @@ def _flushing(
         return servers.primary.database
 
     return {"access": AccessFlusher(access, primary, config.flush_seconds).run}
+
+
+def _breakers(**behind: HotCache | Warehouse | None) -> dict[str, Breaker]:
+    """Of what is behind other services."""
+    return {name: tier.breaker for name, tier in behind.items() if tier is not None}
 
 
 def _breaker(config: RouterConfig) -> Breaker:

@@ -121,7 +121,7 @@ def consistency(
             "ANALYTICS is for Aggregate: the warehouse does not answer this call."
             " Ask for STRONG, EVENTUAL or at_least_as_fresh",
         )
-    return _consistency(message.SerializeToString(), tenant_id, signer)
+    return _consistency(message.SerializeToString(), tenant_id, signer.settled())
 
 
 @lru_cache(_CONSISTENCIES_KEPT_MAX)  # Callers ask for the same again and again.
@@ -355,7 +355,9 @@ def near_metadata(proof: Proof, tenant_id: int, signer: TokenSigner) -> bytes:
     Encodings put together are merged, and so are those of the metadata in them: what is the same
     each time is encoded once.
     """
-    lasting = _lasting_metadata(proof.level, proof.positions, proof.as_of, tenant_id, signer)
+    lasting = _lasting_metadata(
+        proof.level, proof.positions, proof.as_of, tenant_id, signer.settled()
+    )
     passing = consistency_pb2.ReadMetadata(
         lag=duration(proof.lag_seconds), route_reason=proof.route_reason, warnings=proof.warnings
     )

@@ -39,8 +39,9 @@ class ReplicaFile:
 
     name = "file"
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, environment: str) -> None:
         self._path = path
+        self._environment = environment
 
     async def replicas(self) -> tuple[ReplicaConfig, ...]:
         """As it is now; an empty list is a list, an empty file is not."""
@@ -52,6 +53,7 @@ class ReplicaFile:
         try:
             found = _Replicas.validate_python(json.loads(raw))
             check_replicas(found)
+            self._check_verified(found)
         except pydantic.ValidationError as error:
             # Never with the input: it has passwords in it.
             where = "; ".join(
@@ -62,6 +64,15 @@ class ReplicaFile:
         except ValueError as error:  # Not JSON, not UTF-8, or names that do not fit.
             raise DiscoveryError(f"{self._path}: {error}") from None
         return found
+
+    def _check_verified(self, found: Sequence[ReplicaConfig]) -> None:
+        """As settings are checked at the start. Raises ValueError."""
+        for number, replica in enumerate(found):
+            if self._environment != "dev" and (unverified := replica.unverified()) is not None:
+                name, way_out = unverified
+                raise ValueError(
+                    f"[{number}][{name}]: refused in environment {self._environment!r}: {way_out}"
+                )
 
 
 class DnsName:

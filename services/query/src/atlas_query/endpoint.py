@@ -85,6 +85,13 @@ class Endpoint:
             config.acquire_timeout_seconds,
             "all database connections are busy",
         )
+        # A stream keeps its snapshot for as long as its reader takes: others are to be served, too.
+        self._streams = Admission(
+            max(1, config.pool_size_max // 2),
+            config.acquire_waiting_max,
+            config.acquire_timeout_seconds,
+            "half of all database connections are busy with streams, and no more may be",
+        )
 
     @property
     def is_closed(self) -> bool:
@@ -95,6 +102,16 @@ class Endpoint:
         """End the reads that are under way: their server has left long enough ago."""
         self._is_cut_off = True
         await self.database.sever()
+
+    @asynccontextmanager
+    async def streaming(self) -> AsyncIterator[None]:
+        """A place among the streams, to be had before a snapshot is opened. Raises MissedError."""
+        async with AsyncExitStack() as place:
+            try:
+                await place.enter_async_context(self._streams.admitted())
+            except ServiceError as error:
+                raise MissedError(Miss.BUSY, error) from error
+            yield
 
     @asynccontextmanager
     async def open(

@@ -1,5 +1,8 @@
 """What the query service counts."""
 
+import math
+from collections.abc import Callable, Mapping
+
 from atlas_common.telemetry import metrics
 from atlas_query.consistency import Level
 from atlas_query.policy import Miss
@@ -18,6 +21,15 @@ _reloads = metrics.counter(
     "atlas.query.discoveries", "1", "Looks for replicas, by source and outcome."
 )
 _lag = metrics.histogram("atlas.query.lag", "s", "Measured lag of what was served.")
+
+
+def show_replicas(lags_seconds: Callable[[], Mapping[str, float]]) -> None:
+    """Export how far each server but the primary is behind; -1: not known, or not read."""
+
+    def finite() -> Mapping[str, float]:
+        return {name: lag if math.isfinite(lag) else -1.0 for name, lag in lags_seconds().items()}
+
+    metrics.gauge("atlas.query.replica_lag", "s", "How far each replica is behind.", finite)
 
 
 def served(proof: Proof) -> None:

@@ -78,22 +78,31 @@ class QueryRouter:
             yield await read(serving)
 
         # To the end, not to the first answer: only then has the endpoint done its part.
-        answers = [
-            answer async for answer in self.stream_query(tenant, consistency, wait_seconds, once)
-        ]
+        answers = [answer async for answer in self._parts(tenant, consistency, wait_seconds, once)]
         return answers[0]
 
-    async def stream_query(
+    def stream_query(
         self,
         tenant: Tenant,
         consistency: Consistency,
         wait_seconds: float,
         read: Callable[[Serving], AsyncGenerator[T, None]],
     ) -> AsyncGenerator[Answer[T], None]:
-        """The same for a read of many parts, all from one snapshot.
+        """The same for a read of many parts, all from one snapshot; a server has few at a time.
 
         It runs again elsewhere only as long as nothing was yielded: two snapshots are no answer.
         """
+        return self._parts(tenant, consistency, wait_seconds, read, is_stream=True)
+
+    async def _parts(
+        self,
+        tenant: Tenant,
+        consistency: Consistency,
+        wait_seconds: float,
+        read: Callable[[Serving], AsyncGenerator[T, None]],
+        *,
+        is_stream: bool = False,
+    ) -> AsyncGenerator[Answer[T], None]:
         route = Route(consistency, self._monotonic(), wait_seconds)
         last: MissedError | None = None
         while True:
@@ -107,7 +116,10 @@ class QueryRouter:
                     is_begun = False
                     began = self._monotonic()
                     try:
-                        async with self._conn(tenant, consistency, step) as serving:
+                        async with (
+                            self._place(step) if is_stream else nullcontext(),
+                            self._conn(tenant, consistency, step) as serving,
+                        ):
                             proof = self._proof(consistency, step, serving, began)
                             async with aclosing(read(serving)) as parts:
                                 async for part in parts:
@@ -201,6 +213,10 @@ class QueryRouter:
                 raise MissedError(Miss.AWAY, error) from error
             async with primary.open(tenant, fresh, self._expected(is_primary=True)) as serving:
                 yield serving
+
+    def _place(self, step: Read) -> AbstractAsyncContextManager[None]:
+        server = self._servers.find(step.endpoint)
+        return nullcontext() if server is None else server.streaming()
 
     def _conn(
         self, tenant: Tenant, consistency: Consistency, step: Read

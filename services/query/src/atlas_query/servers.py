@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import overload
 
 from atlas_common import errors
+from atlas_common.breaker import Breaker
 from atlas_common.db import Database
 from atlas_common.errors import ServiceError
 from atlas_common.telemetry import logger
@@ -79,6 +80,21 @@ class Servers:
     def names(self) -> list[str]:
         """All of them, whatever their roles; "primary" is the one that was configured as such."""
         return list(self._endpoints)
+
+    @property
+    def lags_seconds(self) -> dict[str, float]:
+        """How far each server but the primary is behind; infinite: not known, or not read."""
+        primary = PRIMARY if self._election is None else self._election.primary
+        return {
+            name: self._tracker.lag_seconds(name)
+            for name in tuple(self._endpoints)
+            if name != primary
+        }
+
+    @property
+    def breakers(self) -> dict[str, Breaker]:
+        """Of each server."""
+        return {name: endpoint.breaker for name, endpoint in tuple(self._endpoints.items())}
 
     def find(self, name: str) -> Endpoint | None:
         """The server in this role ("primary"), or the replica of this name; None: none is now."""

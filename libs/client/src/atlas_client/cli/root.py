@@ -11,11 +11,14 @@ from atlas_client.cli import (
     exits,
     freshness,
     pipeline,
+    policies,
     producing,
     projecting,
     reading,
     reconciling,
+    serving,
     state,
+    top,
     watching,
     writing,
 )
@@ -53,8 +56,11 @@ def build() -> typer.Typer:
         projecting.app,
         deadletters.app,
         pipeline.app,
+        policies.app,
         reconciling.app,
         state.app,
+        top.app,
+        serving.app,
     ):
         _adopt(app, own)
     for entry_point in sorted(entry_points(group=PLUGIN_GROUP), key=lambda each: each.name):

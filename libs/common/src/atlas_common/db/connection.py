@@ -69,6 +69,15 @@ def bounds(config: DatabaseConfig) -> dict[str, str]:
     }
 
 
+def lifetime_seconds(config: DatabaseConfig) -> float:
+    """How old a pooled connection may become: so that it does not outlive a login with a lease."""
+    lifetime = config.connection_lifetime_seconds
+    if config.password_source is None:
+        return lifetime
+    bound = login_source(config.password_source).session_seconds_max
+    return lifetime if bound is None else min(lifetime, bound)
+
+
 @asynccontextmanager
 async def direct_connection(config: DatabaseConfig, *, name: str) -> AsyncIterator[Connection]:
     """A session of its own in autocommit, for advisory locks and COPY; closed with the block.

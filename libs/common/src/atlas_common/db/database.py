@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -21,6 +21,7 @@ from atlas_common.db import connection as connections
 from atlas_common.db.connection import Connection, Isolation, ReadConnection, WriteConnection
 from atlas_common.db.queries import load_queries
 from atlas_common.db.transaction import Begun, begin, begin_sql, ended
+from atlas_common.telemetry import metrics
 from atlas_common.telemetry.tracing import tracer
 
 _CONNECTION_IDLE_SECONDS = 300.0
@@ -57,7 +58,7 @@ class Database:
             max_size=config.pool_size_max,
             timeout=config.acquire_timeout_seconds,
             max_waiting=config.acquire_waiting_max,
-            max_lifetime=config.connection_lifetime_seconds,
+            max_lifetime=connections.lifetime_seconds(config),
             max_idle=_CONNECTION_IDLE_SECONDS,
             reconnect_timeout=_RECONNECT_TIMEOUT_SECONDS,
             name=name,
@@ -70,9 +71,11 @@ class Database:
         """A pool that fills in the background; opening it does not fail when the server is away."""
         database = cls(config, name=name)
         await database._pool.open(wait=False)
+        _open.append(database)
         try:
             yield database
         finally:
+            _open.remove(database)
             await database._pool.close(timeout=_CLOSE_TIMEOUT_SECONDS)
 
     def stats(self) -> PoolStats:
@@ -223,6 +226,27 @@ class Database:
             retry_after=0.25,
             database=self.name,
         )
+
+
+_open: list[Database] = []  # For the gauges: one of a name covers all pools of the process.
+
+
+def _of_pools(read: Callable[[PoolStats], int]) -> Callable[[], Mapping[str, float]]:
+    return lambda: {database.name: float(read(database.stats())) for database in tuple(_open)}
+
+
+metrics.gauge(
+    "atlas.db.pool.in_use", "{connections}", "At work.", _of_pools(lambda pool: pool.in_use)
+)
+metrics.gauge(
+    "atlas.db.pool.limit", "{connections}", "At most.", _of_pools(lambda pool: pool.size_max)
+)
+metrics.gauge(
+    "atlas.db.pool.waiting",
+    "{calls}",
+    "Without a connection.",
+    _of_pools(lambda pool: pool.waiting),
+)
 
 
 @asynccontextmanager

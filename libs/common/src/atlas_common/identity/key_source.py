@@ -1,16 +1,13 @@
 """Where the keys come from: a file or an address, read again while the service runs."""
 
 import asyncio
-import ssl
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable
-from http.client import HTTPException
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from atlas_common import errors
+from atlas_common.bounded_http import BoundedHttp, Request, bounded, told
 from atlas_common.config import JwtConfig
 from atlas_common.errors import FatalError
 from atlas_common.identity.keys import KeySet
@@ -20,7 +17,6 @@ DOCUMENT_BYTES_MAX = 256 * 1024
 _FILE_SECONDS = 1.0
 _WAITING_MAX = 64  # Unknown keys are what anybody can name: they must not hold up all calls.
 _WAIT_SECONDS_MAX = 0.25  # A call waits for a file that was read just now; for an address not.
-_CHUNK_BYTES = 16 * 1024
 _log = logger(__name__)
 
 
@@ -41,44 +37,19 @@ class KeyFile:
     def read(self) -> bytes:
         """As Document."""
         with self._path.open("rb") as file:
-            return _bounded(file.read(DOCUMENT_BYTES_MAX + 1))
+            return bounded(file.read(DOCUMENT_BYTES_MAX + 1), DOCUMENT_BYTES_MAX)
 
 
 class KeyAddress:
-    """An http or https URL. Redirects are not followed, and no proxy of the environment is used."""
+    """An http or https URL."""
 
     def __init__(self, url: str, ca_file: str | None, timeout_seconds: float) -> None:
-        self._url = url
-        self._timeout_seconds = timeout_seconds
-        handlers: list[urllib.request.BaseHandler] = [
-            urllib.request.ProxyHandler({}),
-            _NoRedirects(),
-        ]
-        if url.startswith("https:"):
-            handlers.append(
-                urllib.request.HTTPSHandler(context=ssl.create_default_context(cafile=ca_file))
-            )
-        self._opener = urllib.request.build_opener(*handlers)
+        self._request = Request(url)
+        self._http = BoundedHttp(ca_file, timeout_seconds, DOCUMENT_BYTES_MAX)
 
     def read(self) -> bytes:
         """As Document."""
-        ends = time.monotonic() + self._timeout_seconds
-        try:
-            with self._opener.open(self._url, timeout=self._timeout_seconds) as answer:
-                body = b""
-                # The timeout is of one read: a body that drips would take for ever.
-                while chunk := answer.read1(_CHUNK_BYTES):
-                    body = _bounded(body + chunk)
-                    if time.monotonic() > ends:
-                        raise ValueError(f"not there within {self._timeout_seconds:g} s")
-                return body
-        except HTTPException as error:
-            raise ValueError(f"no answer in HTTP: {type(error).__name__}") from None
-
-
-class _NoRedirects(urllib.request.HTTPRedirectHandler):
-    def redirect_request(self, *_: Any) -> None:
-        return None  # The answer 30x becomes an HTTPError.
+        return self._http.answer(self._request)
 
 
 class KeySource:
@@ -139,7 +110,7 @@ class KeySource:
         try:
             source._take(KeyFile(Path(config.jwks)).read())
         except (OSError, ValueError) as error:
-            raise FatalError(f"ATLAS_IDENTITY__JWT__JWKS: {config.jwks}: {_told(error)}") from None
+            raise FatalError(f"ATLAS_IDENTITY__JWT__JWKS: {config.jwks}: {told(error)}") from None
         return source
 
     def current(self) -> KeySet:
@@ -202,7 +173,7 @@ class KeySource:
             document = await asyncio.to_thread(self._document.read)
             self._take(document)
         except (OSError, ValueError) as error:
-            problem = _told(error)
+            problem = told(error)
             if problem != self._problem:
                 _log.warning("the keys of tokens cannot be renewed", problem=problem)
             self._problem = problem
@@ -217,20 +188,3 @@ class KeySource:
             _log.info("the keys of tokens can be renewed again")
         self._problem = ""
         self._tried_at = self._renewed_at = self._clock()
-
-
-def _bounded(document: bytes) -> bytes:
-    if len(document) > DOCUMENT_BYTES_MAX:
-        raise ValueError(f"larger than {DOCUMENT_BYTES_MAX} bytes")
-    return document
-
-
-def _told(error: Exception) -> str:
-    """In words of ours: what an error of the network says may hold what an attacker wrote."""
-    if isinstance(error, urllib.error.HTTPError):
-        return f"HTTP status {error.code}"
-    if isinstance(error, urllib.error.URLError):
-        return f"no connection: {type(error.reason).__name__}"
-    if isinstance(error, OSError):
-        return error.strerror or type(error).__name__
-    return str(error)

@@ -1,12 +1,12 @@
 """From a call to who makes it."""
 
-import ipaddress
 from collections.abc import Mapping
 from typing import Protocol
 from urllib.parse import urlsplit
 
 from atlas_common import errors
 from atlas_common.background import Work
+from atlas_common.bounded_http import is_private
 from atlas_common.caller import SCOPES, Caller, CallerKind
 from atlas_common.config import IdentityConfig, JwtConfig, RpcConfig, ServiceConfig
 from atlas_common.errors import FatalError, ServiceError
@@ -136,18 +136,10 @@ def _check_anybody_can_call(identity: IdentityConfig, rpc: RpcConfig) -> None:
 
 def _check_address(config: JwtConfig, environment: str) -> None:
     """Whoever can change the keys on their way can be anybody."""
-    address = urlsplit(config.jwks)
-    if address.scheme == "http" and environment != "dev" and not _is_this_host(address.hostname):
+    if urlsplit(config.jwks).scheme == "http" and not is_private(config.jwks, environment):
         raise FatalError(
             f"ATLAS_IDENTITY__JWT__JWKS: http is refused in environment {environment!r}: use https"
         )
-
-
-def _is_this_host(host: str | None) -> bool:
-    try:
-        return ipaddress.ip_address(host or "").is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _bearer(call: Call) -> str | None:

@@ -7,8 +7,9 @@ cancelled stream is closed here and now. (Generators nested in generators, the u
 intercept streams, are closed by the garbage collector, in another context.)
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
-from contextlib import aclosing
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeAlias
@@ -16,10 +17,12 @@ from typing import Any, TypeAlias
 import grpc
 import grpc.aio
 
+from atlas_common import errors
 from atlas_common.rpc.parsing import parsed_each, parser
 
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"  # Generic for the type checker alone.
 Context = grpc.aio.ServicerContext[Any, Any]
+_RETRY_AFTER_SECONDS = 1.0
 INFRASTRUCTURE = frozenset({"grpc.health.v1.Health", "grpc.reflection.v1alpha.ServerReflection"})
 
 
@@ -71,11 +74,15 @@ class ScopedServer(grpc.aio.Server):
 
     Each method's handler is wrapped once. An interceptor, gRPC's way, makes one for every call: a
     tenth of what a small call costs. gRPC's own services, health and reflection, run as they are.
+    `stalled_seconds`: how long the reader of a stream may take nothing.
     """
 
-    def __init__(self, server: grpc.aio.Server, scopes: Sequence[Scope]) -> None:
+    def __init__(
+        self, server: grpc.aio.Server, scopes: Sequence[Scope], *, stalled_seconds: float
+    ) -> None:
         self._server = server
         self._inwards = tuple(reversed(scopes))
+        self._stalled_seconds = stalled_seconds
 
     def add_generic_rpc_handlers(
         self, generic_rpc_handlers: Iterable[grpc.GenericRpcHandler]
@@ -83,7 +90,9 @@ class ScopedServer(grpc.aio.Server):
         """Serve these, each method within the scopes."""
         self._server.add_generic_rpc_handlers(
             [
-                handler if _is_infrastructure(handler) else _Scoped(handler, self._inwards)
+                handler
+                if _is_infrastructure(handler)
+                else _Scoped(handler, self._inwards, self._stalled_seconds)
                 for handler in generic_rpc_handlers
             ]
         )
@@ -112,9 +121,12 @@ class ScopedServer(grpc.aio.Server):
 class _Scoped(grpc.GenericRpcHandler):
     """A service's methods, each of them wrapped when it is called first."""
 
-    def __init__(self, handlers: grpc.GenericRpcHandler, inwards: Sequence[Scope]) -> None:
+    def __init__(
+        self, handlers: grpc.GenericRpcHandler, inwards: Sequence[Scope], stalled_seconds: float
+    ) -> None:
         self._handlers = handlers
         self._inwards = inwards
+        self._stalled_seconds = stalled_seconds
         self._methods: dict[str, Handler] = {}  # Those that are served; nobody else's names.
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> "Handler | None":
@@ -160,7 +172,7 @@ class _Scoped(grpc.GenericRpcHandler):
             async def handled() -> None:
                 produced = behavior(call.request(), context)
                 if isinstance(produced, AsyncIterator):
-                    await _written(produced, context)
+                    await _written(produced, context, self._stalled_seconds)
                 else:  # A coroutine, which calls context.write() itself.
                     await produced
 
@@ -220,14 +232,33 @@ def _encoder(handler: Handler) -> Callable[[Any], bytes] | None:
     return encoded
 
 
-async def _written(messages: AsyncIterator[Any], context: Context) -> None:
-    if hasattr(messages, "aclose"):
-        async with aclosing(messages):  # type: ignore[type-var]
-            async for message in messages:
-                await context.write(message)
-    else:
+async def _written(messages: AsyncIterator[Any], context: Context, stalled_seconds: float) -> None:
+    """Raises ServiceError RESOURCE_EXHAUSTED / OVERLOADED when the reader does not read."""
+    async with AsyncExitStack() as stack:
+        if hasattr(messages, "aclose"):
+            stack.push_async_callback(messages.aclose)
+        is_begun = False
         async for message in messages:
+            if not is_begun:
+                # By itself: gRPC would send it with the message, and again with the status of a
+                # call whose first message was given up, which then never goes out.
+                await context.send_initial_metadata(())
+                is_begun = True
+            await _taken(message, context, stalled_seconds)
+
+
+async def _taken(message: Any, context: Context, stalled_seconds: float) -> None:
+    # HTTP/2 holds us up while the reader's window is full. What the stream's making holds meanwhile
+    # (a snapshot, a connection, a place among the watches) others wait for.
+    try:
+        async with asyncio.timeout(stalled_seconds):
             await context.write(message)
+    except TimeoutError:
+        raise errors.resource_exhausted(
+            "OVERLOADED",
+            f"nothing was read for {stalled_seconds:g} s: read faster, or ask for less at a time",
+            retry_after=_RETRY_AFTER_SECONDS,
+        ) from None
 
 
 def _parts(handler: Handler) -> tuple[Behavior, Callable[..., Any]]:

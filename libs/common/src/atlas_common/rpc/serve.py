@@ -40,9 +40,14 @@ def new_server(config: RpcConfig, scopes: Sequence[Scope] = ()) -> grpc.aio.Serv
             # Peers ping every 20 s to notice a connection that died silently: let them.
             ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
             ("grpc.keepalive_permit_without_calls", 1),
+            # And so do we: who takes nothing off the wire, or is gone without a word, would keep
+            # what is sent to him in memory, and his calls at work.
+            ("grpc.keepalive_time_ms", int(config.keepalive_seconds * 1000)),
+            ("grpc.http2.ping_timeout_ms", int(config.keepalive_timeout_seconds * 1000)),
+            ("grpc.http2.max_pings_without_data", 0),
         ],
     )
-    return ScopedServer(server, scopes)
+    return ScopedServer(server, scopes, stalled_seconds=config.stalled_reader_seconds)
 
 
 async def serve(

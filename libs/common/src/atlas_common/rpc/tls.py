@@ -3,10 +3,12 @@
 from pathlib import Path
 
 import grpc
+from cryptography import x509
 
 from atlas.wire.pem import Pem, PemFiles
 from atlas_common.config import ChannelTlsConfig, ServerTlsConfig
 from atlas_common.errors import FatalError
+from atlas_common.telemetry import metrics
 from atlas_common.telemetry.logs import logger
 
 _log = logger(__name__)
@@ -30,6 +32,7 @@ def server_credentials(
         )
     except ValueError as error:
         raise FatalError(f"ATLAS_RPC__TLS__*: {error}") from None
+    _shown[config.certificate_file] = files
     renewal = _Renewal(files)
     return grpc.dynamic_ssl_server_credentials(
         _configuration(renewal.given),
@@ -41,13 +44,35 @@ def server_credentials(
 def client_pem(config: ChannelTlsConfig) -> PemFiles:
     """The files of a channel. Raises FatalError if they cannot be used."""
     try:
-        return PemFiles(
+        files = PemFiles(
             ca=_path(config.ca_file),
             certificate=_path(config.certificate_file),
             key=_path(config.key_file),
         )
     except ValueError as error:
         raise FatalError(f"the certificates of a channel: {error}") from None
+    if config.certificate_file is not None:
+        _shown[config.certificate_file] = files
+    return files
+
+
+def expiries() -> dict[str, float]:
+    """When each certificate that this process shows runs out, in seconds since 1970, by its file.
+
+    Of those that are in use, also when the file holds a newer one that cannot be taken.
+    """
+    pems = {name: files.current() for name, files in tuple(_shown.items())}
+    return {
+        name: x509.load_pem_x509_certificate(pem.certificate).not_valid_after_utc.timestamp()
+        for name, pem in pems.items()
+        if pem.certificate is not None
+    }
+
+
+_shown: dict[str, PemFiles] = {}
+metrics.gauge(
+    "atlas.tls.certificate_expires", "s", "When it runs out, in seconds since 1970.", expiries
+)
 
 
 class _Renewal:

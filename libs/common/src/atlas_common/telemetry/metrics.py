@@ -25,28 +25,48 @@ from atlas_common.telemetry.tracing import EXPORT_TIMEOUT_SECONDS, resource
 Reading = float | Mapping[str, float]
 
 _meter = metrics.get_meter("atlas")
+_counters: list[Counter | UpDownCounter] = []
+# OpenTelemetry's own boundaries are for milliseconds: everything would be in the first bucket.
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
+_NUMBERS = (1, 10, 100, 1_000, 5_000, 10_000, 20_000, 50_000, 100_000, 1_000_000)
 
 
 def counter(name: str, unit: str, description: str) -> Counter:
     """A sum that only grows: `.add(1, {"reason": "x"})`."""
-    return _meter.create_counter(name, unit=unit, description=description)
+    made = _meter.create_counter(name, unit=unit, description=description)
+    _counters.append(made)
+    return made
 
 
 def up_down_counter(name: str, unit: str, description: str) -> UpDownCounter:
     """A sum that grows and shrinks: `.add(-1)`."""
-    return _meter.create_up_down_counter(name, unit=unit, description=description)
+    made = _meter.create_up_down_counter(name, unit=unit, description=description)
+    _counters.append(made)
+    return made
 
 
 def histogram(name: str, unit: str, description: str) -> Histogram:
     """A distribution: `.record(0.012, {"method": "x"})`."""
-    return _meter.create_histogram(name, unit=unit, description=description)
+    return _meter.create_histogram(
+        name,
+        unit=unit,
+        description=description,
+        explicit_bucket_boundaries_advisory=_SECONDS if unit == "s" else _NUMBERS,
+    )
 
 
 def gauge(name: str, unit: str, description: str, read: Callable[[], Reading]) -> None:
-    """A value that `read` looks up when metrics are collected; a mapping is by label `name`."""
+    """A value that `read` looks up when metrics are collected; a mapping is by label `name`.
+
+    It is read in the exporter's thread: what it iterates over may change meanwhile, and is read
+    again then.
+    """
 
     def observe(_options: CallbackOptions) -> Iterable[Observation]:
-        reading = read()
+        try:
+            reading = read()
+        except RuntimeError:  # "changed during iteration"
+            reading = read()
         if isinstance(reading, Mapping):
             return [Observation(value, {"name": label}) for label, value in reading.items()]
         return [Observation(reading)]
@@ -70,6 +90,8 @@ def exported(service: str, instance: str, config: TelemetryConfig) -> Iterator[N
     )
     provider = MeterProvider([reader], resource=resource(service, instance), shutdown_on_exit=False)
     metrics.set_meter_provider(provider)
+    for each in _counters:
+        each.add(0)  # What never happened is 0, not absent: an alert sees its first time.
     try:
         yield
     finally:

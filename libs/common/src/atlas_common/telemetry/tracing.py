@@ -4,6 +4,7 @@ import json
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import TextIO
 
@@ -32,7 +33,32 @@ EXPORT_TIMEOUT_SECONDS = 2
 tracer = trace.get_tracer("atlas")
 propagator: TextMapPropagator = TraceContextTextMapPropagator()
 _TRACEPARENT = "traceparent"
-_ids = RandomIdGenerator()
+_given: ContextVar[trace.SpanContext | None] = ContextVar("given", default=None)
+
+
+class _Ids(RandomIdGenerator):
+    """Random ones, unless they are given."""
+
+    def generate_trace_id(self) -> int:
+        given = _given.get()
+        return super().generate_trace_id() if given is None else given.trace_id
+
+    def generate_span_id(self) -> int:
+        given = _given.get()
+        return super().generate_span_id() if given is None else given.span_id
+
+
+_ids = _Ids()
+
+
+@contextmanager
+def given_ids(ids: trace.SpanContext) -> Iterator[None]:
+    """The one span that begins a trace within the block has these ids."""
+    token = _given.set(ids)
+    try:
+        yield
+    finally:
+        _given.reset(token)
 
 
 @contextmanager
@@ -136,6 +162,13 @@ class JsonLinesExporter(SpanExporter):
             "status": span.status.status_code.name,
             "description": span.status.description,
             "attributes": dict(span.attributes or {}),
+            "links": [
+                {
+                    "trace_id": trace.format_trace_id(link.context.trace_id),
+                    "span_id": trace.format_span_id(link.context.span_id),
+                }
+                for link in span.links
+            ],
         }
 
 
@@ -186,7 +219,9 @@ _installed = threading.Event()
 
 def _install(who: Resource) -> None:
     if not _installed.is_set():
-        provider = TracerProvider(sampler=_WhileExported(), resource=who, shutdown_on_exit=False)
+        provider = TracerProvider(
+            sampler=_WhileExported(), resource=who, shutdown_on_exit=False, id_generator=_ids
+        )
         provider.add_span_processor(_outlet)
         trace.set_tracer_provider(provider)
         _installed.set()

@@ -36,6 +36,13 @@ def demo(
         bool,
         typer.Option("--keep", help="Leave the stack running; `atlas down --state DIR` stops it."),
     ] = False,
+    endpoints: Annotated[
+        Path | None,
+        typer.Option(
+            help="File with what `atlas up --json` prints: the platform that runs there is used,"
+            " and nothing is started."
+        ),
+    ] = None,
     tenants: Annotated[
         str, typer.Option(help="Tenants to feed, separated by commas; at least two.")
     ] = "acme,globex,initech",
@@ -49,16 +56,20 @@ def demo(
     Example: atlas demo --seconds 60
 
     Example: atlas demo --seconds 20 --json | jq .points
+
+    Example: atlas demo --endpoints ops/compose/endpoints.json
     """
-    from atlas_devstack.demo.session import run_session  # noqa: PLC0415 - see atlas --help's time.
+    from atlas_devstack.demo.session import Where, run_session  # noqa: PLC0415 - see atlas --help's time.
 
     names = tuple(dict.fromkeys(name for part in tenants.split(",") if (name := part.strip())))
     if len(names) < 2:
         raise typer.BadParameter("at least two tenants, or nothing can be isolated")
+    if endpoints is not None and (state is not None or keep):
+        raise typer.BadParameter("--endpoints names what runs already: without --state, --keep")
     # A polite end is the same as Ctrl-C: everything that was started is stopped.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        outcome = run_session(state, names, seconds, keep=keep, quiet_stdout=as_json)
+        outcome = run_session(Where(state, keep, endpoints), names, seconds, quiet_stdout=as_json)
     except KeyboardInterrupt:
         typer.echo("atlas: interrupted", err=True)
         raise typer.Exit(EXIT_INTERRUPTED) from None

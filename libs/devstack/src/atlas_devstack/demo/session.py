@@ -5,15 +5,15 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
 
-from atlas_client import AtlasError
-from atlas_client import Endpoints as ClientEndpoints
+from atlas_client import AtlasError, Endpoints
 from atlas_devstack.demo.run import run_demo
 from atlas_devstack.demo.summary import Outcome
-from atlas_devstack.endpoints import Endpoints
+from atlas_devstack.endpoints import Endpoints as StackEndpoints
 from atlas_devstack.errors import DevstackError
 from atlas_devstack.request import UpRequest
 from atlas_devstack.stack import Stack, StackOptions
@@ -23,8 +23,20 @@ from atlas_devstack.supervisor import start_detached
 _KEPT_STATE = Path(".atlas")
 
 
+@dataclass(frozen=True)
+class Where:
+    """The platform that is fed."""
+
+    state: Path | None = None
+    """A state directory: what runs there, or is started there; None: a directory of its own."""
+    keep: bool = False
+    """Whether what is started goes on running."""
+    endpoints: Path | None = None
+    """A file with the addresses of a platform that runs elsewhere; nothing is started then."""
+
+
 def run_session(
-    state: Path | None, tenants: tuple[str, ...], seconds: float, *, keep: bool, quiet_stdout: bool
+    where: Where, tenants: tuple[str, ...], seconds: float, *, quiet_stdout: bool
 ) -> Outcome | None:
     """Run the demo and show its summary. None, with a line on stderr, when it cannot be run.
 
@@ -32,9 +44,8 @@ def run_session(
     """
     console = Console(file=sys.stderr if quiet_stdout else sys.stdout, highlight=False)
     try:
-        with _stack(state, tenants, keep=keep, console=console) as endpoints:
-            found = ClientEndpoints.from_json(endpoints.to_json())
-            outcome = asyncio.run(run_demo(found, tenants, seconds, console))
+        with _platform(where, tenants, console) as endpoints:
+            outcome = asyncio.run(run_demo(endpoints, tenants, seconds, console))
             outcome.show(console)
             return outcome
     except DevstackError as error:
@@ -47,9 +58,26 @@ def run_session(
 
 
 @contextmanager
+def _platform(where: Where, tenants: tuple[str, ...], console: Console) -> Iterator[Endpoints]:
+    if where.endpoints is not None:
+        console.print(f"using the platform of {where.endpoints}")
+        yield _read(where.endpoints)
+        return
+    with _stack(where.state, tenants, keep=where.keep, console=console) as stack:
+        yield Endpoints.from_json(stack.to_json())
+
+
+def _read(file: Path) -> Endpoints:
+    try:
+        return Endpoints.from_json(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DevstackError(f"{file}: {error}") from error
+
+
+@contextmanager
 def _stack(
     state: Path | None, tenants: tuple[str, ...], *, keep: bool, console: Console
-) -> Iterator[Endpoints]:
+) -> Iterator[StackEndpoints]:
     if state is None and keep:
         state = _KEPT_STATE
     running = read_status(state) if state is not None else None

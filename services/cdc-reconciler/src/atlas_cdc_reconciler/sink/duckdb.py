@@ -101,8 +101,10 @@ class DuckDbWarehouse:
         Leaving the block commits it, an exception drops all of it.
         """
         async with self._turn:
-            await self._run(self._begin)
             try:
+                # A cancelled caller waits no longer, but the thread begins all the same: left open,
+                # the transaction would be in the way of whoever has the next turn.
+                await self._run(self._begin)
                 yield Exclusive(self)
                 await self._run(self._commit)
             except BaseException:

@@ -1,4 +1,4 @@
-"""Evaluates the attributes of all tenants now and then; one process of the platform at a time."""
+"""Evaluates the attributes of all tenants; one process of the platform at a time."""
 
 import asyncio
 import secrets
@@ -44,24 +44,36 @@ class Evaluator:
         self._rules = config.rules()
         self._mode = config.mode
 
-    async def run(self) -> None:
-        """Evaluate until cancelled; at once done if the policy is off."""
-        if self._mode is Mode.OFF:
-            return
-        while True:
-            await self.turn()
-            await asyncio.sleep(self._config.poll_seconds)
+    @property
+    def mode(self) -> Mode:
+        """Whether anything comes of evaluations."""
+        return self._mode
+
+    async def plan(self) -> list[tuple[int, Verdict]]:
+        """What the next evaluation would do, by tenant; nothing is entered, not even a wish.
+
+        Raises ServiceError, psycopg.Error.
+        """
+        found: list[tuple[int, Verdict]] = []
+        after = 0
+        while tenants := await self._store.tenants(after, _TENANTS_MAX):
+            for tenant_id in tenants:
+                candidates, window = await self._store.observe(tenant_id, self._config.window_hours)
+                verdicts = await asyncio.to_thread(evaluate, candidates, window, self._rules)
+                found += [(tenant_id, one) for one in verdicts if one.action is not Move.NONE]
+            after = tenants[-1]
+        return found
 
     async def turn(self) -> bool:
-        """An evaluation of all tenants if one is due; whether one was.
+        """An evaluation of all tenants; False: it is off, or another process is at one.
 
-        Raises ServiceError, psycopg.Error when the database is away: it is tried again then.
+        Raises ServiceError, psycopg.Error when the database is away.
         """
         if self._mode is Mode.OFF:
             return False
         config = self._config
         owner = f"hotcache-{secrets.token_hex(8)}"
-        if not await self._store.begin(owner, config.lease_seconds, config.interval_seconds):
+        if not await self._store.begin(owner, config.lease_seconds):
             return False
         began = time.monotonic()
         tenant_count = failures = 0

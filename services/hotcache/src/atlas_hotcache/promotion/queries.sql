@@ -2,7 +2,8 @@
 -- tenant's transaction; what looks at all tenants is a function, which runs as atlas_meter.
 
 -- name: begin
-SELECT begin_promotion_evaluation(%(owner)s, %(lease_seconds)s, %(interval_seconds)s)
+-- When it is due, its policy says, and not the interval that this function could keep.
+SELECT begin_promotion_evaluation(%(owner)s, %(lease_seconds)s, 0)
 
 -- name: keep
 SELECT keep_promotion_lease(%(owner)s, %(seconds)s)

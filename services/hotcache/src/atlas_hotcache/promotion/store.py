@@ -41,13 +41,9 @@ class PromotionStore:
 
     # For who evaluates --------------------------------------------------------------------------
 
-    async def begin(self, owner: str, lease_seconds: float, interval_seconds: float) -> bool:
-        """Become the one who evaluates, if it is due and nobody is at it."""
-        values = {
-            "owner": owner,
-            "lease_seconds": lease_seconds,
-            "interval_seconds": interval_seconds,
-        }
+    async def begin(self, owner: str, lease_seconds: float) -> bool:
+        """Become the one who evaluates, if nobody is at it."""
+        values = {"owner": owner, "lease_seconds": lease_seconds}
         async with self._database.transaction() as connection:
             return bool((await _row(connection, "begin", values))[0])
 

@@ -15,6 +15,7 @@ from atlas_common.token import TokenSigner
 from atlas_ingest import arrow, metrics
 from atlas_ingest.arrow import ArrowColumns, ArrowInvalidError
 from atlas_ingest.budget import Admission
+from atlas_ingest.config import StreamConfig
 from atlas_ingest.doors import arrow_convert
 from atlas_ingest.doors.arrow_convert import Start
 from atlas_ingest.doors.arrow_totals import Totals, in_stream
@@ -37,11 +38,16 @@ class ArrowWriter:
     """Answers WriteArrow."""
 
     def __init__(
-        self, optimizer: WriteOptimizer, signer: TokenSigner, monitor: StagingMonitor
+        self,
+        optimizer: WriteOptimizer,
+        signer: TokenSigner,
+        monitor: StagingMonitor,
+        config: StreamConfig,
     ) -> None:
         self._optimizer = optimizer
         self._signer = signer
         self._monitor = monitor
+        self._config = config
 
     async def write(self, requests: AsyncIterator[pb.WriteArrowRequest]) -> pb.WriteArrowResponse:
         """Store the stream's messages one after another, some of them on their way at a time.
@@ -49,11 +55,15 @@ class ArrowWriter:
         Raises ServiceError: what is wrong with a message, or what kept it from being stored; its
         text and metadata say how much of the stream is stored.
         """
-        start = arrow_convert.start_of(await anext(requests, None))
+        messages = aiter(requests)
+        start = arrow_convert.start_of(
+            await _next(messages, self._config.start_seconds, "no start came")
+        )
         tenant = current_tenant()
         stream = _Stream(self._optimizer, self._monitor, tenant, start)
         try:
-            async for request in requests:
+            idle_seconds = self._config.idle_seconds
+            while (request := await _next(messages, idle_seconds, "nothing was sent")) is not None:
                 await stream.send(arrow_convert.ipc_stream_of(request))
             await stream.settle()
         except Exception as error:
@@ -218,6 +228,19 @@ class _Stream:
             metrics.points_accepted.add(answer.accepted_count)
             metrics.points_rejected.add(answer.rejected_count)
             self._monitor.rejected_points += answer.rejected_count
+
+
+async def _next(
+    messages: AsyncIterator[pb.WriteArrowRequest], seconds: float, problem: str
+) -> pb.WriteArrowRequest | None:
+    """The next message, None after the last. Raises ServiceError DEADLINE_EXCEEDED."""
+    try:
+        async with asyncio.timeout(seconds):
+            return await anext(messages, None)
+    except TimeoutError:
+        raise errors.deadline_exceeded(
+            "DEADLINE_EXCEEDED", f"{problem} within {seconds:g} s: open another stream"
+        ) from None
 
 
 def _read(ipc_stream: bytes, start: Start, now_us: int) -> tuple[ArrowColumns, bytes]:

@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 
+from opentelemetry.trace import SpanContext
+
 from atlas_common.errors import ServiceError
 from atlas_common.token import Position
 from atlas_ingest.budget import Admission
@@ -59,6 +61,8 @@ class Batch:
     dead_letter: DeadLetter | None
     admission: Admission
     appended_at: float  # time.monotonic()
+    caller: SpanContext | None = None
+    """The span of the call that brought it, if spans are taken."""
     done: asyncio.Future[Stored] = field(default_factory=asyncio.Future)
     is_staged: bool = False  # The COPY with it is committed.
     on_settled: Callable[[], None] | None = None  # Called once it is stored or has failed.

@@ -18,6 +18,7 @@ import psycopg
 from atlas_common import errors, sqlstate, telemetry
 from atlas_common.config import DatabaseConfig
 from atlas_common.errors import ServiceError
+from atlas_common.telemetry import flushes
 from atlas_common.token import Position
 from atlas_ingest import metrics
 from atlas_ingest.config import FlushConfig
@@ -261,10 +262,12 @@ class LaneWorker:
 
     async def _flush(self, sessions: LaneSessions, load: Load, *, durable: bool) -> Flushed:
         position = self._held.position(load)
+        callers = (batch.caller for batch in load.batches)
         try:
-            return await flush(
-                sessions, position, load.half, self._config, self._totals, durable=durable
-            )
+            with flushes.flush_span(position, load.points, callers):
+                return await flush(
+                    sessions, position, load.half, self._config, self._totals, durable=durable
+                )
         except (psycopg.DataError, psycopg.IntegrityError) as error:
             await sessions.discard(position.lane, load.half, str(error))
             self._held.set_aside(load, _refused(error, "it was set aside as a dead letter"))
@@ -275,7 +278,8 @@ class LaneWorker:
         while True:
             load = await self._waiting.get()
             assert load.flushed is not None
-            await self._announce(load.flushed)
+            with flushes.within(load.flushed.position):
+                await self._announce(load.flushed)
             load.answer(load.flushed)
             self._forget_done()
             self.idle_since = time.monotonic()

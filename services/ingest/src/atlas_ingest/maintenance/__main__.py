@@ -9,19 +9,21 @@ import argparse
 import asyncio
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
 import psycopg
 
 from atlas_common import telemetry
 from atlas_common.config import load
-from atlas_common.errors import ServiceError
+from atlas_common.errors import FatalError, ServiceError
+from atlas_common.secrets.opened import secrets_opened
 from atlas_ingest.config import JobConfig
 from atlas_ingest.maintenance.retention import Outcome, Result, Retention, Step
 
+_T = TypeVar("_T")
 _EPILOG = """\
 environment:
   ATLAS_MAINTENANCE__RETENTION__DSN     the primary itself, as the role atlas_maintenance
@@ -48,11 +50,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     with telemetry.setup("ingest-maintenance", config.telemetry, instance=config.instance):
         try:
             if arguments.command == "plan":
-                return _show_plan(asyncio.run(retention.plan()), as_json=arguments.json)
-            return _show_run(asyncio.run(retention.walk()), as_json=arguments.json)
+                return _show_plan(
+                    asyncio.run(_done(config, retention.plan)), as_json=arguments.json
+                )
+            return _show_run(asyncio.run(_done(config, retention.walk)), as_json=arguments.json)
         except (ServiceError, psycopg.Error) as error:
             sys.stderr.write(f"the database cannot be maintained: {error}\n")
             return 3
+        except FatalError as error:
+            sys.stderr.write(f"{error}\n")
+            return 2
+
+
+async def _done(config: JobConfig, work: Callable[[], Awaitable[_T]]) -> _T:
+    async with secrets_opened(config):
+        return await work()
 
 
 def _show_plan(steps: Sequence[Step], *, as_json: bool) -> int:

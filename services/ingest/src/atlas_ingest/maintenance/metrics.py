@@ -22,7 +22,7 @@ def observe_partitions(partitions: Partitions) -> None:
     )
     metrics.gauge(
         "atlas.ingest.partitions_postponed",
-        "1",
+        "{partitions}",
         "Partitions that could not be made because a transaction was in the way.",
         lambda: health.postponed,
     )
@@ -32,7 +32,7 @@ def observe_retention(retention: Retention) -> None:
     """Show what the last walk left undone whenever metrics are collected."""
     metrics.gauge(
         "atlas.ingest.retention_unfinished",
-        "1",
+        "{steps}",
         "Steps of retention that are due and could not be done, by result.",
         lambda: retention.unfinished,
     )

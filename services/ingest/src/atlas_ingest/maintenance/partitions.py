@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 
 import psycopg
@@ -15,10 +16,13 @@ Q = load_queries("atlas_ingest.maintenance")
 
 _RETRY_SECONDS = 2.0
 _POSTPONED = "postponed"
-_POSTPONED_SECONDS = 60.0
 _MOVES_MAX = 1000
 _DROPS_MAX = 100
 _log = telemetry.logger(__name__)
+
+
+class _RolledBackError(Exception):
+    """Ends a transaction without a trace."""
 
 
 @dataclass(slots=True)
@@ -47,14 +51,15 @@ class Partitions:
         self._maintained = False
 
     async def run(self) -> None:
-        """Maintain now and then every interval, or when rows lie in DEFAULT; through outages."""
-        due_at = time.monotonic()
+        """Maintain once, and whenever rows lie in DEFAULT; through outages.
+
+        Otherwise the policy of the job `partitions` has it done, by one process for all.
+        """
         while True:
             try:
                 await self.look()
-                if time.monotonic() >= due_at or self.health.default_rows:
+                if not self._maintained or self.health.default_rows:
                     await self.maintain()
-                    due_at = time.monotonic() + self._pause_seconds()
                 if self.health.default_rows:
                     await self.move_default_rows()
             except (ServiceError, psycopg.Error) as error:
@@ -62,13 +67,6 @@ class Partitions:
                 await asyncio.sleep(_RETRY_SECONDS)
             else:
                 await asyncio.sleep(self._config.default_rows_interval_seconds)
-
-    def _pause_seconds(self) -> float:
-        """Partitions are made days ahead: each further try would only make readers wait."""
-        interval_seconds = self._config.partitions_interval_seconds
-        return (
-            min(interval_seconds, _POSTPONED_SECONDS) if self.health.postponed else interval_seconds
-        )
 
     async def look(self) -> None:
         """See what lies in the default partition. Raises ServiceError, psycopg.Error."""
@@ -86,12 +84,22 @@ class Partitions:
         elif before and not row_count:
             _log.info("the default partition is empty again")
 
-    async def maintain(self) -> None:
-        """Make partitions, once. Raises ServiceError, psycopg.Error."""
+    async def plan(self) -> list[str]:
+        """What `maintain` would do: done, and rolled back. Raises ServiceError, psycopg.Error."""
+        done: list[str] = []
+        with suppress(_RolledBackError):
+            async with self._primary.transaction() as connection:
+                row = await (await connection.execute(Q["maintain_partitions"])).fetchone()
+                done = row[0] if row is not None else []
+                raise _RolledBackError
+        return done
+
+    async def maintain(self) -> list[str]:
+        """Make partitions, once; what was done. Raises ServiceError, psycopg.Error."""
         async with self._primary.transaction() as connection:
             row = await (await connection.execute(Q["maintain_partitions"])).fetchone()
         self._maintained = True
-        done = row[0] if row is not None else []
+        done: list[str] = row[0] if row is not None else []
         postponed = [word for word in done if word.startswith(_POSTPONED)]
         self.health.postponed = len(postponed)
         if postponed:
@@ -99,6 +107,7 @@ class Partitions:
         if len(postponed) < len(done):
             _log.info("partitions maintained", done=[w for w in done if w not in postponed])
         await self._drop_expired_ledger()
+        return done
 
     async def move_default_rows(self) -> int:
         """Move what has no partition; how many rows. Raises ServiceError, psycopg.Error."""

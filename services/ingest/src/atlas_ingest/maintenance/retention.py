@@ -20,7 +20,6 @@ from psycopg.rows import class_row
 from atlas_common import telemetry
 from atlas_common.config import DatabaseConfig
 from atlas_common.db import Connection, direct_connection
-from atlas_common.errors import ServiceError
 from atlas_ingest.config import MaintenanceConfig
 from atlas_ingest.maintenance.archive import ArchiveError, ArchiveOrder, write_archive
 from atlas_ingest.maintenance.partitions import Q
@@ -28,7 +27,6 @@ from atlas_ingest.maintenance.partitions import Q
 _ROUNDS_MAX = 4
 """Retired, archived, dropped, and once more to see that nothing is left."""
 _EXPIRE_ROWS = 20_000
-_RETRY_SECONDS_MAX = 60.0
 _log = telemetry.logger(__name__)
 
 
@@ -71,7 +69,6 @@ class Retention:
 
     def __init__(self, database: DatabaseConfig, config: MaintenanceConfig) -> None:
         self._database = database
-        self._interval_seconds = config.retention_interval_seconds
         self._directory = config.archive_directory
         self._unfinished: Mapping[str, int] = {}
 
@@ -79,18 +76,6 @@ class Retention:
     def unfinished(self) -> Mapping[str, int]:
         """Steps that the last walk could not do, by result."""
         return self._unfinished
-
-    async def run(self) -> None:
-        """Walk now and then every interval, sooner when something was in the way."""
-        while True:
-            retry = True
-            try:
-                outcomes = await self.walk()
-                retry = any(outcome.result is Result.POSTPONED for outcome in outcomes or ())
-            except (ServiceError, psycopg.Error) as error:
-                _log.warning("retention not looked after", error=str(error))
-            pause_seconds = self._interval_seconds
-            await asyncio.sleep(min(pause_seconds, _RETRY_SECONDS_MAX) if retry else pause_seconds)
 
     async def plan(self) -> list[Step]:
         """What is due; changes nothing. Raises ServiceError, psycopg.Error."""

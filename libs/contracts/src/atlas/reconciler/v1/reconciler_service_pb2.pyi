@@ -1120,3 +1120,98 @@ class HeldTable(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___HeldTable: _TypeAlias = HeldTable  # noqa: Y015
+
+@_typing.final
+class ListVerificationsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    page_size: _builtins.int
+    """At most 1,000; default 100."""
+    def __init__(
+        self,
+        *,
+        page_size: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListVerificationsRequest: _TypeAlias = ListVerificationsRequest  # noqa: Y015
+
+@_typing.final
+class ListVerificationsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class TenantVerification(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        TENANT_FIELD_NUMBER: _builtins.int
+        VERIFIED_THROUGH_FIELD_NUMBER: _builtins.int
+        CHECK_TIME_FIELD_NUMBER: _builtins.int
+        WINDOWS_MISMATCHED_FIELD_NUMBER: _builtins.int
+        REPORT_ID_FIELD_NUMBER: _builtins.int
+        REPORT_TIME_FIELD_NUMBER: _builtins.int
+        REPORT_DIFFERENCES_FIELD_NUMBER: _builtins.int
+        tenant: _builtins.str
+        """The key."""
+        windows_mismatched: _builtins.int
+        report_id: _builtins.int
+        """The newest report of a reconciliation that found differences; 0: there is none."""
+        report_differences: _builtins.int
+        """Rows that it names."""
+        @_builtins.property
+        def verified_through(self) -> _timestamp_pb2.Timestamp:
+            """Unset: nothing is verified yet."""
+
+        @_builtins.property
+        def check_time(self) -> _timestamp_pb2.Timestamp: ...
+        @_builtins.property
+        def report_time(self) -> _timestamp_pb2.Timestamp: ...
+        def __init__(
+            self,
+            *,
+            tenant: _builtins.str = ...,
+            verified_through: _timestamp_pb2.Timestamp | None = ...,
+            check_time: _timestamp_pb2.Timestamp | None = ...,
+            windows_mismatched: _builtins.int = ...,
+            report_id: _builtins.int = ...,
+            report_time: _timestamp_pb2.Timestamp | None = ...,
+            report_differences: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["check_time", b"check_time", "report_time", b"report_time", "verified_through", b"verified_through"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["check_time", b"check_time", "report_differences", b"report_differences", "report_id", b"report_id", "report_time", b"report_time", "tenant", b"tenant", "verified_through", b"verified_through", "windows_mismatched", b"windows_mismatched"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    VERIFICATIONS_FIELD_NUMBER: _builtins.int
+    TENANT_COUNT_FIELD_NUMBER: _builtins.int
+    FRESHNESS_BUDGET_FIELD_NUMBER: _builtins.int
+    tenant_count: _builtins.int
+    """How many tenants there are."""
+    @_builtins.property
+    def verifications(self) -> _containers.RepeatedCompositeFieldContainer[Global___ListVerificationsResponse.TenantVerification]:
+        """Those furthest behind first; no more than were asked for."""
+
+    @_builtins.property
+    def freshness_budget(self) -> _duration_pb2.Duration:
+        """How old the verified past may be."""
+
+    def __init__(
+        self,
+        *,
+        verifications: _abc.Iterable[Global___ListVerificationsResponse.TenantVerification] | None = ...,
+        tenant_count: _builtins.int = ...,
+        freshness_budget: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["freshness_budget", b"freshness_budget"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["freshness_budget", b"freshness_budget", "tenant_count", b"tenant_count", "verifications", b"verifications"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListVerificationsResponse: _TypeAlias = ListVerificationsResponse  # noqa: Y015

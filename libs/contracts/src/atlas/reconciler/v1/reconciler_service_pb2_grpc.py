@@ -60,6 +60,11 @@ class ReconcilerServiceStub:
                 request_serializer=atlas_dot_reconciler_dot_v1_dot_reconciler__service__pb2.GetVerificationRequest.SerializeToString,
                 response_deserializer=atlas_dot_reconciler_dot_v1_dot_reconciler__service__pb2.GetVerificationResponse.FromString,
                 _registered_method=True)
+        self.ListVerifications = channel.unary_unary(
+                '/atlas.reconciler.v1.ReconcilerService/ListVerifications',
+                request_serializer=atlas_dot_reconciler_dot_v1_dot_reconciler__service__pb2.ListVerificationsRequest.SerializeToString,
+                response_deserializer=atlas_dot_reconciler_dot_v1_dot_reconciler__service__pb2.ListVerificationsResponse.FromString,
+                _registered_method=True)
         self.GetPipelineStatus = channel.unary_unary(
                 '/atlas.reconciler.v1.ReconcilerService/GetPipelineStatus',
                 request_serializer=atlas_dot_reconciler_dot_v1_dot_reconciler__service__pb2.GetPipelineStatusRequest.SerializeToString,
@@ -106,6 +111,13 @@ class ReconcilerServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListVerifications(self, request, context):
+        """How far the proof is for all tenants, those furthest behind first. For operators; a tenant asks GetVerification.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetPipelineStatus(self, request, context):
         """How far the warehouse is behind, and the conservation law. Needs no tenant.
         """
@@ -140,6 +152,11 @@ def add_ReconcilerServiceServicer_to_server(servicer, server):
                     servicer.GetVerification,
                     request_deserializer=atlas_dot_reconciler_dot_v1_dot_reconciler__service__pb2.GetVerificationRequest.FromString,
                     response_serializer=atlas_dot_reconciler_dot_v1_dot_reconciler__service__pb2.GetVerificationResponse.SerializeToString,
+            ),
+            'ListVerifications': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListVerifications,
+                    request_deserializer=atlas_dot_reconciler_dot_v1_dot_reconciler__service__pb2.ListVerificationsRequest.FromString,
+                    response_serializer=atlas_dot_reconciler_dot_v1_dot_reconciler__service__pb2.ListVerificationsResponse.SerializeToString,
             ),
             'GetPipelineStatus': grpc.unary_unary_rpc_method_handler(
                     servicer.GetPipelineStatus,
@@ -283,6 +300,33 @@ class ReconcilerService:
             '/atlas.reconciler.v1.ReconcilerService/GetVerification',
             atlas_dot_reconciler_dot_v1_dot_reconciler__service__pb2.GetVerificationRequest.SerializeToString,
             atlas_dot_reconciler_dot_v1_dot_reconciler__service__pb2.GetVerificationResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListVerifications(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/atlas.reconciler.v1.ReconcilerService/ListVerifications',
+            atlas_dot_reconciler_dot_v1_dot_reconciler__service__pb2.ListVerificationsRequest.SerializeToString,
+            atlas_dot_reconciler_dot_v1_dot_reconciler__service__pb2.ListVerificationsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -43,6 +43,8 @@ class ReconcilerServiceStub:
     """Takes the rows of windows that do not agree from the source anew, one window after another, and says so as it goes."""
     GetVerification: _grpc.UnaryUnaryMultiCallable[_reconciler_service_pb2.GetVerificationRequest, _reconciler_service_pb2.GetVerificationResponse]
     """Up to where the caller's tenant is proven equal."""
+    ListVerifications: _grpc.UnaryUnaryMultiCallable[_reconciler_service_pb2.ListVerificationsRequest, _reconciler_service_pb2.ListVerificationsResponse]
+    """How far the proof is for all tenants, those furthest behind first. For operators; a tenant asks GetVerification."""
     GetPipelineStatus: _grpc.UnaryUnaryMultiCallable[_reconciler_service_pb2.GetPipelineStatusRequest, _reconciler_service_pb2.GetPipelineStatusResponse]
     """How far the warehouse is behind, and the conservation law. Needs no tenant."""
 
@@ -61,6 +63,8 @@ class ReconcilerServiceAsyncStub(ReconcilerServiceStub):
     """Takes the rows of windows that do not agree from the source anew, one window after another, and says so as it goes."""
     GetVerification: _aio.UnaryUnaryMultiCallable[_reconciler_service_pb2.GetVerificationRequest, _reconciler_service_pb2.GetVerificationResponse]  # type: ignore[assignment]
     """Up to where the caller's tenant is proven equal."""
+    ListVerifications: _aio.UnaryUnaryMultiCallable[_reconciler_service_pb2.ListVerificationsRequest, _reconciler_service_pb2.ListVerificationsResponse]  # type: ignore[assignment]
+    """How far the proof is for all tenants, those furthest behind first. For operators; a tenant asks GetVerification."""
     GetPipelineStatus: _aio.UnaryUnaryMultiCallable[_reconciler_service_pb2.GetPipelineStatusRequest, _reconciler_service_pb2.GetPipelineStatusResponse]  # type: ignore[assignment]
     """How far the warehouse is behind, and the conservation law. Needs no tenant."""
 
@@ -106,6 +110,14 @@ class ReconcilerServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_reconciler_service_pb2.GetVerificationResponse, _abc.Awaitable[_reconciler_service_pb2.GetVerificationResponse]]:
         """Up to where the caller's tenant is proven equal."""
+
+    @_abc_1.abstractmethod
+    def ListVerifications(
+        self,
+        request: _reconciler_service_pb2.ListVerificationsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_reconciler_service_pb2.ListVerificationsResponse, _abc.Awaitable[_reconciler_service_pb2.ListVerificationsResponse]]:
+        """How far the proof is for all tenants, those furthest behind first. For operators; a tenant asks GetVerification."""
 
     @_abc_1.abstractmethod
     def GetPipelineStatus(

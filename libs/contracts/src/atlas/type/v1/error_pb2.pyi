@@ -58,11 +58,15 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_TOKEN_MALFORMED: _ErrorReason.ValueType  # 17
     """Bytes that are no freshness token. Example: token "abc"."""
     ERROR_REASON_TOKEN_TAMPERED: _ErrorReason.ValueType  # 18
-    """A freshness token that this platform did not seal. Example: one flipped bit."""
+    """A freshness token that this platform did not seal, or with a key that was withdrawn since.
+    Example: one flipped bit.
+    """
     ERROR_REASON_TOKEN_WRONG_TENANT: _ErrorReason.ValueType  # 19
     """A freshness token of another tenant. Example: acme's token in globex's call."""
     ERROR_REASON_PAGE_TOKEN_INVALID: _ErrorReason.ValueType  # 20
-    """A page token that is malformed, of another tenant, or of another query. Example: "abc"."""
+    """A page token that is malformed, of another tenant, of another query, or of a key that was
+    withdrawn since. Example: "abc".
+    """
     ERROR_REASON_POSITION_LOST: _ErrorReason.ValueType  # 21
     """The position in the token no longer exists: a failover lost the end of the log.
     Example: a token written to a primary that died before its replicas had the write.
@@ -117,6 +121,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The tenant's quota is used up; ErrorInfo.metadata names it and its limit, RetryInfo says when to come back.
     Example: the 101st call within a second where calls_per_second is 100.
     """
+    ERROR_REASON_POLICY_UNKNOWN: _ErrorReason.ValueType  # 53
+    """No such policy, or no such job. Example: RunPolicy of policy 99."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call or a point was refused. The name without its prefix is ErrorInfo.reason (domain "atlas")
@@ -159,11 +165,15 @@ ERROR_REASON_EVENT_TIME_OUT_OF_WINDOW: ErrorReason.ValueType  # 16
 ERROR_REASON_TOKEN_MALFORMED: ErrorReason.ValueType  # 17
 """Bytes that are no freshness token. Example: token "abc"."""
 ERROR_REASON_TOKEN_TAMPERED: ErrorReason.ValueType  # 18
-"""A freshness token that this platform did not seal. Example: one flipped bit."""
+"""A freshness token that this platform did not seal, or with a key that was withdrawn since.
+Example: one flipped bit.
+"""
 ERROR_REASON_TOKEN_WRONG_TENANT: ErrorReason.ValueType  # 19
 """A freshness token of another tenant. Example: acme's token in globex's call."""
 ERROR_REASON_PAGE_TOKEN_INVALID: ErrorReason.ValueType  # 20
-"""A page token that is malformed, of another tenant, or of another query. Example: "abc"."""
+"""A page token that is malformed, of another tenant, of another query, or of a key that was
+withdrawn since. Example: "abc".
+"""
 ERROR_REASON_POSITION_LOST: ErrorReason.ValueType  # 21
 """The position in the token no longer exists: a failover lost the end of the log.
 Example: a token written to a primary that died before its replicas had the write.
@@ -218,4 +228,6 @@ ERROR_REASON_QUOTA_EXCEEDED: ErrorReason.ValueType  # 52
 """The tenant's quota is used up; ErrorInfo.metadata names it and its limit, RetryInfo says when to come back.
 Example: the 101st call within a second where calls_per_second is 100.
 """
+ERROR_REASON_POLICY_UNKNOWN: ErrorReason.ValueType  # 53
+"""No such policy, or no such job. Example: RunPolicy of policy 99."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

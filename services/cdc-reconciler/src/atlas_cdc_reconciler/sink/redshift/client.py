@@ -80,6 +80,7 @@ class Session:
                 user=config.user,
                 password=config.password.get_secret_value(),
                 ssl=config.tls,
+                sslmode="verify-full",  # Left out, the driver tolerates another server's name.
                 timeout=config.socket_timeout_seconds,
                 application_name="atlas-cdc-reconciler",
             )

@@ -17,17 +17,26 @@ class Collector:
         self.endpoint = ""
         self.spans: list[tuple[dict[str, str], str]] = []
         self.metrics: list[tuple[dict[str, str], str]] = []
+        self.exports: list[tuple[str, str]] = []
+        """The service that each export came from, and all of it as text."""
+        self.points: dict[str, list[Any]] = {}
+        """Metric -> its data points as they arrived last."""
 
     def take_spans(self, request: Any, _context: Any) -> Any:
         for block in request.resource_spans:
+            self.exports.append((_resource(block).get("service.name", ""), str(block)))
             for scope in block.scope_spans:
                 self.spans += [(_resource(block), span.name) for span in scope.spans]
         return trace_pb.ExportTraceServiceResponse()
 
     def take_metrics(self, request: Any, _context: Any) -> Any:
         for block in request.resource_metrics:
+            self.exports.append((_resource(block).get("service.name", ""), str(block)))
             for scope in block.scope_metrics:
                 self.metrics += [(_resource(block), metric.name) for metric in scope.metrics]
+                for metric in scope.metrics:
+                    data = getattr(metric, metric.WhichOneof("data"))
+                    self.points[metric.name] = list(data.data_points)
         return metrics_pb.ExportMetricsServiceResponse()
 
 

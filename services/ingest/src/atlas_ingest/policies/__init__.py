@@ -1,0 +1,1 @@
+"""Policies as operators see and change them."""
