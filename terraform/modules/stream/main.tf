@@ -349,7 +349,7 @@ resource "aws_mskconnect_connector" "debezium" {
     "database.dbname"                    = var.connector.database
     "database.user"                      = var.connector.role
     "database.password"                  = "$${secretsmanager:${urlencode(var.connector.secret_arn)}:password}" # Its colons would part path and key.
-    "database.sslmode"                   = "require"
+    "database.sslmode"                   = "require"                                                            # Not verify-full: a worker has no file of the authorities of RDS.
     "topic.prefix"                       = "atlas"
     "plugin.name"                        = "pgoutput"
     "slot.name"                          = var.connector.slot
