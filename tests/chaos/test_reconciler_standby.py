@@ -23,6 +23,7 @@ from atlas_devstack.stack import Stack
 from atlas_devstack.waiting import Patience, wait_until
 from tests.integration.conftest import make_two_tenants
 from tests.integration.lane_writer import LaneWriter
+from tests.integration.query_reading import TOKEN_ENVIRONMENT
 from tests.integration.reconciler_rig import points
 
 from .background import Background
@@ -30,8 +31,7 @@ from .background import Background
 TENANTS = ((1, "acme"), (2, "globex"))
 PATIENCE = Patience(timeout_seconds=60.0)
 ENVIRONMENT = {
-    "ATLAS_TOKEN__KEYS": '{"1": "MDEyMzQ1Njc4OWFiY2RlZg=="}',
-    "ATLAS_TOKEN__ACTIVE_KEY": "1",
+    **TOKEN_ENVIRONMENT,
     "ATLAS_RECONCILE__WINDOW_SECONDS": "1",
     "ATLAS_RECONCILE__INTERVAL_SECONDS": "0",
     "ATLAS_LEADER__LEASE_SECONDS": "3",

@@ -15,13 +15,9 @@ import pytest
 from atlas_devstack.platform import SERVICES
 from atlas_devstack.pytest_plugin import StartStack
 from atlas_devstack.stack import Stack
+from tests.integration.query_reading import TOKEN_ENVIRONMENT
 
 ROOT = Path(__file__).parents[2]
-# As settings that both releases know.
-KEYS = {
-    "ATLAS_TOKEN__KEYS": '{"1": "MDEyMzQ1Njc4OWFiY2RlZg=="}',
-    "ATLAS_TOKEN__ACTIVE_KEY": "1",
-}
 WALK = Path(__file__).with_name("release_walk.py")
 
 pytestmark = pytest.mark.timeout(300)
@@ -101,8 +97,10 @@ def test_the_last_releases_services_work_on_this_schema(
     start_stack: StartStack, released: str, tmp_path: Path, old: tuple[str, ...]
 ) -> None:
     """And with this client: between the migration job and the end of a deployment."""
+    # The keys of tokens as settings that both releases know.
     environment = {
-        name: {**KEYS, **({"PYTHONPATH": released} if name in old else {})} for name in SERVICES
+        name: TOKEN_ENVIRONMENT | ({"PYTHONPATH": released} if name in old else {})
+        for name in SERVICES
     }
     stack = start_stack(environment=environment)
     walk(stack, tmp_path)

@@ -42,10 +42,10 @@ class LaneWriter:
     def __init__(self, connection: psycopg.Connection[Any], lane: int = 0) -> None:
         self.connection = connection
         self.lane = lane
-        held = connection.execute(
-            "SELECT pg_try_advisory_lock(lane_lock_class(), %s)", [lane]
-        ).fetchone()
-        assert held == (True,), f"lane {lane} has another owner"
+        # A session that was closed a moment ago may own it still.
+        connection.execute("SET lock_timeout = '10s'")
+        connection.execute("SELECT pg_advisory_lock(lane_lock_class(), %s)", [lane])
+        connection.execute("RESET lock_timeout")
         claim = connection.execute("SELECT * FROM claim_lane(%s::smallint)", [lane]).fetchone()
         assert claim is not None
         self.epoch, self.sequence = claim

@@ -28,6 +28,7 @@ from atlas_devstack.waiting import Patience, wait_until
 
 from .conftest import make_two_tenants
 from .lane_writer import Flushed, LaneWriter, RawPoint
+from .query_reading import TOKEN_ENVIRONMENT
 from .reconciler_rig import T0, points
 
 ACME, GLOBEX = 1, 2
@@ -36,8 +37,7 @@ KEYS = {ACME: "acme", GLOBEX: "globex"}
 PATIENCE = Patience(30.0)
 SIGNER = TokenSigner({1: b"0123456789abcdef"}, 1)
 ENVIRONMENT = {
-    "ATLAS_TOKEN__KEYS": '{"1": "MDEyMzQ1Njc4OWFiY2RlZg=="}',
-    "ATLAS_TOKEN__ACTIVE_KEY": "1",
+    **TOKEN_ENVIRONMENT,
     "ATLAS_IDENTITY__MODE": "insecure",
     "ATLAS_RECONCILE__WINDOW_SECONDS": "1",
     "ATLAS_RECONCILE__INTERVAL_SECONDS": "0.5",

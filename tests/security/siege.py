@@ -57,7 +57,7 @@ _BY_GRPC = {  # Said by gRPC itself, which knows no reasons of ours.
     grpc.StatusCode.RESOURCE_EXHAUSTED: re.compile(r"message larger than max", re.IGNORECASE),
 }
 _LEAKS = re.compile(
-    r"Traceback|File \"|\.py\b|/home/|/tmp/|/usr/|/work/|site-packages|psycopg|duckdb|redis\."
+    r"Traceback|File \"|\.py\b|/home/|/tmp/|/usr/|/opt/|/srv/|site-packages|psycopg|duckdb|redis\."
     r"|\bSELECT\b.*\bFROM\b|\bINSERT INTO\b|\bUPDATE\b.*\bSET\b|\bDELETE FROM\b|relation \""
     r"|LINE \d+:|CONTEXT:|SQLSTATE|constraint \"|0x[0-9a-f]{8,}|postgres(ql)?://|password",
     re.DOTALL,

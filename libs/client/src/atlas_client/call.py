@@ -32,7 +32,7 @@ _CHANNEL_OPTIONS = (
     # gRPC's own reconnect backoff grows to two minutes: a service that was restarted would stay
     # "unavailable" for as long.
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 1000),  # In truth how long one attempt to connect may take.
     ("grpc.max_reconnect_backoff_ms", 1000),
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 10_000),

@@ -23,7 +23,7 @@ class ComponentStatus:
     gave_up: bool
     """It died so often that it is not started again."""
     resident_bytes: int
-    """Sum of the resident memory of its processes; memory they share counts in each."""
+    """Resident memory of its processes; what several share, as Postgres' do, counts once."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,15 @@ def _resident_bytes(identity: ProcessIdentity, *, below: bool) -> int:
     total = 0
     for member in [identity, *(identity.descendants() if below else [])]:
         try:
-            total += psutil.Process(member.pid).memory_info().rss
+            total += _proportional(psutil.Process(member.pid))
         except psutil.NoSuchProcess:
             continue
     return total
+
+
+def _proportional(process: psutil.Process) -> int:
+    """Of a page that n processes share, each has an nth."""
+    try:
+        return int(process.memory_full_info().pss)
+    except psutil.AccessDenied:  # Another user's: what is shared counts in each.
+        return int(process.memory_info().rss)
