@@ -138,13 +138,17 @@ locals {
 
   database          = "atlas"
   postgres_major    = "18"
-  port              = 7000
+  ports             = { calls = 7000, health = 7001, peers = 7002 }
   grace_seconds     = 20
   trust_path        = "/run/atlas/trust.pem"
+  pki_paths         = { certificate = "/run/atlas/tls.crt", key = "/run/atlas/tls.key", authority = "/run/atlas/ca.crt" }
   metrics_namespace = "Atlas/${var.environment}"
   telemetry_topic   = "telemetry"
   changes_topic     = "atlas-changes"
   load_prefix       = "cdc"
+
+  # What the load balancer leads to.
+  called = ["ingest", "query", "hotcache", "cdc-reconciler"]
 
   # One login role for each process; the same names as in db/src/atlas_db/access/roles.sql.
   roles = toset([
@@ -175,10 +179,10 @@ locals {
   }
 
   reaches = {
-    lb             = { ingest = local.port, query = local.port, hotcache = local.port, cdc-reconciler = local.port }
-    ingest         = { proxy = 5432, postgres = 5432, hotcache = local.port, kafka = 9096 }
+    lb             = { for service in local.called : service => [local.ports.calls, local.ports.health] }
+    ingest         = { proxy = 5432, postgres = 5432, hotcache = local.ports.peers, kafka = 9096 }
     hotcache       = { proxy = 5432, cache = 6379 }
-    query          = { proxy = 5432, postgres = 5432, hotcache = local.port, cdc-reconciler = local.port }
+    query          = { proxy = 5432, postgres = 5432, hotcache = local.ports.peers, cdc-reconciler = local.ports.peers }
     cdc-reconciler = { proxy = 5432, postgres = 5432, files = 2049 }
     cdc-redshift   = { proxy = 5432, postgres = 5432, redshift = 5439 }
     indexer        = { postgres = 5432 }
@@ -190,7 +194,16 @@ locals {
     proxy          = { postgres = 5432 }
   }
 
-  flows = merge([
-    for from, targets in local.reaches : { for to, port in targets : "${from}-${to}" => { from = from, to = to, port = port } }
+  flows = merge(flatten([
+    for from, targets in local.reaches : [
+      for to, ports in targets : { for port in flatten([ports]) : "${from}-${to}-${port}" => { from = from, to = to, port = port } }
+    ]
+  ])...)
+
+  # Where tokens' keys are asked for, outside of the VPC.
+  issuer_flows = merge([
+    for service in keys(local.running) : {
+      for cidr in var.issuer.cidrs : "${service}-issuer-${cidr}" => { from = service, cidr = cidr, port = 443 }
+    } if contains(keys(local.running[service].environment), "ATLAS_RPC__PORT")
   ]...)
 }

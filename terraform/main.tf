@@ -60,6 +60,7 @@ module "network" {
   security_groups = local.security_groups
   flows           = local.flows
   client_flows    = { for cidr in var.client_cidrs : "lb-${cidr}" => { to = "lb", cidr = cidr, port = 443 } }
+  outside_flows   = local.issuer_flows
   aws_clients = setsubtract(
     keys(local.security_groups), ["lb", "proxy", "postgres", "cache", "kafka", "files"]
   )
@@ -195,6 +196,7 @@ module "secrets" {
   kms_key_arn     = module.keys.arns["secrets"]
   database        = { host = module.postgres.address, port = 5432, name = local.database }
   roles           = local.roles
+  services        = [for service, definition in local.running : service if contains(keys(definition.environment), "ATLAS_RPC__PORT")]
   replica_region  = local.has_dr_vpc ? var.dr_region : null
   replica_key_arn = local.has_dr_vpc ? module.dr_keys[0].arns["secrets"] : null
 }
@@ -367,7 +369,7 @@ module "ingress" {
   certificate_arn   = data.aws_acm_certificate.this.arn
   log_bucket_id     = module.log_bucket.id
   protected         = local.config.is_protected
-  port              = local.port
+  ports             = local.ports
   drain_seconds     = local.grace_seconds
 
   # Below /atlas.<package>: what callers use, and what operators do.

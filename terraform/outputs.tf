@@ -18,6 +18,11 @@ output "trust_secret_arn" {
   value       = module.secrets.trust_arn
 }
 
+output "pki_secret_arns" {
+  description = "Secrets that get each service's certificate, key and authority."
+  value       = module.secrets.pki_arns
+}
+
 output "jobs" {
   description = "What aws ecs run-task needs for the job of migrations."
   value = {

@@ -21,11 +21,36 @@ locals {
   })
 
   every_service = merge(local.every_process, {
-    ATLAS_RPC__HOST          = "0.0.0.0"
-    ATLAS_RPC__PORT          = tostring(local.port)
-    ATLAS_RPC__GRACE_SECONDS = tostring(local.grace_seconds)
-    ATLAS_TOKEN__ACTIVE_KEY  = tostring(var.token_active_key)
+    ATLAS_RPC__HOST                   = "0.0.0.0"
+    ATLAS_RPC__PORT                   = tostring(local.ports.calls)
+    ATLAS_RPC__HEALTH_PORT            = tostring(local.ports.health)
+    ATLAS_RPC__TLS__CERTIFICATE_FILE  = local.pki_paths.certificate
+    ATLAS_RPC__TLS__KEY_FILE          = local.pki_paths.key
+    ATLAS_RPC__GRACE_SECONDS          = tostring(local.grace_seconds)
+    ATLAS_IDENTITY__JWT__JWKS         = var.issuer.jwks
+    ATLAS_IDENTITY__JWT__JWKS_CA_FILE = local.trust_path
+    ATLAS_IDENTITY__JWT__ISSUER       = var.issuer.name
+    ATLAS_IDENTITY__JWT__AUDIENCE     = var.issuer.audience
+    ATLAS_TOKEN__ACTIVE_KEY           = tostring(var.token_active_key)
   })
+
+  # Of what other services call: they come with certificates, to a port of their own.
+  for_peers = { for service, peers in {
+    hotcache       = { ingest = ["platform.internal"], query = ["telemetry.read", "platform.status"] }
+    cdc-reconciler = { query = ["telemetry.read", "platform.status"] }
+    } : service => {
+    ATLAS_RPC__PEER_PORT           = tostring(local.ports.peers)
+    ATLAS_RPC__TLS__CLIENT_CA_FILE = local.pki_paths.authority
+    ATLAS_IDENTITY__PEERS          = jsonencode(peers)
+  } }
+
+  # Of what calls them.
+  calling = { for peer in ["hotcache", "cdc-reconciler"] : peer => { for name, value in {
+    TARGET                = "${peer}:${local.ports.peers}"
+    TLS__CA_FILE          = local.pki_paths.authority
+    TLS__CERTIFICATE_FILE = local.pki_paths.certificate
+    TLS__KEY_FILE         = local.pki_paths.key
+  } : "ATLAS_${peer == "hotcache" ? "HOTCACHE" : "RECONCILER"}__${name}" => value } }
 
   password = { for role in local.roles : role => "${module.secrets.role_arns[role]}:password::" }
 
@@ -39,9 +64,8 @@ locals {
     ingest = {
       role  = "atlas_ingest"
       image = "ingest"
-      environment = merge(local.every_service, local.pooled["atlas_ingest"], {
+      environment = merge(local.every_service, local.pooled["atlas_ingest"], local.calling["hotcache"], {
         ATLAS_DIRECT__DSN              = local.dsn.direct["atlas_ingest"]
-        ATLAS_HOTCACHE__TARGET         = "hotcache:${local.port}"
         ATLAS_KAFKA__BOOTSTRAP_SERVERS = module.stream.bootstrap_servers
         ATLAS_KAFKA__TOPIC             = local.telemetry_topic
         ATLAS_SQS__QUEUE_URL           = module.dead_letters.queues["writes"].url
@@ -57,7 +81,7 @@ locals {
     hotcache = {
       role  = "atlas_hotcache"
       image = "hotcache"
-      environment = merge(local.every_service, local.pooled["atlas_hotcache"], {
+      environment = merge(local.every_service, local.pooled["atlas_hotcache"], local.for_peers["hotcache"], {
         ATLAS_PROMOTION__MODE = local.config.promotion
       })
       secrets = {
@@ -69,13 +93,11 @@ locals {
     query = {
       role  = "atlas_query"
       image = "query"
-      environment = merge(local.every_service, local.pooled["atlas_query"], {
+      environment = merge(local.every_service, local.pooled["atlas_query"], local.calling["hotcache"], local.calling["cdc-reconciler"], {
         ATLAS_REPLICAS = jsonencode([
           for name, host in module.postgres.replicas :
           { name = name, dsn = "postgresql://atlas_query@${host}:5432/${local.database}", pool_size_max = 16 }
         ])
-        ATLAS_HOTCACHE__TARGET   = "hotcache:${local.port}"
-        ATLAS_RECONCILER__TARGET = "cdc-reconciler:${local.port}"
       })
       secrets = { ATLAS_TOKEN__KEYS = module.secrets.token_keys_arn }
     }
@@ -83,7 +105,7 @@ locals {
     cdc-reconciler = {
       role  = "atlas_reconciler"
       image = "cdc-reconciler"
-      environment = merge(local.every_service, local.pooled["atlas_reconciler"], {
+      environment = merge(local.every_service, local.pooled["atlas_reconciler"], local.for_peers["cdc-reconciler"], {
         ATLAS_DIRECT__DSN                 = local.dsn.direct["atlas_reconciler"]
         ATLAS_SLOT__NAME                  = "atlas_warehouse"
         ATLAS_WAREHOUSE__PATH             = "/data/warehouse.duckdb"
@@ -241,7 +263,7 @@ module "service" {
   tasks_max         = local.sizes[each.key].max
   is_single         = lookup(each.value, "is_single", false)
   spot_share        = local.config.spot_share
-  target_groups     = contains(["ingest", "hotcache", "query", "cdc-reconciler"], each.key) ? [module.ingress.target_group_arns[each.key]] : []
+  target_groups     = contains(local.called, each.key) ? [module.ingress.target_group_arns[each.key]] : []
   rollback_alarms   = contains(keys(local.config.objective), each.key) ? [module.observability.burn_alarm_names[each.key]] : []
 
   task = merge(local.task, {
@@ -252,12 +274,17 @@ module "service" {
     memory          = local.sizes[each.key].memory
     entry_point     = lookup(each.value, "entry_point", null)
     command         = lookup(each.value, "command", [])
-    port            = contains(keys(each.value.environment), "ATLAS_RPC__PORT") ? local.port : null
-    environment     = each.value.environment
-    secrets         = merge(each.value.secrets, { PGPASSWORD = local.password[each.value.role] })
-    policies        = lookup(each.value, "policies", {})
-    mount           = contains(keys(each.value), "directory") ? merge(local.mounts[each.value.directory], { path = "/data" }) : null
-    stop_seconds    = local.grace_seconds + 10
+    pki_secret_arn  = lookup(module.secrets.pki_arns, each.key, null)
+    ports = !contains(keys(each.value.environment), "ATLAS_RPC__PORT") ? null : {
+      calls  = local.ports.calls
+      health = local.ports.health
+      peers  = contains(keys(local.for_peers), each.key) ? local.ports.peers : null
+    }
+    environment  = each.value.environment
+    secrets      = merge(each.value.secrets, { PGPASSWORD = local.password[each.value.role] })
+    policies     = lookup(each.value, "policies", {})
+    mount        = contains(keys(each.value), "directory") ? merge(local.mounts[each.value.directory], { path = "/data" }) : null
+    stop_seconds = local.grace_seconds + 10
   })
 }
 

@@ -92,6 +92,21 @@ variable "debezium_plugin" {
   })
 }
 
+variable "issuer" {
+  description = "Who signs callers' tokens: the https address of its keys (its authority is in the trust secret), iss, aud, and the private networks that address is in."
+  type = object({
+    jwks     = string
+    name     = string
+    audience = string
+    cidrs    = set(string)
+  })
+
+  validation {
+    condition     = startswith(var.issuer.jwks, "https://")
+    error_message = "issuer.jwks is to be an https address: who answers there decides who gets in."
+  }
+}
+
 variable "alarm_subscribers" {
   description = "Who hears of alarms, by severity (page, ticket): protocol and endpoint as SNS has them."
   type = map(object({

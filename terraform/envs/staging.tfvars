@@ -8,6 +8,13 @@ cost_center  = "telemetry-staging"
 domain       = "telemetry.staging.atlas.example"
 client_cidrs = ["10.0.0.0/12"]
 
+issuer = {
+  jwks     = "https://login.staging.atlas.example/keys"
+  name     = "https://login.staging.atlas.example"
+  audience = "atlas"
+  cidrs    = ["10.1.0.0/16"]
+}
+
 image_tags = {
   ingest         = "0.1.0"
   hotcache       = "0.1.0"

@@ -38,6 +38,7 @@ variables {
   cost_center     = "telemetry"
   domain          = "telemetry.atlas.example"
   client_cidrs    = ["10.0.0.0/12"]
+  issuer          = { jwks = "https://login.atlas.example/keys", name = "login", audience = "atlas", cidrs = ["10.1.0.0/16"] }
   debezium_plugin = { key = "debezium.zip", version = "1" }
   image_tags = {
     ingest         = "1.0.0"
@@ -69,9 +70,9 @@ run "dev" {
 
   assert {
     condition = length(setsubtract([
-      "StagingBacklog", "ReplicaLag-replica-1", "WarehouseLag", "VerifiedThroughOld", "DeadLetters-warehouse",
-      "DeadLetters-ingest", "DeadLetters-queue", "SlotRetained", "SlotLost", "BreakerOpen", "ErrorBudgetBurn-ingest-fast",
-      "ErrorBudgetBurn-query-fast", "ErrorBudgetBurn-hotcache-slow", "ErrorBudgetBurn-cdc-reconciler-slow",
+      "StagingBacklogHigh", "ReplicaLagHigh-replica-1", "WarehouseLagHigh", "VerifiedThroughOld", "DeadLetters",
+      "IngestDeadLetters", "QueueDeadLetters", "RetainedWalLarge", "SlotAboutToBeLost", "BreakerOpen", "ErrorBudgetBurnFast-ingest",
+      "ErrorBudgetBurnFast-query", "ErrorBudgetBurnSlow-hotcache", "ErrorBudgetBurnSlow-cdc-reconciler",
     ], keys(output.alarms))) == 0
     error_message = "an alarm that is promised is missing in dev"
   }
@@ -96,8 +97,8 @@ run "staging" {
 
   assert {
     condition = length(setsubtract([
-      "StagingBacklog", "ReplicaLag-replica-1", "WarehouseLag", "VerifiedThroughOld", "DeadLetters-warehouse", "SlotRetained",
-      "BreakerOpen", "ErrorBudgetBurn-ingest-fast", "ErrorBudgetBurn-query-slow", "ConnectorDown", "ServiceDown-cdc-redshift",
+      "StagingBacklogHigh", "ReplicaLagHigh-replica-1", "WarehouseLagHigh", "VerifiedThroughOld", "DeadLetters", "RetainedWalLarge",
+      "BreakerOpen", "ErrorBudgetBurnFast-ingest", "ErrorBudgetBurnSlow-query", "ConnectorDown", "ServiceDown-cdc-redshift",
     ], keys(output.alarms))) == 0
     error_message = "an alarm that is promised is missing in staging"
   }
@@ -117,8 +118,8 @@ run "prod" {
 
   assert {
     condition = length(setsubtract([
-      "StagingBacklog", "ReplicaLag-replica-1", "ReplicaLag-replica-2", "WarehouseLag", "VerifiedThroughOld", "SlotRetained",
-      "DeadLetters-warehouse", "BreakerOpen", "ErrorBudgetBurn-ingest-fast", "ErrorBudgetBurn-query-fast", "BackupFailed",
+      "StagingBacklogHigh", "ReplicaLagHigh-replica-1", "ReplicaLagHigh-replica-2", "WarehouseLagHigh", "VerifiedThroughOld", "RetainedWalLarge",
+      "DeadLetters", "BreakerOpen", "ErrorBudgetBurnFast-ingest", "ErrorBudgetBurnFast-query", "BackupFailed",
       "ServiceDown-ingest", "ServiceDown-query", "CacheMemory-atlas-prod-0003-002",
     ], keys(output.alarms))) == 0
     error_message = "an alarm that is promised is missing in prod"
@@ -137,6 +138,19 @@ run "prod" {
   assert {
     condition     = !anytrue([for process in values(output.environments) : anytrue([for name in keys(process.variables) : endswith(name, "PASSWORD") || endswith(name, "KEYS")])])
     error_message = "a secret is among the plain variables"
+  }
+
+  assert {
+    condition     = alltrue([for process in values(output.environments) : !contains(keys(process.variables), "ATLAS_IDENTITY__MODE")])
+    error_message = "a service believes whoever calls"
+  }
+
+  assert {
+    condition = alltrue([
+      for service in ["ingest", "query"] : endswith(output.environments[service].variables["ATLAS_HOTCACHE__TARGET"],
+      output.environments["hotcache"].variables["ATLAS_RPC__PEER_PORT"])
+    ])
+    error_message = "services call the cache where no certificate is asked for"
   }
 
   assert {
@@ -171,6 +185,17 @@ run "one_tag_changes_one_service" {
     condition     = join(" ", [for service, image in output.images : service if endswith(image, ":2.0.0")]) == "query"
     error_message = "a tag of query is to change query, and nothing else"
   }
+}
+
+run "keys_of_tokens_come_by_tls" {
+  command = plan
+
+  variables {
+    environment = "dev"
+    issuer      = { jwks = "http://login.atlas.example/keys", name = "login", audience = "atlas", cidrs = ["10.1.0.0/16"] }
+  }
+
+  expect_failures = [var.issuer]
 }
 
 run "an_unknown_environment_is_refused" {

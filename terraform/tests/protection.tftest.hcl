@@ -31,7 +31,7 @@ run "ingress" {
     log_bucket_id   = "logs"
     protected       = true
     routes          = { query = ["/atlas.query.v1.QueryService/*"] }
-    port            = 7000
+    ports           = { calls = 7000, health = 7001 }
     drain_seconds   = 20
   }
 
@@ -48,6 +48,11 @@ run "ingress" {
   assert {
     condition     = aws_lb_target_group.this["query"].protocol_version == "GRPC" && aws_lb_target_group.this["query"].health_check[0].path == "/grpc.health.v1.Health/Check"
     error_message = "targets are not asked in gRPC whether they are well"
+  }
+
+  assert {
+    condition     = aws_lb_target_group.this["query"].protocol == "HTTPS" && aws_lb_target_group.this["query"].health_check[0].port == "7001"
+    error_message = "tokens go in the clear from the load balancer to tasks"
   }
 }
 

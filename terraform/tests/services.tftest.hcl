@@ -26,7 +26,8 @@ variables {
     repository_arns = ["arn:aws:ecr:eu-central-1:000000000000:repository/query"]
     cpu             = 1024
     memory          = 2048
-    port            = 7000
+    ports           = { calls = 7000, health = 7001, peers = 7002 }
+    pki_secret_arn  = "arn:aws:secretsmanager:eu-central-1:000000000000:secret:pki"
     environment     = { ATLAS_RPC__PORT = "7000" }
     secrets         = { PGPASSWORD = "arn:aws:secretsmanager:eu-central-1:000000000000:secret:db/atlas_query:password::" }
     secrets_key_arn = "arn:aws:kms:eu-central-1:000000000000:key/secrets"
@@ -63,8 +64,8 @@ run "many_tasks" {
   }
 
   assert {
-    condition     = aws_ecs_service.this.service_connect_configuration[0].service[0].client_alias[0].dns_name == "query"
-    error_message = "others do not find it by its name"
+    condition     = aws_ecs_service.this.service_connect_configuration[0].service[0].client_alias[0].dns_name == "query" && aws_ecs_service.this.service_connect_configuration[0].service[0].client_alias[0].port == 7002
+    error_message = "others do not find it by its name, at the port that asks for certificates"
   }
 
   assert {
@@ -119,7 +120,8 @@ run "task" {
     repository_arns = var.task.repository_arns
     cpu             = 1024
     memory          = 2048
-    port            = 7000
+    ports           = var.task.ports
+    pki_secret_arn  = var.task.pki_secret_arn
     environment     = var.task.environment
     secrets         = var.task.secrets
     secrets_key_arn = var.task.secrets_key_arn
@@ -160,7 +162,8 @@ run "task" {
 
   assert {
     condition = join(" ", flatten([for statement in data.aws_iam_policy_document.execution.statement : sort(statement.resources) if statement.sid == "Secrets"])) == join(" ", [
-      "arn:aws:secretsmanager:eu-central-1:000000000000:secret:db/atlas_query", "arn:aws:secretsmanager:eu-central-1:000000000000:secret:trust",
+      "arn:aws:secretsmanager:eu-central-1:000000000000:secret:db/atlas_query", "arn:aws:secretsmanager:eu-central-1:000000000000:secret:pki",
+      "arn:aws:secretsmanager:eu-central-1:000000000000:secret:trust",
     ])
     error_message = "it may read other secrets than its own"
   }

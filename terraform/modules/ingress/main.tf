@@ -22,8 +22,8 @@ resource "aws_lb_target_group" "this" {
   name                          = "${var.name}-${each.key}"
   vpc_id                        = var.vpc_id
   target_type                   = "ip"
-  port                          = var.port
-  protocol                      = "HTTP"
+  port                          = var.ports.calls
+  protocol                      = "HTTPS"
   protocol_version              = "GRPC"
   deregistration_delay          = tostring(var.drain_seconds)
   load_balancing_algorithm_type = "least_outstanding_requests"
@@ -31,6 +31,7 @@ resource "aws_lb_target_group" "this" {
   # The answer's status is OK also of a server that says NOT_SERVING; the container's own check reads the answer.
   health_check {
     path                = "/grpc.health.v1.Health/Check"
+    port                = tostring(var.ports.health)
     protocol            = "HTTP"
     matcher             = "0"
     interval            = 10

@@ -43,9 +43,12 @@ variable "routes" {
   }
 }
 
-variable "port" {
-  description = "Port of the tasks."
-  type        = number
+variable "ports" {
+  description = "Ports of the tasks: calls, with TLS; health, without."
+  type = object({
+    calls  = number
+    health = number
+  })
 }
 
 variable "drain_seconds" {

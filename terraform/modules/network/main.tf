@@ -114,6 +114,17 @@ resource "aws_vpc_security_group_ingress_rule" "client" {
   description       = "from clients in ${each.value.cidr}"
 }
 
+resource "aws_vpc_security_group_egress_rule" "outside" {
+  for_each = var.outside_flows
+
+  security_group_id = aws_security_group.this[each.value.from].id
+  cidr_ipv4         = each.value.cidr
+  ip_protocol       = "tcp"
+  from_port         = each.value.port
+  to_port           = each.value.port
+  description       = "to ${each.value.cidr}"
+}
+
 resource "aws_vpc_security_group_egress_rule" "s3" {
   for_each = var.aws_clients
 

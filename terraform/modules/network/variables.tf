@@ -52,6 +52,16 @@ variable "client_flows" {
   default = {}
 }
 
+variable "outside_flows" {
+  description = "Addresses outside of the VPC (peered, VPN) that may be connected to."
+  type = map(object({
+    from = string
+    cidr = string
+    port = number
+  }))
+  default = {}
+}
+
 variable "aws_clients" {
   description = "Security groups whose members call AWS: through the interface endpoints, and S3 through its gateway."
   type        = set(string)

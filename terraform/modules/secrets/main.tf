@@ -77,3 +77,22 @@ resource "aws_secretsmanager_secret" "trust" {
   kms_key_id              = var.kms_key_arn
   recovery_window_in_days = 30
 }
+
+# Of the organisation's PKI, filled by hand or by it: terraform/README.md has the form.
+resource "aws_secretsmanager_secret" "pki" {
+  for_each = var.services
+
+  name_prefix             = "${var.name}/pki/${each.key}-"
+  description             = "Certificate of ${each.key}, its key, and the authority of all services' certificates."
+  kms_key_id              = var.kms_key_arn
+  recovery_window_in_days = 30
+
+  dynamic "replica" {
+    for_each = local.copies
+
+    content {
+      region     = replica.key
+      kms_key_id = replica.value
+    }
+  }
+}

@@ -12,3 +12,8 @@ output "trust_arn" {
   description = "Secret with the PEM of trusted authorities."
   value       = aws_secretsmanager_secret.trust.arn
 }
+
+output "pki_arns" {
+  description = "Secret of each service's certificate."
+  value       = { for service, secret in aws_secretsmanager_secret.pki : service => secret.arn }
+}

@@ -22,6 +22,11 @@ variable "roles" {
   type        = set(string)
 }
 
+variable "services" {
+  description = "Services with a certificate of their own."
+  type        = set(string)
+}
+
 variable "passwords_version" {
   description = "Raise it by one to draw all roles' first passwords anew; then run the migration job, which sets them."
   type        = number

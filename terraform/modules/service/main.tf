@@ -10,7 +10,8 @@ module "task" {
   memory          = var.task.memory
   entry_point     = var.task.entry_point
   command         = var.task.command
-  port            = var.task.port
+  ports           = var.task.ports
+  pki_secret_arn  = var.task.pki_secret_arn
   environment     = var.task.environment
   secrets         = var.task.secrets
   secrets_key_arn = var.task.secrets_key_arn
@@ -81,7 +82,7 @@ resource "aws_ecs_service" "this" {
     content {
       target_group_arn = load_balancer.value
       container_name   = var.task.name
-      container_port   = var.task.port
+      container_port   = var.task.ports.calls
     }
   }
 
@@ -90,10 +91,10 @@ resource "aws_ecs_service" "this" {
     namespace = var.namespace_arn
 
     dynamic "service" {
-      for_each = var.task.port == null ? [] : [var.task.port]
+      for_each = [for port in [try(var.task.ports.peers, null)] : port if port != null]
 
       content {
-        port_name      = "grpc"
+        port_name      = "peers"
         discovery_name = var.task.name
 
         client_alias {
@@ -103,8 +104,7 @@ resource "aws_ecs_service" "this" {
 
         # Streams that are silent for long are no dead ones.
         timeout {
-          idle_timeout_seconds        = 3600
-          per_request_timeout_seconds = 0
+          idle_timeout_seconds = 3600
         }
       }
     }

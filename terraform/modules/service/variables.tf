@@ -10,7 +10,11 @@ variable "task" {
     memory          = number
     entry_point     = optional(list(string))
     command         = optional(list(string), [])
-    port            = optional(number)
+    ports = optional(object({
+      calls  = number
+      health = number
+      peers  = optional(number)
+    }))
     environment     = map(string)
     secrets         = map(string)
     secrets_key_arn = string
@@ -18,6 +22,7 @@ variable "task" {
       secret_arn = string
       path       = string
     })
+    pki_secret_arn = optional(string)
     collector = object({
       image         = string
       parameter_arn = string

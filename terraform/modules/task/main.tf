@@ -1,7 +1,8 @@
 locals {
-  full_name  = "${var.prefix}-${var.name}"
-  trust_dir  = dirname(var.trust.path)
-  secret_ids = distinct(concat([var.trust.secret_arn], [for value in values(var.secrets) : join(":", slice(split(":", value), 0, 7))]))
+  full_name   = "${var.prefix}-${var.name}"
+  trust_dir   = dirname(var.trust.path)
+  pki_secrets = var.pki_secret_arn == null ? [] : [var.pki_secret_arn]
+  secret_ids  = distinct(concat([var.trust.secret_arn], local.pki_secrets, [for value in values(var.secrets) : join(":", slice(split(":", value), 0, 7))]))
 
   logs = {
     logDriver = "awslogs"
@@ -20,7 +21,7 @@ locals {
   variables   = [for name, value in var.environment : { name = name, value = value }]
   secrets     = [for name, value in var.secrets : { name = name, valueFrom = value }]
 
-  # Writes what clients check certificates with. Volumes belong to root, so this alone runs as root.
+  # Writes what certificates are checked with, and the task's own. Volumes belong to root, so this alone runs as root.
   trust_container = {
     name                   = "trust"
     image                  = var.image
@@ -28,11 +29,14 @@ locals {
     user                   = "0"
     readonlyRootFilesystem = true
     entryPoint             = ["python", "-c"]
-    command                = ["import os, pathlib; pathlib.Path('${var.trust.path}').write_text(os.environ['TRUST_PEM'])"]
-    environment            = []
-    secrets                = [{ name = "TRUST_PEM", valueFrom = var.trust.secret_arn }]
-    mountPoints            = [{ sourceVolume = "trust", containerPath = local.trust_dir, readOnly = false }]
-    logConfiguration       = local.logs
+    command                = [file("${path.module}/files.py")]
+    environment            = [{ name = "TRUST_PATH", value = var.trust.path }]
+    secrets = concat(
+      [{ name = "TRUST_PEM", valueFrom = var.trust.secret_arn }],
+      [for arn in local.pki_secrets : { name = "PKI", valueFrom = arn }],
+    )
+    mountPoints      = [{ sourceVolume = "trust", containerPath = local.trust_dir, readOnly = false }]
+    logConfiguration = local.logs
   }
 
   main_container = merge(
@@ -56,7 +60,11 @@ locals {
     },
     { for key, value in { entryPoint = var.entry_point } : key => value if value != null },
     { for key, value in {
-      portMappings = [{ name = "grpc", containerPort = var.port, protocol = "tcp", appProtocol = "grpc" }]
+      # No protocol is named: between the ends is TLS, which a proxy is not to open.
+      portMappings = [
+        for name in ["calls", "health", "peers"] :
+        { name = name, containerPort = var.ports[name], protocol = "tcp" } if try(var.ports[name], null) != null
+      ]
       # ECS does not look at the image's own check. Ready, not merely alive.
       healthCheck = {
         command     = ["CMD", "python", "-c", file("${path.module}/health.py")]
@@ -65,7 +73,7 @@ locals {
         retries     = 3
         startPeriod = 60
       }
-    } : key => value if var.port != null },
+    } : key => value if var.ports != null },
   )
 
   collector_containers = var.collector == null ? [] : [{

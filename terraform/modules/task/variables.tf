@@ -45,10 +45,14 @@ variable "command" {
   default     = []
 }
 
-variable "port" {
-  description = "Port that it serves gRPC on; null: it serves nothing."
-  type        = number
-  default     = null
+variable "ports" {
+  description = "Ports that it serves gRPC on: calls with TLS, health without, other services' calls with client certificates (null: none call it). Null: it serves nothing."
+  type = object({
+    calls  = number
+    health = number
+    peers  = optional(number)
+  })
+  default = null
 }
 
 variable "environment" {
@@ -72,6 +76,12 @@ variable "trust" {
     secret_arn = string
     path       = string
   })
+}
+
+variable "pki_secret_arn" {
+  description = "JSON secret with its certificate, key and authority, PEM each; they are put beside trust.path as tls.crt, tls.key, ca.crt. Null: it has none."
+  type        = string
+  default     = null
 }
 
 variable "collector" {
