@@ -14,7 +14,7 @@ locals {
     discrepancies   = { service = "cdc-reconciler", name = "atlas.reconciler.discrepancies" }
     pending_points  = { service = "ingest", name = "atlas.ingest.pending_points" }
     inconsistencies = { service = "hotcache", name = "atlas.hotcache.inconsistencies" }
-    breakers_open   = { service = "query", name = "atlas.query.breakers_open" }
+    breakers_open   = { service = "query", name = "atlas.breaker.open" }
   } : name => { namespace = local.metrics_namespace, name = metric.name, dimensions = { "service.name" = metric.service }, stat = "Maximum" } }
 
   rds = { for metric in [
@@ -28,15 +28,15 @@ locals {
   alarms = merge(
     # ---- The platform's budgets
     {
-      StagingBacklog = {
+      StagingBacklogHigh = {
         description = "More than a million points wait in staging: flushes do not keep up, or nobody flushes a lane."
         severity    = "page", threshold = 1000000, metrics = { m = local.own["staging_points"] }
       }
-      StagingStuck = {
+      FlushStalled = {
         description = "Staged points are older than 30 s: a flush waits for somebody, or no ingest is alive."
         severity    = "page", threshold = 30, metrics = { m = local.own["staging_age"] }
       }
-      WarehouseLag = {
+      WarehouseLagHigh = {
         description = "The warehouse is more than 5 min behind, or does not know how far (-1)."
         severity    = "page", threshold = 300, metrics = { lag = local.served["warehouse_lag"] }, expression = "IF(lag < 0, 1000000, lag)"
       }
@@ -44,16 +44,16 @@ locals {
         description = "verified_through of some tenant is more than 15 min old, or not known (-1): windows disagree, or nobody compares."
         severity    = "ticket", threshold = 900, periods = 5, metrics = { age = local.served["verified_age"] }, expression = "IF(age < 0, 1000000, age)"
       }
-      DeadLetters-warehouse = {
+      DeadLetters = {
         description = "Changes could not be applied to the warehouse."
         severity    = "ticket", threshold = 0, periods = 1, missing = "notBreaching", metrics = { m = local.served["dead_letters"] }
       }
-      DeadLetters-ingest = {
+      IngestDeadLetters = {
         description = "Messages of a topic or queue could not be stored in the last hour."
         severity    = "ticket", threshold = 0, periods = 1, period_s = 3600
         expression  = "DIFF(m)", metrics = { m = local.own["ingest_dead_letters"] }, missing = "notBreaching"
       }
-      WarehouseDiscrepancy = {
+      BooksUnbalanced = {
         description = "The warehouse's books do not balance."
         severity    = "page", threshold = 0, periods = 1, missing = "notBreaching", metrics = { m = local.served["discrepancies"] }
       }
@@ -64,18 +64,17 @@ locals {
       }
       BreakerOpen = {
         description = "query leaves a server or peer alone since it keeps failing."
-        # Published from the release on that has the metric; until then nothing is said.
-        severity = "ticket", threshold = 0, periods = 5, missing = "notBreaching", metrics = { m = local.served["breakers_open"] }
+        severity    = "ticket", threshold = 0, periods = 5, missing = "notBreaching", metrics = { m = local.served["breakers_open"] }
       }
-      SlotRetained = {
+      RetainedWalLarge = {
         description = "A slot holds more than half of the log that it may: is its reader alive?"
         severity    = "page", threshold = local.slot_bytes_max / 2, metrics = { m = local.own["slot_retained_bytes"] }
       }
-      SlotLost = {
+      SlotAboutToBeLost = {
         description = "A slot lost its log, or is about to."
         severity    = "page", threshold = 0, periods = 1, missing = "notBreaching", metrics = { m = local.own["slots_lost"] }
       }
-      DefaultRows = {
+      RowsWithoutPartition = {
         description = "Points found no partition and were not moved for 10 min."
         severity    = "ticket", threshold = 0, periods = 10, missing = "notBreaching", metrics = { m = local.own["default_rows"] }
       }
@@ -83,7 +82,7 @@ locals {
 
     # ---- Postgres
     {
-      for name, id in module.postgres.replica_ids : "ReplicaLag-${name}" => {
+      for name, id in module.postgres.replica_ids : "ReplicaLagHigh-${name}" => {
         description = "The replica ${name} is more than 3 s behind: EVENTUAL reads go elsewhere."
         severity    = "page", threshold = 3, periods = 5, datapoints = 3
         metrics     = { m = { namespace = "AWS/RDS", name = "ReplicaLag", dimensions = { DBInstanceIdentifier = id }, stat = "Maximum" } }
@@ -108,7 +107,7 @@ locals {
         severity    = "ticket", threshold = local.slot_bytes_max + local.config.postgres.max_wal_mb * 1024 * 1024 * 2
         metrics     = { m = local.rds["TransactionLogsDiskUsage"] }
       }
-      PostgresSlotLag = {
+      SlotLogFillingUp = {
         description = "The oldest slot is far behind, as RDS itself sees it."
         severity    = "ticket", threshold = floor(local.slot_bytes_max * 0.75), metrics = { m = local.rds["OldestReplicationSlotLag"] }
       }
@@ -150,7 +149,7 @@ locals {
           namespace = "AWS/Redshift-Serverless", name = "UsageLimitConsumed", dimensions = { Workgroup = module.warehouse.workgroup }, stat = "Maximum"
         } }
       }
-      DeadLetters-queue = {
+      QueueDeadLetters = {
         description = "Messages of the queue of writes were given up."
         severity    = "ticket", threshold = 0, periods = 1, missing = "notBreaching"
         metrics = { m = {
@@ -199,7 +198,7 @@ locals {
     ingest = {
       "Waiting in staging"    = [local.own["staging_points"], local.served["pending_points"]]
       "Age of what is staged" = [local.own["staging_age"]]
-      "Dead letters"          = [local.own["ingest_dead_letters"], local.alarms["DeadLetters-queue"].metrics["m"]]
+      "Dead letters"          = [local.own["ingest_dead_letters"], local.alarms["QueueDeadLetters"].metrics["m"]]
       "Points"                = [for name in ["points_accepted", "points_rejected"] : { namespace = local.metrics_namespace, name = "atlas.ingest.${name}", dimensions = { "service.name" = "ingest" }, stat = "Sum" }]
     }
     freshness = {

@@ -180,16 +180,16 @@ resource "aws_cloudwatch_metric_alarm" "burn" {
 
 resource "aws_cloudwatch_composite_alarm" "burn" {
   for_each = merge([
-    for service, _ in var.objectives : { for burn in ["fast", "slow"] : "${service}-${burn}" => { service = service, burn = burn } }
+    for service, _ in var.objectives : { for burn in ["fast", "slow"] : "${title(burn)}-${service}" => { service = service, burn = burn } }
   ]...)
 
-  alarm_name        = "${var.name}-ErrorBudgetBurn-${each.key}"
-  alarm_description = "The error budget of ${each.value.service} burns ${each.value.burn == "fast" ? "14" : "6"} times too fast. Runbook: ops/runbooks/ErrorBudgetBurn.md"
+  alarm_name        = "${var.name}-ErrorBudgetBurn${each.key}"
+  alarm_description = "The error budget of ${each.value.service} burns ${each.value.burn == "fast" ? "14" : "6"} times too fast. Runbook: ops/runbooks/ErrorBudgetBurn${title(each.value.burn)}.md"
   alarm_actions     = [aws_sns_topic.this[each.value.burn == "fast" ? "page" : "ticket"].arn]
   ok_actions        = [aws_sns_topic.this[each.value.burn == "fast" ? "page" : "ticket"].arn]
 
   alarm_rule = join(" AND ", [
-    for window in ["long", "short"] : "ALARM(\"${aws_cloudwatch_metric_alarm.burn["${each.key}-${window}"].alarm_name}\")"
+    for window in ["long", "short"] : "ALARM(\"${aws_cloudwatch_metric_alarm.burn["${each.value.service}-${each.value.burn}-${window}"].alarm_name}\")"
   ])
 }
 

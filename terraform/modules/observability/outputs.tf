@@ -15,7 +15,7 @@ output "alarm_names" {
   description = "Names of all alarms, by the names given here."
   value = merge(
     { for alarm, made in aws_cloudwatch_metric_alarm.this : alarm => made.alarm_name },
-    { for alarm, made in aws_cloudwatch_composite_alarm.burn : "ErrorBudgetBurn-${alarm}" => made.alarm_name },
+    { for alarm, made in aws_cloudwatch_composite_alarm.burn : "ErrorBudgetBurn${alarm}" => made.alarm_name },
   )
 }
 
