@@ -7,11 +7,15 @@ import runpy
 import subprocess
 import sys
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 
+import grpc
 import psycopg
 import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1.health import HealthServicer
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from atlas_devstack.database import Database
@@ -20,6 +24,7 @@ from .conftest import Connect
 from .lane_writer import LaneWriter, RawPoint
 
 SCRIPTS = Path(__file__).parents[2] / "terraform" / "scripts"
+TASK = SCRIPTS.parent / "modules" / "task"
 METRICS = {
     "staging_points",
     "staging_age",
@@ -28,8 +33,6 @@ METRICS = {
     "slot_retained_bytes",
     "slots_lost",
 }
-MISSING = {"atlas.query.breakers_open"}
-"""Metrics whose alarms say nothing until services publish them: see terraform/README.md."""
 
 
 def run(script: str, dsn: str, environment: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
@@ -120,16 +123,42 @@ def test_every_metric_of_the_probe_has_an_alarm_or_a_dashboard() -> None:
     assert {name for name in METRICS if f'local.own["{name}"]' in alarms} == METRICS
 
 
-def test_every_metric_that_rings_is_published_or_known_to_be_missing() -> None:
-    root = SCRIPTS.parents[1]
-    alarms = (SCRIPTS.parent / "alarms.tf").read_text()
-    used = set(re.findall(r'"(atlas\.[a-z_.]+)"', alarms))
-    sources = [
-        path.read_text()
-        for part in ("services", "libs")
-        for path in root.glob(f"{part}/*/src/**/*.py")
-    ]
-    published = {name for source in sources for name in re.findall(r'"(atlas\.[a-z_.]+)"', source)}
-    assert used - published == MISSING
-    readme = (SCRIPTS.parent / "README.md").read_text()
-    assert all(name in readme for name in MISSING)
+@pytest.mark.skipif(os.geteuid() != 0, reason="the container that writes files runs as root")
+def test_a_task_finds_its_certificate_where_its_settings_say(tmp_path: Path) -> None:
+    pki = {"certificate": "its certificate", "key": "its key", "authority": "its authority"}
+    subprocess.run(
+        [sys.executable, "-c", (TASK / "files.py").read_text()],
+        env={
+            "TRUST_PATH": str(tmp_path / "trust.pem"),
+            "TRUST_PEM": "authorities",
+            "PKI": json.dumps(pki),
+        },
+        check=True,
+        timeout=60,
+    )
+    paths = re.search(r"pki_paths += (\{.*\})", (SCRIPTS.parent / "locals.tf").read_text())
+    assert paths is not None
+    for field, name in re.findall(r'(\w+) = "/run/atlas/([^"]+)"', paths[1]):
+        file = tmp_path / name
+        assert file.read_text() == pki.pop(field)
+        assert (file.stat().st_mode & 0o777, file.stat().st_uid) == (0o400, 10001)
+    assert not pki
+    assert (tmp_path / "trust.pem").read_text() == "authorities"
+
+
+def test_a_task_is_healthy_when_its_service_is_ready() -> None:
+    health = HealthServicer()
+    with ThreadPoolExecutor(1) as threads:
+        server = grpc.server(threads)
+        health_pb2_grpc.add_HealthServicer_to_server(health, server)
+        port = server.add_insecure_port("127.0.0.1:0")
+        server.start()
+        try:
+            for status, code in (("NOT_SERVING", 1), ("SERVING", 0)):
+                health.set("", health_pb2.HealthCheckResponse.ServingStatus.Value(status))
+                command = [sys.executable, "-c", (TASK / "health.py").read_text()]
+                environment = {"ATLAS_RPC__HEALTH_PORT": str(port)}
+                done = subprocess.run(command, env=environment, check=False, timeout=60)
+                assert done.returncode == code
+        finally:
+            server.stop(None).wait()
