@@ -13,11 +13,18 @@ from atlas_client.cli.root import build
 from atlas_common.config import variables
 
 ROOT = Path(__file__).parents[2]
+PLACES = (
+    "*.md",
+    "*/README.md",
+    "*/*/README.md",
+    "docs/**/*.md",
+    "ops/**/*.md",
+    "terraform/**/*.md",
+)
 DOCUMENTS = sorted(
     path
-    for pattern in ("*.md", "docs/**/*.md", "ops/**/*.md", "*/README.md", "*/*/README.md")
-    for path in set(ROOT.glob(pattern))
-    if not path.relative_to(ROOT).parts[0].startswith(".")
+    for path in {path for place in PLACES for path in ROOT.glob(place)}
+    if not any(part.startswith(".") for part in path.relative_to(ROOT).parts)
 )
 SERVICES = ("ingest", "hotcache", "query", "cdc_reconciler")
 FENCE = re.compile(r"^```.*?^```", re.DOTALL | re.MULTILINE)
