@@ -1,0 +1,171 @@
+"""A platform with two tenants, its load, and an operator who has nothing but scripts."""
+
+import asyncio
+import os
+import shutil
+import sys
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict
+
+from atlas_devstack.account import Account
+from atlas_devstack.database import Database
+from atlas_devstack.stack import Stack
+from tests.chaos.arena import TENANTS, set_up_tenants
+from tests.chaos.audit import audit
+from tests.chaos.ledger import Ledger, Level
+from tests.chaos.load import door_to
+from tests.chaos.traffic import Load, under_load
+from tests.integration.waiting import eventually
+
+from .service_manager import ServiceManager, managed
+
+SCRIPTS = Path(__file__).parents[2] / "ops" / "recovery"
+ENVIRONMENT: Mapping[str, Mapping[str, str]] = {
+    # Hotcache is not part of this: nobody waits for one that is not there.
+    "ingest": {"ATLAS_FLUSH__INVALIDATE_TIMEOUT_MS": "1"},
+    "cdc-reconciler": {"ATLAS_RECONCILE__WINDOW_SECONDS": "5"},
+}
+SCRIPT_SECONDS_MAX = 240.0
+_ENOUGH = 10
+"""Acknowledged batches of each tenant that make sure that the load is on."""
+
+
+@dataclass
+class Site:
+    """One platform, and the books of what its clients were told."""
+
+    stack: Stack
+    directory: Path
+    manager: ServiceManager
+    ledger: Ledger = field(default_factory=Ledger)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Of the operator's shell: where the programs are and the platform is."""
+        targets = {
+            "ATLAS_INGEST": "ingest",
+            "ATLAS_QUERY": "query",
+            "ATLAS_RECONCILER": "cdc-reconciler",
+        }
+        programs = (self.stack.postgres.binaries.directory, Path(sys.executable).parent)
+        return {
+            "PATH": os.pathsep.join([*map(str, programs), os.defpath]),
+            "HOME": str(self.directory),
+            **{name: self.stack.services[service].target for name, service in targets.items()},
+        }
+
+    async def operate(
+        self,
+        script: str,
+        *arguments: str,
+        environment: Mapping[str, str] | None = None,
+        account: Account | None = None,
+    ) -> str:
+        """Run a script of ops/recovery; what it said. Fails if it did.
+
+        `account`: whose shell it is, if it has to touch the server's files.
+        """
+        path = SCRIPTS / script if account is None else self._handed_out(account) / script
+        process = await asyncio.create_subprocess_exec(
+            str(path),
+            *arguments,
+            env={**self.environment, **(environment or {})},
+            cwd=path.parent,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+            user=None if account is None else account.uid,
+            group=None if account is None else account.gid,
+        )
+        try:
+            async with asyncio.timeout(SCRIPT_SECONDS_MAX):
+                said, _ = await process.communicate()
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+        text = said.decode()
+        sys.stdout.write(text)
+        assert process.returncode == 0, f"{script}: exit code {process.returncode}\n{text}"
+        return text
+
+    def _handed_out(self, account: Account) -> Path:
+        """The scripts where the server's account can read them."""
+        place = self.stack.postgres.primary.data_directory.parent / "recovery"
+        if not place.exists():
+            shutil.copytree(SCRIPTS, place)
+            for path in (place, *place.iterdir()):
+                account.own(path, 0o700)
+        return place
+
+    @asynccontextmanager
+    async def load(self) -> AsyncIterator[Load]:
+        """Clients of both tenants; the block begins when both get acknowledgements."""
+        await set_up_tenants(self.stack.services["ingest"].target)
+        async with door_to([self.stack.services["ingest"].target], self.ledger) as door:
+            load = Load(door, TENANTS, writers=1, levels=(Level.DURABLE,))
+            async with under_load(load):
+                await self.acknowledged(0.0)
+                yield load
+
+    async def acknowledged(self, since: float, seconds: float = 60.0) -> None:
+        """Wait until writes of both tenants are acknowledged that were not before that moment."""
+
+        def served() -> bool:
+            tenants = [batch.tenant for batch in self.ledger.acknowledged_since(since)]
+            return all(tenants.count(tenant) >= _ENOUGH for tenant in TENANTS)
+
+        await eventually(served, seconds)
+
+    async def verify(self, database: Database | None = None, *, until: float = float("inf")) -> int:
+        """Fails unless all that was acknowledged before then is stored once; how many rows."""
+        findings = await audit(
+            database or self.stack.database, self.ledger, Level.DURABLE, until=until
+        )
+        assert not self.ledger.surprises, self.ledger.surprises[:5]
+        assert not findings.problems(), f"{findings.problems()}; {self.ledger.summary()}"
+        assert findings.stored > 0
+        return findings.stored
+
+    async def copied(self) -> None:
+        """Wait until the warehouse has what is in the log by now."""
+        with self.admin() as admin:
+            (now,) = admin.execute("SELECT pg_current_wal_lsn()::text").fetchall()
+
+            def is_copied() -> bool:
+                found = admin.execute(
+                    "SELECT confirmed_flush_lsn >= %s::pg_lsn FROM pg_replication_slots"
+                    " WHERE slot_name = 'atlas_warehouse'",
+                    now,
+                )
+                return found.fetchall() == [(True,)]
+
+            await eventually(is_copied, 60.0)
+
+    @contextmanager
+    def admin(self) -> Iterator["psycopg.Connection[Any]"]:
+        """An autocommit connection with all rights."""
+        with psycopg.connect(self.stack.database.admin_dsn, autocommit=True) as connection:
+            connection.execute("SET search_path = atlas")
+            yield connection
+
+
+def libpq_environment(dsn: str) -> dict[str, str]:
+    """A DSN as libpq's programs read it from the environment."""
+    names = {"user": "PGUSER", "password": "PGPASSWORD", "dbname": "PGDATABASE"}
+    words = {"host": "PGHOST", "port": "PGPORT", **names}
+    found = conninfo_to_dict(dsn)
+    return {variable: str(found[word]) for word, variable in words.items() if word in found}
+
+
+@contextmanager
+def site_on(stack: Stack, directory: Path) -> Iterator[Site]:
+    """The site of a stack, whose parts scripts can stop and start."""
+    parts = {**stack.services, **{node.node_name: node for node in stack.postgres.nodes}}
+    with managed(parts) as manager:
+        yield Site(stack, directory, manager)
