@@ -1,9 +1,11 @@
 """A platform with two tenants, its load, and an operator who has nothing but scripts."""
 
 import asyncio
+import itertools
 import os
 import shutil
 import sys
+import time
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
@@ -13,8 +15,11 @@ from typing import Any
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
+from atlas_devstack import guard
 from atlas_devstack.account import Account
 from atlas_devstack.database import Database
+from atlas_devstack.platform import DATABASE
+from atlas_devstack.postgres import PostgresNode
 from atlas_devstack.stack import Stack
 from tests.chaos.arena import TENANTS, set_up_tenants
 from tests.chaos.audit import audit
@@ -44,6 +49,7 @@ class Site:
     directory: Path
     manager: ServiceManager
     ledger: Ledger = field(default_factory=Ledger)
+    _loads: Iterator[int] = field(default_factory=itertools.count)
 
     @property
     def environment(self) -> dict[str, str]:
@@ -73,14 +79,13 @@ class Site:
         """
         path = SCRIPTS / script if account is None else self._handed_out(account) / script
         process = await asyncio.create_subprocess_exec(
+            *_as(account),
             str(path),
             *arguments,
             env={**self.environment, **(environment or {})},
             cwd=path.parent,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
-            user=None if account is None else account.uid,
-            group=None if account is None else account.gid,
         )
         try:
             async with asyncio.timeout(SCRIPT_SECONDS_MAX):
@@ -104,13 +109,19 @@ class Site:
         return place
 
     @asynccontextmanager
-    async def load(self) -> AsyncIterator[Load]:
-        """Clients of both tenants; the block begins when both get acknowledgements."""
+    async def load(self, *, streams: bool = True) -> AsyncIterator[Load]:
+        """Clients of both tenants; the block begins when both get acknowledgements.
+
+        `streams`: producers, too, who take a lost tail for a breach of promises, as they may.
+        """
         await set_up_tenants(self.stack.services["ingest"].target)
         async with door_to([self.stack.services["ingest"].target], self.ledger) as door:
-            load = Load(door, TENANTS, writers=1, levels=(Level.DURABLE,))
+            began, name = time.monotonic(), f"load-{next(self._loads)}-"
+            load = Load(
+                door, TENANTS, writers=1, levels=(Level.DURABLE,), streams=streams, name=name
+            )
             async with under_load(load):
-                await self.acknowledged(0.0)
+                await self.acknowledged(began)
                 yield load
 
     async def acknowledged(self, since: float, seconds: float = 60.0) -> None:
@@ -122,19 +133,17 @@ class Site:
 
         await eventually(served, seconds)
 
-    async def verify(self, database: Database | None = None, *, until: float = float("inf")) -> int:
-        """Fails unless all that was acknowledged before then is stored once; how many rows."""
-        findings = await audit(
-            database or self.stack.database, self.ledger, Level.DURABLE, until=until
-        )
+    async def verify(self, database: Database | None = None) -> int:
+        """Fails unless all that was acknowledged is stored, once; how many rows there are."""
+        findings = await audit(database or self.stack.database, self.ledger, Level.DURABLE)
         assert not self.ledger.surprises, self.ledger.surprises[:5]
         assert not findings.problems(), f"{findings.problems()}; {self.ledger.summary()}"
         assert findings.stored > 0
         return findings.stored
 
-    async def copied(self) -> None:
+    async def copied(self, primary: PostgresNode | None = None) -> None:
         """Wait until the warehouse has what is in the log by now."""
-        with self.admin() as admin:
+        with self.admin(primary) as admin:
             (now,) = admin.execute("SELECT pg_current_wal_lsn()::text").fetchall()
 
             def is_copied() -> bool:
@@ -148,11 +157,20 @@ class Site:
             await eventually(is_copied, 60.0)
 
     @contextmanager
-    def admin(self) -> Iterator["psycopg.Connection[Any]"]:
+    def admin(self, node: PostgresNode | None = None) -> Iterator["psycopg.Connection[Any]"]:
         """An autocommit connection with all rights."""
-        with psycopg.connect(self.stack.database.admin_dsn, autocommit=True) as connection:
+        chosen = node or self.stack.postgres.primary
+        with psycopg.connect(chosen.superuser_dsn(DATABASE), autocommit=True) as connection:
             connection.execute("SET search_path = atlas")
             yield connection
+
+
+def _as(account: Account | None) -> list[str]:
+    """Another account without forking: gRPC's threads do not survive that."""
+    if account is None:
+        return []
+    owner = f"{account.uid}:{account.gid}"
+    return [sys.executable, "-I", "-S", guard.__file__, str(os.getpid()), "9", owner]
 
 
 def libpq_environment(dsn: str) -> dict[str, str]:
