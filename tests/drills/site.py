@@ -4,6 +4,7 @@ import asyncio
 import itertools
 import os
 import shutil
+import signal
 import sys
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping
@@ -79,7 +80,7 @@ class Site:
         """
         path = SCRIPTS / script if account is None else self._handed_out(account) / script
         process = await asyncio.create_subprocess_exec(
-            *_as(account),
+            *_as_account(account),
             str(path),
             *arguments,
             env={**self.environment, **(environment or {})},
@@ -165,12 +166,16 @@ class Site:
             yield connection
 
 
-def _as(account: Account | None) -> list[str]:
-    """Another account without forking: gRPC's threads do not survive that."""
+def _as_account(account: Account | None) -> list[str]:
+    """What changes the account, ahead of a command.
+
+    Not `user=`: it makes subprocess fork, and gRPC's threads do not survive that.
+    """
     if account is None:
         return []
-    owner = f"{account.uid}:{account.gid}"
-    return [sys.executable, "-I", "-S", guard.__file__, str(os.getpid()), "9", owner]
+    death = str(int(signal.SIGKILL))
+    ids = f"{account.uid}:{account.gid}"
+    return [sys.executable, "-I", "-S", guard.__file__, str(os.getpid()), death, ids]
 
 
 def libpq_environment(dsn: str) -> dict[str, str]:
