@@ -7,7 +7,7 @@ PACKAGES := libs/contracts libs/common libs/client libs/devstack db \
     services/ingest services/hotcache services/query services/cdc-reconciler bench
 STATE ?= .atlas
 
-.PHONY: help setup demo test chaos lint terraform sbom proto up down status bench lock clean secrets compose
+.PHONY: help setup demo test drills chaos lint terraform sbom proto up down status bench lock clean secrets compose
 help: ## Show the targets.
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
 
@@ -22,6 +22,9 @@ demo: setup ## Start the whole platform, feed it this machine's telemetry for a 
 
 test: setup ## Run all tests against real servers.
 	@$(BIN)/pytest $(ARGS)
+
+drills: setup ## Cause disasters, end them by the scripts of ops/recovery; RECORD=1 writes the durations down.
+	@$(BIN)/pytest tests/drills -n0 $(if $(RECORD),--record) $(ARGS)
 
 chaos: setup ## Do random faults to the write path for SECONDS (600), audit every point; SEED repeats a run.
 	@$(BIN)/pytest tests/chaos/soak.py -n0 -o log_cli=true --log-cli-level=INFO --log-cli-format='%(asctime)s %(message)s' \

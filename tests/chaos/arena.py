@@ -69,14 +69,14 @@ class Arena:
         process = self.make_ingest(port=port, environment=environment)
         await asyncio.to_thread(process.start)
         if len(self.processes) == 1:
-            await _set_up_tenants(process.target)
+            await set_up_tenants(process.target)
         return process
 
     async def start_ingests(self, count: int) -> list[Service]:
         """So many processes, started at the same time."""
         processes = [self.make_ingest() for _ in range(count)]
         await asyncio.gather(*(asyncio.to_thread(process.start) for process in processes))
-        await _set_up_tenants(processes[0].target)
+        await set_up_tenants(processes[0].target)
         return processes
 
     def make_ingest(
@@ -286,7 +286,8 @@ def resident_bytes_max(process: Service) -> int:
     raise AssertionError(f"no VmHWM of {process.pid}")
 
 
-async def _set_up_tenants(target: str) -> None:
+async def set_up_tenants(target: str) -> None:
+    """Make the tenants with the attributes that ledgers write."""
     attributes = [
         catalog_pb.Attribute(
             name=kind.name,
