@@ -3,6 +3,7 @@
 import asyncio
 import os
 import shutil
+import signal
 import sys
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
@@ -13,6 +14,7 @@ from typing import Any
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
+from atlas_devstack import guard
 from atlas_devstack.account import Account
 from atlas_devstack.database import Database
 from atlas_devstack.stack import Stack
@@ -73,14 +75,13 @@ class Site:
         """
         path = SCRIPTS / script if account is None else self._handed_out(account) / script
         process = await asyncio.create_subprocess_exec(
+            *_as_account(account),
             str(path),
             *arguments,
             env={**self.environment, **(environment or {})},
             cwd=path.parent,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
-            user=None if account is None else account.uid,
-            group=None if account is None else account.gid,
         )
         try:
             async with asyncio.timeout(SCRIPT_SECONDS_MAX):
@@ -153,6 +154,18 @@ class Site:
         with psycopg.connect(self.stack.database.admin_dsn, autocommit=True) as connection:
             connection.execute("SET search_path = atlas")
             yield connection
+
+
+def _as_account(account: Account | None) -> list[str]:
+    """What changes the account, ahead of a command.
+
+    Not `user=`: it makes subprocess fork, and gRPC's threads do not survive that.
+    """
+    if account is None:
+        return []
+    death = str(int(signal.SIGKILL))
+    ids = f"{account.uid}:{account.gid}"
+    return [sys.executable, "-I", "-S", guard.__file__, str(os.getpid()), death, ids]
 
 
 def libpq_environment(dsn: str) -> dict[str, str]:
