@@ -7,9 +7,9 @@ PACKAGES := libs/contracts libs/common libs/client libs/devstack db \
     services/ingest services/hotcache services/query services/cdc-reconciler bench
 STATE ?= .atlas
 
-.PHONY: help setup demo test drills chaos lint sbom proto up down status bench lock clean secrets compose
+.PHONY: help setup demo test drills chaos lint terraform sbom proto up down status bench lock clean secrets compose
 help: ## Show the targets.
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
 
 setup: .venv/ready ## Make .venv with all dependencies at their locked versions.
 
@@ -30,8 +30,11 @@ chaos: setup ## Do random faults to the write path for SECONDS (600), audit ever
 	@$(BIN)/pytest tests/chaos/soak.py -n0 -o log_cli=true --log-cli-level=INFO --log-cli-format='%(asctime)s %(message)s' \
 	    --soak-seconds=$(or $(SECONDS),600) $(if $(SEED),--soak-seed=$(SEED))
 
-lint: setup ## ruff, mypy --strict, import rules, buf lint + breaking, stubs current, squawk.
+lint: setup ## ruff, mypy --strict, import rules, buf lint + breaking, stubs current, squawk, terraform fmt.
 	@tools/lint
+
+terraform: setup ## Check terraform/: the format always; plans, tests and checkov where the kit or a network is there.
+	@tools/terraform $(ARGS)
 
 sbom: setup ## Write what is in each image, as CycloneDX, into sbom/.
 	@$(BIN)/python tools/sbom.py sbom
@@ -62,4 +65,4 @@ lock: setup ## Resolve the dependencies anew (UPGRADE=1 takes newer versions).
 	@tools/lock
 
 clean: ## Remove what setup and the tools made.
-	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	@rm -rf .venv .venv-terraform .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

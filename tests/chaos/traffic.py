@@ -23,13 +23,18 @@ class Load:
         writers: int = 4,
         points: int = 10,
         levels: Sequence[Level] = LEVELS,
+        streams: bool = True,
+        name: str = "",
     ) -> None:
+        """`name` tells its keys from those of another load on the same platform."""
         self.door = door
         self.ledger = door.ledger
         self._tenants = tenants
         self._writers = writers
         self._points = points
         self._levels = levels
+        self._streams = streams
+        self._name = name
         self._stopping = asyncio.Event()
 
     async def run(self) -> None:
@@ -37,14 +42,15 @@ class Load:
         async with asyncio.TaskGroup() as tasks:
             for tenant in self._tenants:
                 for number in range(self._writers):
-                    tasks.create_task(self._write(self._batches(tenant, f"writer-{number}")))
-                for level in self._levels:
-                    name = f"producer-{level.name}"
+                    new = self._batches(tenant, f"{self._name}writer-{number}")
+                    tasks.create_task(self._write(new))
+                for level in self._levels if self._streams else ():
+                    name = f"{self._name}producer-{level.name}"
                     new = self._batches(tenant, name, [level])
                     writer = StreamWriter(self.door, tenant, name, level, new)
                     tasks.create_task(writer.run())
                 arrow = ArrowWriter(self.door, tenant)
-                tasks.create_task(arrow.run(self._batches(tenant, "arrow")))
+                tasks.create_task(arrow.run(self._batches(tenant, f"{self._name}arrow")))
 
     def stop(self) -> None:
         """Begin no further batch."""

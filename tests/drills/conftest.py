@@ -58,10 +58,13 @@ def site(tmp_path_factory: pytest.TempPathFactory, server_options: ServerOptions
         valkey=False,
         containers=False,
     )
+    # The second slot that is lost within an hour is a person's to look at.
+    bound = {"ATLAS_SLOT__RECOVERIES_PER_HOUR_MAX": "1"}
+    reconciler = {**ENVIRONMENT["cdc-reconciler"], **bound}
     options = StackOptions(
         services=("ingest", "query", "cdc-reconciler"),
         servers=servers,
-        environment=ENVIRONMENT,
+        environment={**ENVIRONMENT, "cdc-reconciler": reconciler},
         heal_services=False,  # What is dead stays dead until the operator starts it.
     )
     directory = tmp_path_factory.mktemp("drills")

@@ -1,10 +1,12 @@
 """A platform with two tenants, its load, and an operator who has nothing but scripts."""
 
 import asyncio
+import itertools
 import os
 import shutil
 import signal
 import sys
+import time
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
@@ -17,6 +19,8 @@ from psycopg.conninfo import conninfo_to_dict
 from atlas_devstack import guard
 from atlas_devstack.account import Account
 from atlas_devstack.database import Database
+from atlas_devstack.platform import DATABASE
+from atlas_devstack.postgres import PostgresNode
 from atlas_devstack.stack import Stack
 from tests.chaos.arena import TENANTS, set_up_tenants
 from tests.chaos.audit import audit
@@ -46,6 +50,7 @@ class Site:
     directory: Path
     manager: ServiceManager
     ledger: Ledger = field(default_factory=Ledger)
+    _loads: Iterator[int] = field(default_factory=itertools.count)
 
     @property
     def environment(self) -> dict[str, str]:
@@ -105,13 +110,19 @@ class Site:
         return place
 
     @asynccontextmanager
-    async def load(self) -> AsyncIterator[Load]:
-        """Clients of both tenants; the block begins when both get acknowledgements."""
+    async def load(self, *, streams: bool = True) -> AsyncIterator[Load]:
+        """Clients of both tenants; the block begins when both get acknowledgements.
+
+        `streams`: producers, too, who take a lost tail for a breach of promises, as they may.
+        """
         await set_up_tenants(self.stack.services["ingest"].target)
         async with door_to([self.stack.services["ingest"].target], self.ledger) as door:
-            load = Load(door, TENANTS, writers=1, levels=(Level.DURABLE,))
+            began, name = time.monotonic(), f"load-{next(self._loads)}-"
+            load = Load(
+                door, TENANTS, writers=1, levels=(Level.DURABLE,), streams=streams, name=name
+            )
             async with under_load(load):
-                await self.acknowledged(0.0)
+                await self.acknowledged(began)
                 yield load
 
     async def acknowledged(self, since: float, seconds: float = 60.0) -> None:
@@ -124,18 +135,17 @@ class Site:
         await eventually(served, seconds)
 
     async def verify(self, database: Database | None = None, *, until: float = float("inf")) -> int:
-        """Fails unless all that was acknowledged before then is stored once; how many rows."""
-        findings = await audit(
-            database or self.stack.database, self.ledger, Level.DURABLE, until=until
-        )
+        """Fails unless all that was acknowledged before then is stored, once; how many rows."""
+        chosen = database or self.stack.database
+        findings = await audit(chosen, self.ledger, Level.DURABLE, until=until)
         assert not self.ledger.surprises, self.ledger.surprises[:5]
         assert not findings.problems(), f"{findings.problems()}; {self.ledger.summary()}"
         assert findings.stored > 0
         return findings.stored
 
-    async def copied(self) -> None:
+    async def copied(self, primary: PostgresNode | None = None) -> None:
         """Wait until the warehouse has what is in the log by now."""
-        with self.admin() as admin:
+        with self.admin(primary) as admin:
             (now,) = admin.execute("SELECT pg_current_wal_lsn()::text").fetchall()
 
             def is_copied() -> bool:
@@ -149,9 +159,10 @@ class Site:
             await eventually(is_copied, 60.0)
 
     @contextmanager
-    def admin(self) -> Iterator["psycopg.Connection[Any]"]:
+    def admin(self, node: PostgresNode | None = None) -> Iterator["psycopg.Connection[Any]"]:
         """An autocommit connection with all rights."""
-        with psycopg.connect(self.stack.database.admin_dsn, autocommit=True) as connection:
+        chosen = node or self.stack.postgres.primary
+        with psycopg.connect(chosen.superuser_dsn(DATABASE), autocommit=True) as connection:
             connection.execute("SET search_path = atlas")
             yield connection
 

@@ -19,6 +19,7 @@ RULE_TESTS = sorted((OPS / "prometheus" / "tests").glob("*.yml"))
 DASHBOARDS = sorted((OPS / "grafana" / "dashboards").glob("*.json"))
 RUNBOOKS = OPS / "runbooks"
 _METRIC = re.compile(r"(?<![:\w])atlas_\w+")
+_ALARM = re.compile(r'(?m)^ {6}(?:for .*: )?"?([A-Z][A-Za-z]+)(?:-\S+")? =>? \{')
 _STRING = re.compile(r'"[^"]*"')
 _MATCHER = re.compile(r"(\batlas_\w+)\{([^}]*)\}")
 _LE = re.compile(r'(\batlas_\w+_bucket)\{[^}]*\ble="([^"]+)"')
@@ -45,6 +46,20 @@ def rules() -> list[dict[str, Any]]:
 def alerts() -> dict[str, dict[str, Any]]:
     """Those that are alerts, by name."""
     return {rule["alert"]: rule for rule in rules() if "alert" in rule}
+
+
+@cache
+def alarms() -> frozenset[str]:
+    """CloudWatch's alarms, by the part of their names that is the runbook's."""
+    text = (ROOT / "terraform" / "alarms.tf").read_text()
+    # The module of alarms makes these of objectives.
+    burn = {"ErrorBudgetBurnFast", "ErrorBudgetBurnSlow"}
+    return frozenset(burn | set(_ALARM.findall(text)))
+
+
+def alarm_metrics() -> set[str]:
+    """Services' metrics, by OpenTelemetry's names, that CloudWatch's alarms and dashboards read."""
+    return set(re.findall(r'"(atlas\.[a-z_.]+)"', (ROOT / "terraform" / "alarms.tf").read_text()))
 
 
 def expressions() -> Iterator[str]:

@@ -12,7 +12,18 @@ from typer.main import get_command
 
 from atlas_client.cli.root import build
 
-from .rule_files import OPS, ROOT, RULE_TESTS, RULES, RUNBOOKS, alerts, expressions, rules, tool
+from .rule_files import (
+    OPS,
+    ROOT,
+    RULE_TESTS,
+    RULES,
+    RUNBOOKS,
+    alarms,
+    alerts,
+    expressions,
+    rules,
+    tool,
+)
 
 SECTIONS = ["Meaning", "Impact", "Diagnosis", "Mitigation"]
 PROMTOOL = shutil.which("promtool")
@@ -29,10 +40,16 @@ def test_every_alert_says_how_urgent_it_is_and_where_its_runbook_is() -> None:
 
 
 def test_alerts_and_runbooks_are_the_same_set() -> None:
-    assert {path.stem for path in RUNBOOKS.glob("*.md")} - {"README"} == set(alerts())
+    assert {path.stem for path in RUNBOOKS.glob("*.md")} - {"README"} == set(alerts()) | alarms()
 
 
-@pytest.mark.parametrize("name", sorted(alerts()))
+def test_alarms_of_aws_are_all_found() -> None:
+    text = (ROOT / "terraform" / "alarms.tf").read_text()
+    assert len(alarms()) >= text.count("description = ")
+    assert {"ReplicaLagHigh", "ServiceDown", "CacheMemory", "ConnectorDown"} <= alarms()
+
+
+@pytest.mark.parametrize("name", sorted(alerts().keys() | alarms()))
 def test_a_runbook_has_its_four_parts_and_something_to_paste(name: str) -> None:
     text = (RUNBOOKS / f"{name}.md").read_text()
     assert text.startswith(f"# {name}\n")

@@ -23,7 +23,7 @@ from atlas_devstack.platform import SERVICES
 from atlas_devstack.servers import ServerOptions
 from atlas_devstack.stack import Stack, StackOptions
 
-from .rule_files import ROOT, used_boundaries, used_labels, used_metrics
+from .rule_files import ROOT, alarm_metrics, used_boundaries, used_labels, used_metrics
 from .scrape import Scrape, scraping, series_names
 
 PATIENCE_SECONDS = 60.0
@@ -121,9 +121,18 @@ def test_every_metric_that_is_used_is_made_somewhere() -> None:
     assert used_metrics() <= made
 
 
+def test_every_metric_of_an_alarm_in_aws_is_made_somewhere() -> None:
+    sources = [path.read_text() for path in ROOT.glob("*/*/src/**/*.py")]
+    assert alarm_metrics() <= {name for text in sources for _, name, _ in _METRIC.findall(text)}
+
+
+_METRIC = re.compile(
+    r'metrics\.(counter|up_down_counter|histogram|gauge)\(\s*"([a-z0-9._]+)",\s*"([^"]+)"'
+)
+
+
 def _made(path: Path) -> Iterator[str]:
-    pattern = r'metrics\.(counter|up_down_counter|histogram|gauge)\(\s*"([a-z0-9._]+)",\s*"([^"]+)"'
-    for kind, name, unit in re.findall(pattern, path.read_text()):
+    for kind, name, unit in _METRIC.findall(path.read_text()):
         yield from series_names(
             name, unit, kind.removeprefix("up_down_") if kind != "up_down_counter" else "gauge"
         )

@@ -609,23 +609,24 @@ def _unverified(config: ServiceConfig) -> Iterator[str]:
     """A line for each setting by which the service would trust whoever answers."""
     if config.environment == "dev":
         return
-    for location, section in _sections(config, ()):
-        if (found := section.unverified()) is not None:
+    for location, section in sections(config):
+        if isinstance(section, Section) and (found := section.unverified()) is not None:
             name, way_out = found
             variable = variable_name((*location, name))
             yield f"{variable}: refused in environment {config.environment!r}: {way_out}"
 
 
-def _sections(
-    model: BaseModel, location: tuple[int | str, ...]
-) -> Iterator[tuple[tuple[int | str, ...], Section]]:
-    for name in type(model).model_fields:
-        value = getattr(model, name)
-        several = enumerate(value) if isinstance(value, tuple) else ()
-        for place, each in (((name,), value), *(((name, index), one) for index, one in several)):
-            if isinstance(each, Section):
-                yield (*location, *place), each
-                yield from _sections(each, (*location, *place))
+def sections(
+    part: object, location: tuple[int | str, ...] = ()
+) -> Iterator[tuple[tuple[int | str, ...], BaseModel]]:
+    """A configuration and all that is in it, each after where it is: for `variable_name`."""
+    if isinstance(part, BaseModel):
+        yield location, part
+        for name, value in part:
+            yield from sections(value, (*location, name))
+    elif isinstance(part, list | tuple):
+        for index, each in enumerate(part):
+            yield from sections(each, (*location, index))
 
 
 def _refuse(problems: Sequence[str]) -> NoReturn:

@@ -10,7 +10,7 @@ from pydantic import BaseModel
 
 from atlas_common.background import Supervisor
 from atlas_common.bounded_http import is_private
-from atlas_common.config import SecretsConfig, ServiceConfig, variable_name
+from atlas_common.config import SecretsConfig, ServiceConfig, sections, variable_name
 from atlas_common.errors import FatalError
 from atlas_common.key_ring import KeyRing
 from atlas_common.secrets import sources
@@ -27,7 +27,6 @@ _PARSERS: Mapping[str, Callable[[str], Any]] = {
     "password_source": parse_login,
     "keys_source": KeyRing.parse,
 }
-_Path = tuple[int | str, ...]
 
 
 @asynccontextmanager
@@ -39,7 +38,7 @@ async def secrets_opened(config: ServiceConfig) -> AsyncIterator[None]:
     stores = _Stores(config)
     secrets: dict[SourceName, Refreshed[Any]] = {}
     settings: dict[SourceName, str] = {}
-    for setting, name, parse in _named(config, ()):
+    for setting, name, parse in _named(config):
         if name not in secrets:
             secrets[name], settings[name] = stores.refreshed(name, parse, setting), setting
     await asyncio.gather(*(_first(secrets[name], settings[name]) for name in secrets))
@@ -114,18 +113,14 @@ async def _first(secret: Refreshed[Any], setting: str) -> None:
         raise FatalError(f"{setting}: {secret.name}: {error}") from None
 
 
-def _named(part: Any, path: _Path) -> Iterator[tuple[str, SourceName, Callable[[str], Any]]]:
+def _named(config: BaseModel) -> Iterator[tuple[str, SourceName, Callable[[str], Any]]]:
     """The sources that have to be read in the background, after the variables that name them."""
-    if isinstance(part, BaseModel):
-        for field, value in part:
-            parse = _PARSERS.get(field)
-            if parse is None:
-                yield from _named(value, (*path, field))
-            elif isinstance(value, str):
-                name = SourceName.parse(value)
-                # Files with logins are read for each new connection.
-                if name.kind is not Kind.FILE or parse is not parse_login:
-                    yield variable_name((*path, field)), name, parse
-    elif isinstance(part, list | tuple):
-        for index, each in enumerate(part):
-            yield from _named(each, (*path, index))
+    for location, section in sections(config):
+        for field, parse in _PARSERS.items():
+            value = getattr(section, field, None)
+            if value is None:
+                continue
+            name = SourceName.parse(value)
+            # Files with logins are read for each new connection.
+            if name.kind is not Kind.FILE or parse is not parse_login:
+                yield variable_name((*location, field)), name, parse
