@@ -77,6 +77,9 @@ async def test_the_primary_is_lost_with_its_disk(
         promoted = await failed_over(site, logins, lost)
         rows, _ = await stored(site, promoted, drill.began)
         drill.proven("primary lost with its disk", rows)
+        again = await site.operate("failover", *failover_arguments(site, lost), environment=logins)
+        assert f"{where(promoted)} is a primary already" in again
+        assert "promote" not in again
         await rejoined(site, logins, lost, promoted)
     assert not list(lost.data_directory.parent.glob("*.making"))
 
@@ -106,11 +109,7 @@ async def failed_over(site: Site, logins: dict[str, str], lost: PostgresNode) ->
     """By the operator's script; who was promoted. Services go on by themselves."""
     pids = {name: service.pid for name, service in site.stack.services.items()}
     left = [node for node in site.stack.postgres.nodes if node is not lost]
-    replicas = [word for node in left for word in ("--replica", where(node))]
-    fence = site.manager.command("stop", lost.node_name)
-    said = await site.operate(
-        "failover", "--primary", where(lost), *replicas, "--fence", fence, environment=logins
-    )
+    said = await site.operate("failover", *failover_arguments(site, lost), environment=logins)
     (promoted,) = [node for node in left if is_primary(node)]
     assert f"promote {where(promoted)}" in said
     await site.acknowledged(time.monotonic())
@@ -118,6 +117,13 @@ async def failed_over(site: Site, logins: dict[str, str], lost: PostgresNode) ->
     assert {name: service.pid for name, service in site.stack.services.items()} == pids
     assert all(service.is_running() for service in site.stack.services.values())
     return promoted
+
+
+def failover_arguments(site: Site, lost: PostgresNode) -> list[str]:
+    left = [node for node in site.stack.postgres.nodes if node is not lost]
+    replicas = [word for node in left for word in ("--replica", where(node))]
+    fence = site.manager.command("stop", lost.node_name)
+    return ["--primary", where(lost), *replicas, "--fence", fence]
 
 
 async def rejoined(

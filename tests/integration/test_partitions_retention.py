@@ -390,3 +390,31 @@ def test_every_query_prepares_as_maintenance(connect: Connect) -> None:
         statement = re.sub(r"%\((\w+)\)s", number, query.decode())
         job.execute(f"PREPARE checked AS {statement}".encode())
         job.execute("DEALLOCATE checked")
+
+
+def test_the_job_tells_which_archives_are_not_whole(
+    connect: Connect, fresh_database: Database, tmp_path: Path
+) -> None:
+    admin = connect("admin")
+    for days_ago in (40, 41, 42):
+        make_day(admin, days_ago)
+        for tenant in (1, 2):
+            fill(admin, tenant, midnight(days_ago), 50)
+    keep(admin, "month", 30, "archive", 1, 2)
+    environment = job_environment(fresh_database, tmp_path)
+    assert run_job(environment, "run").returncode == 0
+    said = run_job(environment, "verify")
+    assert (said.returncode, said.stdout.count(": whole")) == (0, 3), said.stdout + said.stderr
+    gone, other, cut = (tmp_path / name for name in files(tmp_path))
+    whole = other.read_bytes()
+    other.write_bytes(gone.read_bytes())  # Another day's, which can be read.
+    cut.write_bytes(whole[: len(whole) // 2])
+    gone.unlink()
+    said = run_job(environment, "verify")
+    assert said.returncode == 1
+    assert [line.split(": ")[1][:10] for line in sorted(said.stdout.splitlines())] == [
+        f"is not in {gone.parent}"[:10],
+        "has 100 ro",
+        "cannot be ",
+    ]
+    assert run_job(job_environment(fresh_database, None), "verify").returncode == 2

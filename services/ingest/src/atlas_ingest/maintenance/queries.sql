@@ -41,6 +41,12 @@ FROM partition_archives
 WHERE partition_name = %(name)s
 ORDER BY retention_class, part
 
+-- name: archives
+-- All files, and what is in them.
+SELECT path, row_count, checksum
+FROM partition_archives
+ORDER BY path
+
 -- name: record_archive
 SELECT record_archive(
     %(name)s, %(retention_class)s, %(tenant_ids)s::integer [], %(path)s, %(row_count)s, %(byte_count)s,
