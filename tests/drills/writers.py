@@ -2,7 +2,7 @@
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 
 import psycopg
@@ -14,6 +14,7 @@ from tests.chaos.load import DRAIN_SECONDS_MAX, Door, door_to
 
 _LEVELS = (Level.DURABLE, Level.STAGED)
 _POINTS = 10
+_AT_ONCE = 64
 
 
 class Writers:
@@ -65,10 +66,16 @@ async def writers_at(
             raise
 
 
-async def send_again(target: str, ledger: Ledger) -> None:
-    """All that was ever sent, under the keys that it had, as clients do that are not sure."""
+async def send_again(target: str, ledger: Ledger, batches: Iterable[SentBatch]) -> None:
+    """Under the keys that they had, as clients do that are not sure."""
+    turns = asyncio.Semaphore(_AT_ONCE)
     async with door_to([target], ledger) as door, asyncio.timeout(DRAIN_SECONDS_MAX):
-        await asyncio.gather(*map(door.deliver, tuple(ledger.batches)))
+
+        async def send(batch: SentBatch) -> None:
+            async with turns:
+                await door.deliver(batch)
+
+        await asyncio.gather(*map(send, batches))
 
 
 def lost_batches(database: Database, ledger: Ledger) -> list[SentBatch]:
