@@ -28,7 +28,7 @@ async def test_somebody_dropped_the_slot(site: Site, drill: Drill) -> None:
         with site.admin() as admin:
             drill.disaster()
             await eventually(lambda: is_dropped(admin))
-            await site.operate("resync-slot", environment=monitor(site))
+            await site.operate("resync-slot", "--quick", environment=monitor(site))
             assert slot(admin) == ("reserved", True)
         await site.acknowledged(drill.began)
     drill.proven("slot dropped", await site.verify())
