@@ -198,6 +198,17 @@ ORDER BY behind_bytes DESC NULLS LAST
 SELECT w.wal_records, w.wal_fpi, w.wal_bytes, w.wal_buffers_full, w.stats_reset
 FROM pg_stat_wal AS w
 
+-- name: log_archive
+-- What the loss of this server with its disk would cost now. A failure that is newer than the last success, or files that
+-- wait: archive_command fails, the server's log says why, and the disk fills. mode off: nothing can be restored to a point
+-- in time (docs/disaster-recovery.md).
+SELECT
+    current_setting('archive_mode') AS mode, a.last_archived_wal, a.last_archived_time,
+    clock_timestamp() - a.last_archived_time AS last_archived_age,
+    a.last_failed_wal, a.last_failed_time, a.failed_count,
+    (SELECT count(*) FROM pg_ls_archive_statusdir() AS f WHERE right(f.name, 6) = '.ready') AS waiting_files
+FROM pg_stat_archiver AS a
+
 -- name: checkpoint_settings
 -- Checkpoints should come by time, not by volume: if the log says "checkpoints are occurring too frequently", raise
 -- max_wal_size. The counters moved in PostgreSQL 17: pg_stat_bgwriter before, pg_stat_checkpointer since.

@@ -134,9 +134,10 @@ class Site:
 
         await eventually(served, seconds)
 
-    async def verify(self, database: Database | None = None) -> int:
-        """Fails unless all that was acknowledged is stored, once; how many rows there are."""
-        findings = await audit(database or self.stack.database, self.ledger, Level.DURABLE)
+    async def verify(self, database: Database | None = None, *, until: float = float("inf")) -> int:
+        """Fails unless all that was acknowledged before then is stored, once; how many rows."""
+        chosen = database or self.stack.database
+        findings = await audit(chosen, self.ledger, Level.DURABLE, until=until)
         assert not self.ledger.surprises, self.ledger.surprises[:5]
         assert not findings.problems(), f"{findings.problems()}; {self.ledger.summary()}"
         assert findings.stored > 0
