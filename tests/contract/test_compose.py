@@ -15,6 +15,8 @@ from atlas_cdc_reconciler.tables import TABLES
 from atlas_db import LOGIN_ROLES
 from atlas_devstack.debezium import Capture, connector_properties
 
+from . import collector_schema
+
 ROOT = Path(__file__).parents[2]
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
@@ -150,8 +152,33 @@ def test_the_connector_is_the_one_that_tests_run() -> None:
     assert _environment("cdc-reconciler")["ATLAS_KAFKA__DEBEZIUM_SLOT"] == connector["slot.name"]
 
 
+COLLECTOR: dict[str, Any] = yaml.safe_load((ROOT / "ops/otel/collector.yaml").read_text())
+
+
+def test_the_collector_is_told_what_its_components_know() -> None:
+    """It runs in no test: no package has these components of it."""
+    collector_schema.check(COLLECTOR)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "change"),
+    [
+        ("processors", "batch", {"send_batch_max_size": 1}),
+        ("processors", "memory_limiter", {"limit_mb": 256}),
+        ("exporters", "prometheus", {"metric_expiration": 60}),
+        ("exporters", "otlp/jaeger", {"endpoint": "jaeger"}),
+    ],
+)
+def test_what_a_component_does_not_know_is_found(
+    kind: str, name: str, change: dict[str, Any]
+) -> None:
+    changed = {**COLLECTOR[kind], name: COLLECTOR[kind][name] | change}
+    with pytest.raises(ValueError, match=next(iter(change))):
+        collector_schema.check({**COLLECTOR, kind: changed})
+
+
 def test_the_collectors_pipelines_are_made_of_what_is_defined() -> None:
-    collector = yaml.safe_load((ROOT / "ops/otel/collector.yaml").read_text())
+    collector = COLLECTOR
     for pipeline in collector["service"]["pipelines"].values():
         for kind, names in pipeline.items():
             assert set(names) <= set(collector[kind])
