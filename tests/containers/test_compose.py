@@ -6,6 +6,7 @@ import os
 import secrets
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,7 @@ services:
   query: {environment: {ATLAS_ROUTER__HOTCACHE_TIMEOUT_SECONDS: "2"}}
   hotcache: {environment: {ATLAS_VALKEY__CALL_TIMEOUT_SECONDS: "1"}}
 """
+CONSOLE_PORT = "ATLAS_CONSOLE_PORT"
 PORTS = {name: f"ATLAS_{name.rpartition('-')[2].upper()}_PORT" for name in SERVICES}
 
 
@@ -63,12 +65,13 @@ def platform(
         "COMPOSE_PROJECT_NAME": f"atlas-test-{secrets.token_hex(3)}",
         "COMPOSE_PROFILES": "core",
         "ATLAS_COMPOSE_SECRETS": str(made),
-        **dict.fromkeys(PORTS.values(), "0"),  # Free ones: somebody may be using it for real.
+        # Free ones: somebody may be using it for real.
+        **dict.fromkeys((*PORTS.values(), CONSOLE_PORT), "0"),
     }
     platform = Platform(environment, directory)
     try:
         # One image after another: together they would take the machine from everybody else.
-        for name in ("pgbouncer", "migrations", *SERVICES):
+        for name in ("pgbouncer", "migrations", "console", *SERVICES):
             platform.compose("build", "--quiet", name, seconds=540)
         platform.compose("up", "--wait", seconds=300)
         yield platform
@@ -109,7 +112,27 @@ def test_both_replicas_follow_and_the_pooler_is_used(platform: Platform) -> None
     assert "atlas_query" in pooled.split()
 
 
-@pytest.mark.parametrize("name", SERVICES)
+def test_the_console_shows_the_platform_and_ends_when_it_is_told(platform: Platform) -> None:
+    address = platform.compose("port", "console", "7080").strip()
+    # By the name that it was given; it has another port here.
+    request = urllib.request.Request(
+        f"http://{address}/api/overview", headers={"Host": "127.0.0.1:0"}
+    )
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        overview = json.load(answer)
+    assert overview["problems"] == {}
+    assert {each["tier"]["endpoint"] for each in overview["tiers"]} >= {
+        "primary",
+        "replica-1",
+        "replica-2",
+    }
+    platform.compose("stop", "console")
+    (container,) = platform.compose("ps", "--all", "--quiet", "console").split()
+    assert docker("inspect", "--format", "{{.State.ExitCode}}", container).stdout.strip() == "0"
+    platform.compose("up", "--detach", "--wait", "console")
+
+
+@pytest.mark.parametrize("name", [*SERVICES, "console"])
 def test_a_service_owns_nothing_of_its_container(platform: Platform, name: str) -> None:
     (container,) = platform.compose("ps", "--quiet", name).split()
     shown = json.loads(docker("inspect", container).stdout)[0]

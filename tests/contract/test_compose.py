@@ -21,6 +21,7 @@ ROOT = Path(__file__).parents[2]
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 OURS = {"ingest", "hotcache", "query", "cdc-reconciler"}
+SERVERS = {"primary", "replica-1", "replica-2", "pgbouncer", "valkey"}
 ENDING = {"migrations", "topics", "connector"}
 """What does its work and ends."""
 EACH = pytest.mark.parametrize("name", SERVICES)
@@ -55,7 +56,7 @@ def _secret_names(name: str) -> set[str]:
 @EACH
 def test_each_belongs_to_a_profile(name: str) -> None:
     assert SERVICES[name]["profiles"] in (["core", "full"], ["full"])
-    if name in OURS | {"primary", "replica-1", "replica-2", "pgbouncer", "valkey", "migrations"}:
+    if name in OURS | SERVERS | {"migrations", "console"}:
         assert "core" in SERVICES[name]["profiles"]
 
 
@@ -103,7 +104,7 @@ def test_images_have_versions(name: str) -> None:
 
 
 def test_the_images_of_ours_know_when_they_are_ready() -> None:
-    for name in OURS | {"pgbouncer"}:
+    for name in OURS | {"pgbouncer", "console"}:
         build = SERVICES[name]["build"]
         file = build["dockerfile"] if isinstance(build, dict) else f"{build}/Dockerfile"
         assert "HEALTHCHECK" in (ROOT / file).read_text()
