@@ -13,6 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from atlas_client import Endpoints
+from tests.e2e.repeating import loaded, more
+
 from .images import ROOT, docker
 
 pytestmark = [pytest.mark.timeout(900), pytest.mark.usefixtures("server_images", "builder")]
@@ -39,6 +42,51 @@ class Platform:
     def compose(self, *arguments: str, seconds: float = 60) -> str:
         """Run docker compose on it; returns what it said."""
         return docker("compose", *arguments, environment=self.environment, seconds=seconds).stdout
+
+    def change_password(self, name: str) -> None:
+        """As docs/operations.md says to do it."""
+        tool, made = ROOT / "tools" / "compose_secrets.py", self.directory / "secrets"
+        command = [sys.executable, str(tool), "--change", name, str(made)]
+        subprocess.run(command, env=self.environment, check=True, timeout=120)
+
+    def log_out(self, name: str) -> None:
+        """End its connections: those that come next log in anew."""
+        if name == "valkey":
+            self.cache_said("CLIENT KILL TYPE normal")
+            return
+        ended = (
+            f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'atlas_{name}'"
+        )
+        assert self.ask(ended)
+
+    def ask(self, question: str) -> str:
+        """What the primary says to its administrator."""
+        psql = ("psql", "--username=postgres", "--dbname=atlas", "--no-align", "--tuples-only")
+        return self.compose("exec", "-T", "primary", *psql, "--command", question).strip()
+
+    def cache_said(self, command: str) -> str:
+        """What the cache says to who has its password."""
+        known = 'REDISCLI_AUTH="$(cat /run/secrets/valkey_password)" valkey-cli --no-auth-warning'
+        asked = f"{known} {command}"
+        return self.compose("exec", "-T", "valkey", "sh", "-c", asked).strip()
+
+    def admits(self, name: str, password: str) -> bool:
+        """Say whether the pooler, and the primary itself, or the cache, takes the password."""
+        if name == "valkey":
+            asked = f'echo "AUTH default {password}" | valkey-cli'
+            return self.compose("exec", "-T", "valkey", "sh", "-c", asked).strip() == "OK"
+        answers = {
+            docker(
+                *("compose", "exec", "-T", "--env", f"PGPASSWORD={password}", "primary"),
+                *("psql", "--username", f"atlas_{name}", "--dbname=atlas", *place, "-c", "SELECT"),
+                environment=self.environment,
+                check=False,
+            ).returncode
+            == 0
+            for place in (("--host=pgbouncer", "--port=6432"), ("--host=primary",))
+        }
+        assert len(answers) == 1, "one takes what the other does not"
+        return answers.pop()
 
     def endpoints_file(self) -> Path:
         """Where its services are, as `atlas demo` reads it."""
@@ -98,18 +146,37 @@ async def test_the_demos_proof_holds(platform: Platform) -> None:
 
 
 def test_both_replicas_follow_and_the_pooler_is_used(platform: Platform) -> None:
-    def ask(question: str) -> str:
-        psql = ("psql", "--username=postgres", "--dbname=atlas", "--no-align", "--tuples-only")
-        return platform.compose("exec", "-T", "primary", *psql, "--command", question).strip()
-
-    following = ask("SELECT application_name FROM pg_stat_replication WHERE state = 'streaming'")
+    following = platform.ask(
+        "SELECT application_name FROM pg_stat_replication WHERE state = 'streaming'"
+    )
     assert {"replica-1", "replica-2"} <= set(following.split())
     (pooler,) = platform.compose("ps", "--quiet", "pgbouncer").split()
     address = docker(
         *("inspect", "--format", "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}"), pooler
     ).stdout.strip()
-    pooled = ask(f"SELECT DISTINCT usename FROM pg_stat_activity WHERE client_addr = '{address}'")
+    pooled = platform.ask(
+        f"SELECT DISTINCT usename FROM pg_stat_activity WHERE client_addr = '{address}'"
+    )
     assert "atlas_query" in pooled.split()
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("name", ["ingest", "query", "reconciler", "hotcache", "valkey"])
+async def test_no_repeatable_call_fails_while_a_password_is_changed(
+    platform: Platform, name: str
+) -> None:
+    made = platform.directory / "secrets"
+    former = (made / f"{name}_password").read_text()
+    async with loaded(Endpoints.from_json(platform.endpoints_file().read_text())) as loads:
+        await more(loads)
+        await asyncio.to_thread(platform.change_password, name)
+        await more(loads)
+        await asyncio.to_thread(platform.log_out, name)
+        await more(loads)
+    password = (made / f"{name}_password").read_text()
+    assert password != former
+    assert platform.admits(name, password)
+    assert not platform.admits(name, former)
 
 
 def test_the_console_shows_the_platform_and_ends_when_it_is_told(platform: Platform) -> None:

@@ -4,6 +4,7 @@ import importlib.util
 import json
 import re
 import stat
+import subprocess
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -87,6 +88,37 @@ def test_secrets_are_files_that_are_made(tmp_path: Path) -> None:
     compose_secrets.make(directory)
     again = {path.name: path.read_text() for path in directory.iterdir()}
     assert again == made, "a database that was made with them keeps them"
+
+
+@pytest.mark.parametrize("name", ["ingest", "valkey"])
+def test_a_password_that_no_container_takes_is_not_changed(tmp_path: Path, name: str) -> None:
+    directory = tmp_path / "secrets"
+    compose_secrets.make(directory)
+    made = {path.name: path.read_text() for path in directory.iterdir()}
+
+    def refuses(*arguments: str, told: str = "") -> None:
+        raise subprocess.CalledProcessError(1, arguments)
+
+    with pytest.raises(subprocess.CalledProcessError):
+        compose_secrets.change(name, directory, refuses)
+    assert {path.name: path.read_text() for path in directory.iterdir()} == made
+
+
+@pytest.mark.parametrize("name", ["ingest", "valkey"])
+def test_no_password_is_an_argument_when_it_is_changed(tmp_path: Path, name: str) -> None:
+    directory = tmp_path / "secrets"
+    compose_secrets.make(directory)
+    passwords = [(directory / f"{name}_password").read_text()]
+    public: list[str] = []
+
+    def listens(*arguments: str, told: str = "") -> None:
+        public.extend(arguments)
+
+    compose_secrets.change(name, directory, listens)
+    passwords.append((directory / f"{name}_password").read_text())
+    assert len(set(passwords)) == 2
+    assert public
+    assert not [each for each in public if any(password in each for password in passwords)]
 
 
 @EACH
