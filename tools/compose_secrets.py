@@ -124,7 +124,8 @@ def main() -> None:
     try:
         change(arguments.change, arguments.directory, _compose(arguments.directory))
     except (OSError, subprocess.SubprocessError) as error:
-        sys.exit(f"{arguments.change}: not changed, or not wholly: {error}; is the platform up?")
+        way_out = "`make secrets`, then `docker compose run --rm --no-deps migrations`"
+        sys.exit(f"{arguments.change}: not changed, or not wholly: {error}. Back: {way_out}")
 
 
 if __name__ == "__main__":
