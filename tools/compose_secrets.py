@@ -64,7 +64,8 @@ def change(name: str, directory: Path, compose: Compose) -> None:
     # From here to the pooler's look at its file, new logins fail and are tried again.
     _write(file, password)
     make(directory)
-    compose("kill", "--signal", "SIGHUP", "pgbouncer")
+    # Not `kill`: an engine takes what it signals for stopped, and would not start it again.
+    compose("exec", "-T", "pgbouncer", "bash", "-c", "kill -HUP 1")
 
 
 def _acl(compose: Compose, rule: str) -> None:

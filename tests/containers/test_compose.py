@@ -179,6 +179,17 @@ async def test_no_repeatable_call_fails_while_a_password_is_changed(
     assert not platform.admits(name, former)
 
 
+@pytest.mark.timeout(300)
+async def test_no_repeatable_call_fails_when_the_pooler_dies(platform: Platform) -> None:
+    """Also after it was told to look at its users: it is started again."""
+    async with loaded(Endpoints.from_json(platform.endpoints_file().read_text())) as loads:
+        await more(loads)
+        platform.compose("exec", "-T", "pgbouncer", "bash", "-c", "kill -TERM 1")
+        await more(loads)
+    (pooler,) = platform.compose("ps", "--quiet", "pgbouncer").split()
+    assert int(docker("inspect", "--format", "{{.RestartCount}}", pooler).stdout) >= 1
+
+
 def test_the_console_shows_the_platform_and_ends_when_it_is_told(platform: Platform) -> None:
     address = platform.compose("port", "console", "7080").strip()
     # By the name that it was given; it has another port here.
