@@ -27,6 +27,7 @@ IMAGES = {
     "cdc-reconciler-aws": "services/cdc-reconciler/requirements-aws.lock",
     "cdc-reconciler-redshift": "services/cdc-reconciler/requirements-redshift.lock",
     "db": "db/requirements.lock",
+    "console": "libs/client/requirements.lock",
 }
 """By the lock that is installed; beside it is the Dockerfile."""
 _PINNED = re.compile(r"^(?P<name>[a-z0-9][a-z0-9._-]*)==(?P<version>[^\s;\\]+)(?P<rest>.*)$")

@@ -10,14 +10,16 @@ BASE_IMAGE = "python:3.12-slim-bookworm"
 
 @dataclass(frozen=True)
 class Image:
-    """One image, named by the folder of its Dockerfile."""
+    """One image, by the folder of its Dockerfile."""
 
     folder: str
+    title: str = ""
+    """Its name, unless that is the folder's."""
 
     @property
     def name(self) -> str:
         """Its service's name."""
-        return Path(self.folder).name
+        return self.title or Path(self.folder).name
 
     @property
     def tag(self) -> str:
@@ -43,7 +45,8 @@ SERVICES = tuple(
     Image(f"services/{name}") for name in ("ingest", "hotcache", "query", "cdc-reconciler")
 )
 MIGRATION_JOB = Image("db")
-IMAGES = (*SERVICES, MIGRATION_JOB)
+CONSOLE = Image("libs/client", "console")
+IMAGES = (*SERVICES, MIGRATION_JOB, CONSOLE)
 
 
 def docker(

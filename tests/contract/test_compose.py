@@ -4,6 +4,7 @@ import importlib.util
 import json
 import re
 import stat
+import subprocess
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -15,10 +16,13 @@ from atlas_cdc_reconciler.tables import TABLES
 from atlas_db import LOGIN_ROLES
 from atlas_devstack.debezium import Capture, connector_properties
 
+from . import collector_schema
+
 ROOT = Path(__file__).parents[2]
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 OURS = {"ingest", "hotcache", "query", "cdc-reconciler"}
+SERVERS = {"primary", "replica-1", "replica-2", "pgbouncer", "valkey"}
 ENDING = {"migrations", "topics", "connector"}
 """What does its work and ends."""
 EACH = pytest.mark.parametrize("name", SERVICES)
@@ -53,7 +57,7 @@ def _secret_names(name: str) -> set[str]:
 @EACH
 def test_each_belongs_to_a_profile(name: str) -> None:
     assert SERVICES[name]["profiles"] in (["core", "full"], ["full"])
-    if name in OURS | {"primary", "replica-1", "replica-2", "pgbouncer", "valkey", "migrations"}:
+    if name in OURS | SERVERS | {"migrations", "console"}:
         assert "core" in SERVICES[name]["profiles"]
 
 
@@ -86,6 +90,37 @@ def test_secrets_are_files_that_are_made(tmp_path: Path) -> None:
     assert again == made, "a database that was made with them keeps them"
 
 
+@pytest.mark.parametrize("name", ["ingest", "valkey"])
+def test_a_password_that_no_container_takes_is_not_changed(tmp_path: Path, name: str) -> None:
+    directory = tmp_path / "secrets"
+    compose_secrets.make(directory)
+    made = {path.name: path.read_text() for path in directory.iterdir()}
+
+    def refuses(*arguments: str, told: str = "") -> None:
+        raise subprocess.CalledProcessError(1, arguments)
+
+    with pytest.raises(subprocess.CalledProcessError):
+        compose_secrets.change(name, directory, refuses)
+    assert {path.name: path.read_text() for path in directory.iterdir()} == made
+
+
+@pytest.mark.parametrize("name", ["ingest", "valkey"])
+def test_no_password_is_an_argument_when_it_is_changed(tmp_path: Path, name: str) -> None:
+    directory = tmp_path / "secrets"
+    compose_secrets.make(directory)
+    passwords = [(directory / f"{name}_password").read_text()]
+    public: list[str] = []
+
+    def listens(*arguments: str, told: str = "") -> None:
+        public.extend(arguments)
+
+    compose_secrets.change(name, directory, listens)
+    passwords.append((directory / f"{name}_password").read_text())
+    assert len(set(passwords)) == 2
+    assert public
+    assert not [each for each in public if any(password in each for password in passwords)]
+
+
 @EACH
 def test_ports_are_published_on_loopback_alone(name: str) -> None:
     """Callers are not verified there."""
@@ -101,7 +136,7 @@ def test_images_have_versions(name: str) -> None:
 
 
 def test_the_images_of_ours_know_when_they_are_ready() -> None:
-    for name in OURS | {"pgbouncer"}:
+    for name in OURS | {"pgbouncer", "console"}:
         build = SERVICES[name]["build"]
         file = build["dockerfile"] if isinstance(build, dict) else f"{build}/Dockerfile"
         assert "HEALTHCHECK" in (ROOT / file).read_text()
@@ -150,8 +185,33 @@ def test_the_connector_is_the_one_that_tests_run() -> None:
     assert _environment("cdc-reconciler")["ATLAS_KAFKA__DEBEZIUM_SLOT"] == connector["slot.name"]
 
 
+COLLECTOR: dict[str, Any] = yaml.safe_load((ROOT / "ops/otel/collector.yaml").read_text())
+
+
+def test_the_collector_is_told_what_its_components_know() -> None:
+    """It runs in no test: no package has these components of it."""
+    collector_schema.check(COLLECTOR)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "change"),
+    [
+        ("processors", "batch", {"send_batch_max_size": 1}),
+        ("processors", "memory_limiter", {"limit_mb": 256}),
+        ("exporters", "prometheus", {"metric_expiration": 60}),
+        ("exporters", "otlp/jaeger", {"endpoint": "jaeger"}),
+    ],
+)
+def test_what_a_component_does_not_know_is_found(
+    kind: str, name: str, change: dict[str, Any]
+) -> None:
+    changed = {**COLLECTOR[kind], name: COLLECTOR[kind][name] | change}
+    with pytest.raises(ValueError, match=next(iter(change))):
+        collector_schema.check({**COLLECTOR, kind: changed})
+
+
 def test_the_collectors_pipelines_are_made_of_what_is_defined() -> None:
-    collector = yaml.safe_load((ROOT / "ops/otel/collector.yaml").read_text())
+    collector = COLLECTOR
     for pipeline in collector["service"]["pipelines"].values():
         for kind, names in pipeline.items():
             assert set(names) <= set(collector[kind])

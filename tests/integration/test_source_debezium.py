@@ -6,7 +6,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -70,6 +70,7 @@ def origin(database: Database, kafka: Kafka, engine_directory: Path) -> Iterator
     words = {"sslmode": "verify-full", "sslrootcert": str(authority.ca_file)}
     with (
         another(database) as own,
+        _with_a_lane(own),
         TlsFront.listen(port, authority.issue("localhost"), asks_first=True) as front,
         capturing(
             replace(
@@ -84,6 +85,15 @@ def origin(database: Database, kafka: Kafka, engine_directory: Path) -> Iterator
     ):
         yield Origin(own, engine, ())
         assert front.taken > 0
+
+
+@contextmanager
+def _with_a_lane(database: Database) -> Iterator[None]:
+    """As a platform is that has no catalog yet: the first of the captured tables is empty."""
+    with psycopg.connect(database.admin_dsn) as admin:
+        admin.execute("INSERT INTO lane_epochs VALUES (255, 1, 1, now())")
+        admin.execute("INSERT INTO flush_positions VALUES (255, 1, 0, now())")
+    yield
 
 
 @pytest.fixture(scope="module")

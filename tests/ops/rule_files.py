@@ -66,6 +66,11 @@ def expressions() -> Iterator[str]:
     """All PromQL of rules and dashboards, without comments."""
     for rule in rules():
         yield re.sub(r"(?m)^\s*#.*$", "", rule["expr"])
+    yield from panel_queries()
+
+
+def panel_queries() -> Iterator[str]:
+    """All PromQL of dashboards, with their variables."""
     for path in DASHBOARDS:
         for panel in json.loads(path.read_text())["panels"]:
             yield from (target["expr"] for target in panel.get("targets", ()))

@@ -1,30 +1,29 @@
-"""What rules and dashboards ask for, the running platform exports."""
+"""What rules and dashboards ask for, the running platform exports, and Prometheus finds."""
 
-import asyncio
 import re
-import secrets
 from collections.abc import Iterator
-from contextlib import suppress
-from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from atlas_client import (
-    AtlasClient,
-    Attribute,
-    DataType,
-    Endpoints,
-    Point,
-    eventual,
-    strong,
-)
 from atlas_devstack.platform import SERVICES
 from atlas_devstack.servers import ServerOptions
-from atlas_devstack.stack import Stack, StackOptions
+from atlas_devstack.waiting import Patience
 
-from .rule_files import ROOT, alarm_metrics, used_boundaries, used_labels, used_metrics
-from .scrape import Scrape, scraping, series_names
+from .observed import Observed, observed
+from .prometheus import PROGRAM, Prometheus
+from .rule_files import (
+    ROOT,
+    alarm_metrics,
+    alerts,
+    panel_queries,
+    rules,
+    used_boundaries,
+    used_labels,
+    used_metrics,
+)
+from .scrape import Scrape, series_names
 
 PATIENCE_SECONDS = 60.0
 # What a healthy platform without TLS has no series of; that it is exported, other tests show.
@@ -43,46 +42,38 @@ NOT_YET = {
 
 
 @pytest.fixture(scope="module")
-def scrape(
+def platform(
     tmp_path_factory: pytest.TempPathFactory, server_options: ServerOptions
-) -> Iterator[Scrape]:
-    """The platform's metrics, after some work for two tenants."""
-    with scraping() as found:
-        environment = {
-            name: {
-                "ATLAS_TELEMETRY__OTLP_ENDPOINT": found.endpoint,
-                "ATLAS_TELEMETRY__METRICS_INTERVAL_SECONDS": "0.5",
-            }
-            for name in SERVICES
-        }
-        environment["cdc-reconciler"] |= {"ATLAS_RECONCILE__INTERVAL_SECONDS": "0.5"}
-        options = StackOptions(servers=server_options, environment=environment)
-        with Stack.start(tmp_path_factory.mktemp("observed") / "state", options) as stack:
-            asyncio.run(_exercised(stack, found))
-            yield found
-
-
-async def _exercised(stack: Stack, found: Scrape) -> None:
-    endpoints = Endpoints.from_json(stack.endpoints.to_json())
-    tenants = [f"observed-{secrets.token_hex(4)}" for _ in range(2)]
-    async with AtlasClient.connect(endpoints) as client:
-        for tenant in tenants:
-            await client.create_tenant(tenant)
-            await client.for_tenant(tenant).upsert_attributes(
-                [Attribute("pressure", DataType.DOUBLE, hot=True)]
-            )
+) -> Iterator[Observed]:
+    """One that has worked for two tenants."""
+    with observed(tmp_path_factory.mktemp("observed") / "state", server_options) as found:
         # What is missing then, the tests say by name.
-        with suppress(TimeoutError):
-            async with asyncio.timeout(PATIENCE_SECONDS):
-                while _metrics_missing(found) or _labels_missing(found):
-                    for tenant in tenants:
-                        await _worked(client.for_tenant(tenant))
+        found.work_until(
+            lambda: not (_metrics_missing(found.scrape) or _labels_missing(found.scrape)),
+            PATIENCE_SECONDS,
+        )
+        yield found
 
 
-async def _worked(atlas: AtlasClient) -> None:
-    await atlas.write([Point("pump-1", "pressure", 4.2)])
-    for consistency in (strong(), eventual(timedelta(seconds=60))):
-        await atlas.get_entities(["pump-1"], consistency=consistency)
+@pytest.fixture(scope="module")
+def scrape(platform: Observed) -> Scrape:
+    return platform.scrape
+
+
+@pytest.fixture(scope="module")
+def prometheus(
+    platform: Observed, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Prometheus]:
+    """One that scrapes the platform, and has evaluated every rule."""
+    if PROGRAM is None:
+        pytest.skip("prometheus is not installed (Debian's package prometheus has it)")
+    directory = tmp_path_factory.mktemp("prometheus")
+    server = Prometheus(directory, platform.scrape.target, Patience(PATIENCE_SECONDS))
+    try:
+        server.start()
+        yield server
+    finally:
+        server.stop()
 
 
 def _metrics_missing(found: Scrape) -> set[str]:
@@ -113,6 +104,83 @@ def test_boundaries_that_objectives_count_by_are_those_of_the_histogram(scrape: 
 
 def test_services_are_jobs_of_their_names_and_are_never_silent(scrape: Scrape) -> None:
     assert scrape.jobs["atlas_rpc_server_active"] == {f"atlas/{name}" for name in SERVICES}
+
+
+@pytest.mark.timeout(240)
+def test_prometheus_scrapes_it_and_every_recording_rule_has_a_value(
+    platform: Observed, prometheus: Prometheus
+) -> None:
+    missing = {_series(rule) for rule in rules() if "record" in rule}
+
+    def complete() -> bool:
+        missing.difference_update([series for series in missing if prometheus.query(series)])
+        return not missing
+
+    # Twice the interval of the slowest group, and what a rate needs.
+    assert platform.work_until(complete, 120), missing
+    assert prometheus.up() == {"atlas": "up", "prometheus": "up"}
+
+
+def _series(rule: dict[str, Any]) -> str:
+    labels = rule.get("labels", {})
+    matchers = ",".join(f'{name}="{value}"' for name, value in labels.items())
+    return f"{rule['record']}{{{matchers}}}"
+
+
+@pytest.mark.timeout(120)
+def test_prometheus_evaluates_every_rule_and_nothing_fires_on_a_healthy_platform(
+    platform: Observed, prometheus: Prometheus
+) -> None:
+    def evaluated() -> bool:
+        return all(rule["health"] != "unknown" for rule in prometheus.rules())
+
+    assert platform.work_until(evaluated, PATIENCE_SECONDS)
+    found = prometheus.rules()
+    assert {rule["name"] for rule in found if rule["type"] == "alerting"} == set(alerts())
+    assert [rule for rule in found if rule["health"] != "ok" or "lastError" in rule] == []
+    assert prometheus.firing() == set()
+
+
+@pytest.mark.timeout(120)
+def test_every_panel_is_drawn_from_what_prometheus_has(
+    platform: Observed, prometheus: Prometheus
+) -> None:
+    empty = {query for query in panel_queries() if not _is_rare(query)}
+    assert len(empty) > 60
+
+    def drawn() -> bool:
+        empty.difference_update([query for query in empty if _drawn(prometheus, query)])
+        return not empty
+
+    assert platform.work_until(drawn, PATIENCE_SECONDS), empty
+
+
+def _is_rare(query: str) -> bool:
+    marks = [*NOT_HERE, *(f"{metric}{{{label}" for metric, label in NOT_YET), "ALERTS{"]
+    return any(mark in query for mark in marks)
+
+
+def _drawn(prometheus: Prometheus, query: str) -> bool:
+    asked = query.replace("$__rate_interval", "1m")
+    jobs = [f"atlas/{name}" for name in SERVICES] if "$service" in asked else [""]
+    return any(prometheus.query(asked.replace("$service", job)) for job in jobs)
+
+
+@pytest.mark.timeout(420)
+def test_an_alert_fires_for_a_replica_that_is_stopped_and_ends_when_it_is_back(
+    platform: Observed, prometheus: Prometheus
+) -> None:
+    expected = {("ReplicaLagHigh", "replica-1"), ("BreakerOpen", "replica-1")}
+    replica = platform.stack.postgres.replicas[0]
+    replica.stop()
+    try:
+        fired = platform.work_until(lambda: expected <= prometheus.firing(), 200)
+        firing = prometheus.firing()
+    finally:
+        replica.start()
+    assert fired, firing
+    assert firing == expected, "of what else is healthy, nothing is said"
+    assert platform.work_until(lambda: not prometheus.firing(), 120), prometheus.firing()
 
 
 def test_every_metric_that_is_used_is_made_somewhere() -> None:

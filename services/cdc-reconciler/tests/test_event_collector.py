@@ -223,8 +223,8 @@ def test_events_without_their_numbers_are_refused() -> None:
         EventCollector(START).feed(100, raw)
 
 
-def row(place: str, lsn: int = 1_000, number: int = 1) -> bytes:
-    payload = change("entities", "r", after=entity(2, number), order=None, snapshot=place, lsn=lsn)
+def row(place: str, lsn: int = 1_000, number: int = 1, table: str = "entities") -> bytes:
+    payload = change(table, "r", after=entity(2, number), order=None, snapshot=place, lsn=lsn)
     return bytes(encoded(payload))
 
 
@@ -254,6 +254,45 @@ def test_the_newest_whole_snapshot_is_found() -> None:
     )
     assert found_in(*whole, *whole).found == SnapshotRange(5, 10, Lsn(5))
     assert found_in(row("last")).found == SnapshotRange(0, 1, Lsn(1_000))
+
+
+def only(table: str, lsn: int = 1_000) -> bytes:
+    """The only row of a table that is not the last to have one."""
+    return row("last_in_data_collection", lsn, table=table)
+
+
+def test_a_snapshot_whose_first_table_is_empty_is_found() -> None:
+    """Debezium marks a first row in its first table or not at all."""
+    whole = [only("lane_epochs"), HEARTBEAT, row("last", table="replication_heartbeat")]
+    assert found_in(*whole).found == SnapshotRange(0, 3, Lsn(1_000))
+    assert found_in(*whole, *whole).found == SnapshotRange(3, 6, Lsn(1_000))
+    assert found_in(*whole, start=7).found is None, "what lay before is gone"
+    changes = committed([1])[0].events(None)
+    begins = 7 + len(changes)
+    assert found_in(*changes, *whole, start=7).found == SnapshotRange(
+        begins, begins + 3, Lsn(1_000)
+    )
+    assert found_in(row("incremental"), *whole, start=7).found is None
+
+
+@pytest.mark.parametrize(
+    "cut",
+    [
+        [only("lane_epochs")],
+        [only("lane_epochs"), row("first_in_data_collection")],
+        [only("lane_epochs"), row("first_in_data_collection"), row("true", number=2)],
+        [row("first_in_data_collection", 900, table="tenants"), row("true", 900, table="tenants")],
+    ],
+)
+def test_what_is_left_of_a_snapshot_that_was_cut_is_no_part_of_the_next(cut: list[bytes]) -> None:
+    whole = [
+        only("lane_epochs"),
+        row("first_in_data_collection"),
+        row("last_in_data_collection", number=2),
+        row("last", table="replication_heartbeat"),
+    ]
+    assert found_in(*cut).found is None
+    assert found_in(*cut, *whole).found == SnapshotRange(len(cut), len(cut) + 4, Lsn(1_000))
 
 
 def test_a_snapshot_whose_beginning_is_gone_is_not_taken_for_whole() -> None:

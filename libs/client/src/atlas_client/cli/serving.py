@@ -2,6 +2,7 @@
 
 import asyncio
 import ipaddress
+import signal
 import ssl
 from pathlib import Path
 from typing import Annotated
@@ -33,7 +34,7 @@ async def console(
         bool, typer.Option("--behind-proxy", help="A proxy beside it serves the page by TLS.")
     ] = False,
 ) -> int:
-    """Serve a read-only page that shows the platform, until Ctrl-C.
+    """Serve a read-only page that shows the platform, until Ctrl-C or SIGTERM.
 
     It has no rights of its own: each browser's bearer token (scopes telemetry.read and
     platform.status) is handed on to the services, and nothing else is. --ca-file says whom of
@@ -64,12 +65,19 @@ async def console(
     try:
         await web.TCPSite(runner, host, int(port), ssl_context=tls).start()
         note(f"console on {'http' if tls is None else 'https'}://{listen}")
-        await asyncio.Event().wait()
+        await _terminated()
     except OSError as error:
         raise exits.fail(f"cannot listen on {listen}: {error}", exits.USAGE) from None
     finally:
         await runner.cleanup()
     return exits.OK
+
+
+async def _terminated() -> None:
+    """Return after SIGTERM: a container's first process that does not take it has to be killed."""
+    signalled = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, signalled.set)
+    await signalled.wait()
 
 
 def _tls(certificate: Path | None, key: Path | None) -> ssl.SSLContext | None:

@@ -180,31 +180,66 @@ class SnapshotRange:
     lsn: Lsn
 
 
+@dataclass(slots=True)
+class _Snapshot:
+    """One whose end has not come yet."""
+
+    first: int | None
+    """Where it begins; None: before what the topic still has."""
+    lsn: Lsn
+    begun: set[str] = field(default_factory=set)
+    ended: set[str] = field(default_factory=set)
+    """Tables with a row, and those whose rows are all there."""
+
+    def goes_on_with(self, event: Event, table: str) -> bool:
+        """Say whether the row may be its next; all its rows have the slot's first position."""
+        is_first_again = event.snapshot == "first_in_data_collection" and table in self.begun
+        return event.lsn == self.lsn and table not in self.ended and not is_first_again
+
+    def take(self, event: Event, table: str) -> None:
+        self.begun.add(table)
+        if event.snapshot == "last_in_data_collection":
+            self.ended.add(table)
+
+
 class SnapshotFinder:
     """Feed it a topic from its start; it finds the newest snapshot that has both its ends.
 
     Debezium makes a snapshot anew when it dies in the middle of it, so that one without its end
-    may lie before it.
+    may lie before it. It marks a first row only where the first of its tables has rows: other
+    snapshots begin with the first row there is, if what lies before it is known.
     """
 
     def __init__(self) -> None:
         self._reader = EventReader()
-        self._first: int | None = None
+        self._open: _Snapshot | None = None
+        self._is_known_before: bool | None = None
         self.found: SnapshotRange | None = None
         self.has_changes = False
         """Whether there were changes: then a snapshot has ended, found or not."""
 
     def feed(self, offset: int, raw: bytes | None) -> None:
         """Take in the message at an offset. Raises MessageError."""
+        if self._is_known_before is None:
+            self._is_known_before = offset == 0  # Else older messages are gone.
         event = None if raw is None else self._reader.read(raw)
         if not isinstance(event, Event):
             return
-        if event.snapshot is None:
+        if event.snapshot is None or event.relation is None:
             self.has_changes = True
-            return
-        # A snapshot of a single row has but a last one; anywhere else that is a cut one's end.
-        if event.snapshot == "first" or (offset == 0 and event.snapshot == "last"):
-            self._first = offset
-        if event.snapshot == "last" and self._first is not None:
-            self.found = SnapshotRange(self._first, offset + 1, event.lsn)
-            self._first = None
+        elif event.snapshot != "incremental":  # Whose rows are in the stream too.
+            self._take_row(offset, event, event.relation.name)
+
+    def _take_row(self, offset: int, event: Event, table: str) -> None:
+        underway = self._open
+        if event.snapshot == "first" or (underway and not underway.goes_on_with(event, table)):
+            underway = _Snapshot(offset, event.lsn)
+        elif underway is None:
+            is_beginning = self._is_known_before or self.has_changes
+            underway = _Snapshot(offset if is_beginning else None, event.lsn)
+        underway.take(event, table)
+        self._open = underway
+        if event.snapshot == "last":
+            if underway.first is not None:
+                self.found = SnapshotRange(underway.first, offset + 1, event.lsn)
+            self._open, self._is_known_before = None, True
