@@ -14,6 +14,8 @@ locals {
     discrepancies   = { service = "cdc-reconciler", name = "atlas.reconciler.discrepancies" }
     pending_points  = { service = "ingest", name = "atlas.ingest.pending_points" }
     inconsistencies = { service = "hotcache", name = "atlas.hotcache.inconsistencies" }
+    untaken         = { service = "ingest", name = "atlas.maintenance.untaken" } # Of all services' policies.
+    lateness        = { service = "ingest", name = "atlas.maintenance.lateness" }
     breakers_open   = { service = "query", name = "atlas.breaker.open" }
   } : name => { namespace = local.metrics_namespace, name = metric.name, dimensions = { "service.name" = metric.service }, stat = "Maximum" } }
 
@@ -74,9 +76,28 @@ locals {
         description = "A slot lost its log, or is about to."
         severity    = "page", threshold = 0, periods = 1, missing = "notBreaching", metrics = { m = local.own["slots_lost"] }
       }
+      PolicyWithoutRunner = {
+        description = "A policy is due for more than ten minutes and nobody runs it."
+        severity    = "ticket", threshold = 600, periods = 5, missing = "notBreaching", metrics = { m = local.served["untaken"] }
+      }
+      PolicyOverdue = {
+        description = "A policy is due for more than three of its intervals."
+        severity    = "ticket", threshold = 3, periods = 30, missing = "notBreaching", metrics = { m = local.served["lateness"] }
+      }
       RowsWithoutPartition = {
         description = "Points found no partition and were not moved for 10 min."
         severity    = "ticket", threshold = 0, periods = 10, missing = "notBreaching", metrics = { m = local.own["default_rows"] }
+      }
+    },
+
+    {
+      for service in ["ingest", "hotcache", "cdc-reconciler"] : "PolicyFails-${service}" => {
+        description = "Runs of a policy of ${service} fail."
+        severity    = "ticket", threshold = 1, period_s = 900, periods = 1, missing = "notBreaching"
+        metrics = { m = {
+          namespace  = local.metrics_namespace, name = "atlas.maintenance.runs"
+          dimensions = { "service.name" = service, status = "failed" }, stat = "Sum"
+        } }
       }
     },
 
