@@ -53,11 +53,14 @@ class Prometheus(Component):
         return [rule for group in self._asked("rules")["groups"] for rule in group["rules"]]
 
     def firing(self) -> set[tuple[str, str]]:
-        """The alerts that fire, with the label `name` ("" for those that have none)."""
+        """The alerts that fire, with the label `name` ("" for those that have none).
+
+        Without those of objectives: a crowded machine misses them.
+        """
         return {
             (alert["labels"]["alertname"], alert["labels"].get("name", ""))
             for alert in self._asked("alerts")["alerts"]
-            if alert["state"] == "firing"
+            if alert["state"] == "firing" and "slo" not in alert["labels"]
         }
 
     @property
