@@ -234,6 +234,7 @@ async def start_rig(
             await psycopg.AsyncConnection.connect(database.admin_dsn, autocommit=True)
         )
         service = await stack.enter_async_context(wire(config))
+        await service.readiness["schema"]()  # Work waits for it, and nobody else asks here.
         tasks = await stack.enter_async_context(Supervisor())
         for name in ("partitions", "flush"):
             tasks.start(name, service.background[name])
