@@ -115,8 +115,9 @@ async def test_after_a_slow_network_at_twice_the_load_all_is_as_before(
         # Each call ends with its deadline, whatever the servers do; none waits behind others' work.
         assert storm.slowest_seconds < CALL_SECONDS + SLACK_SECONDS, storm
         assert calls_max <= 2 * RATE * AMPLIFICATION_MAX * (CALL_SECONDS + SLACK_SECONDS)
-        # Those of the pool, and one for each statement that is being cancelled.
-        assert connections_max <= 2 * POOL_DEFAULT
+        # Those of the pool, one for each statement that is being cancelled, and as many again that
+        # are closed already: the network brings the news as late as everything else.
+        assert connections_max <= 4 * POOL_DEFAULT
         # Who is refused at once tries again when told to, and not before.
         assert storm.attempts <= AMPLIFICATION_MAX * storm.calls, storm
         for proxy in proxies.values():
