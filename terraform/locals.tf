@@ -202,8 +202,8 @@ locals {
 
   # Where tokens' keys are asked for, outside of the VPC.
   issuer_flows = merge([
-    for service in keys(local.running) : {
+    for service in local.serving : {
       for cidr in var.issuer.cidrs : "${service}-issuer-${cidr}" => { from = service, cidr = cidr, port = 443 }
-    } if contains(keys(local.running[service].environment), "ATLAS_RPC__PORT")
+    }
   ]...)
 }

@@ -196,7 +196,7 @@ module "secrets" {
   kms_key_arn     = module.keys.arns["secrets"]
   database        = { host = module.postgres.address, port = 5432, name = local.database }
   roles           = local.roles
-  services        = [for service, definition in local.running : service if contains(keys(definition.environment), "ATLAS_RPC__PORT")]
+  services        = local.serving
   replica_region  = local.has_dr_vpc ? var.dr_region : null
   replica_key_arn = local.has_dr_vpc ? module.dr_keys[0].arns["secrets"] : null
 }

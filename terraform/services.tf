@@ -45,12 +45,12 @@ locals {
   } }
 
   # Of what calls them.
-  calling = { for peer in ["hotcache", "cdc-reconciler"] : peer => { for name, value in {
+  calling = { for peer, section in { hotcache = "HOTCACHE", cdc-reconciler = "RECONCILER" } : peer => { for name, value in {
     TARGET                = "${peer}:${local.ports.peers}"
     TLS__CA_FILE          = local.pki_paths.authority
     TLS__CERTIFICATE_FILE = local.pki_paths.certificate
     TLS__KEY_FILE         = local.pki_paths.key
-  } : "ATLAS_${peer == "hotcache" ? "HOTCACHE" : "RECONCILER"}__${name}" => value } }
+  } : "ATLAS_${section}__${name}" => value } }
 
   password = { for role in local.roles : role => "${module.secrets.role_arns[role]}:password::" }
 
@@ -171,6 +171,7 @@ locals {
   }
 
   running = merge(local.services, local.loader)
+  serving = toset([for service, definition in local.running : service if contains(keys(definition.environment), "ATLAS_RPC__PORT")])
   sizes   = merge(local.config.tasks, { for service, definition in local.running : service => definition.size if contains(keys(definition), "size") })
 
   # What every task has.
@@ -275,7 +276,7 @@ module "service" {
     entry_point     = lookup(each.value, "entry_point", null)
     command         = lookup(each.value, "command", [])
     pki_secret_arn  = lookup(module.secrets.pki_arns, each.key, null)
-    ports = !contains(keys(each.value.environment), "ATLAS_RPC__PORT") ? null : {
+    ports = !contains(local.serving, each.key) ? null : {
       calls  = local.ports.calls
       health = local.ports.health
       peers  = contains(keys(local.for_peers), each.key) ? local.ports.peers : null
