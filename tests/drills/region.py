@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import os
 import shutil
 import signal
 import sys
@@ -85,16 +84,9 @@ class Region(Site):
         self.vault = vault
         self.programs = programs
 
-    @property
-    def environment(self) -> dict[str, str]:
-        """As elsewhere; the programs are not those of a server that may be gone."""
-        targets = {
-            f"ATLAS_{name.rpartition('-')[2].upper()}": service.target
-            for name, service in self.stack.services.items()
-        }
-        programs = (self.programs, Path(sys.executable).parent)
-        path = os.pathsep.join([*map(str, programs), os.defpath])
-        return {"PATH": path, "HOME": str(self.directory), **targets}
+    def _server_programs(self) -> Path:
+        """Not those of a server that may be gone."""
+        return self.programs
 
     def _handed_out(self, account: Account) -> Path:
         return self.vault.scripts

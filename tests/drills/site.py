@@ -56,16 +56,16 @@ class Site:
     def environment(self) -> dict[str, str]:
         """Of the operator's shell: where the programs are and the platform is."""
         targets = {
-            "ATLAS_INGEST": "ingest",
-            "ATLAS_QUERY": "query",
-            "ATLAS_RECONCILER": "cdc-reconciler",
+            f"ATLAS_{name.rpartition('-')[2].upper()}": service.target
+            for name, service in self.stack.services.items()
         }
-        programs = (self.stack.postgres.binaries.directory, Path(sys.executable).parent)
-        return {
-            "PATH": os.pathsep.join([*map(str, programs), os.defpath]),
-            "HOME": str(self.directory),
-            **{name: self.stack.services[service].target for name, service in targets.items()},
-        }
+        programs = (self._server_programs(), Path(sys.executable).parent)
+        path = os.pathsep.join([*map(str, programs), os.defpath])
+        return {"PATH": path, "HOME": str(self.directory), **targets}
+
+    def _server_programs(self) -> Path:
+        """Where psql and the others of Postgres are."""
+        return self.stack.postgres.binaries.directory
 
     async def operate(
         self,
