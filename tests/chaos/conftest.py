@@ -20,12 +20,9 @@ def chaos_stack(
 ) -> Iterator[Stack]:
     """A primary alone, embedded whatever the command line says: it gets killed."""
     servers = replace(
-        server_options,
+        server_options.embedded(),
         postgres=replace(server_options.postgres, replicas=0),
-        pg_dsn=None,
-        replica_dsns=(),
         valkey=False,
-        containers=False,
     )
     stack = Stack.start(
         tmp_path_factory.mktemp("chaos") / "state", StackOptions(services=(), servers=servers)
@@ -58,9 +55,7 @@ def read_arena(
 
     Embedded whatever the command line says. Leave it as you found it.
     """
-    servers = replace(
-        server_options, pg_dsn=None, replica_dsns=(), valkey_url=None, containers=False
-    )
+    servers = replace(server_options.embedded(), valkey_url=None)
     directory = tmp_path_factory.mktemp("reads")
     options = StackOptions(
         services=("ingest",), servers=servers, environment={"ingest": TOKEN_ENVIRONMENT}

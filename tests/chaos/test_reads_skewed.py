@@ -115,14 +115,7 @@ def reading(
 ) -> Iterator[Reading]:
     """Query over a primary and one replica, whose clocks can be set."""
     postgres = replace(server_options.postgres, replicas=1, environment=clocks.environment())
-    servers = replace(
-        server_options,
-        postgres=postgres,
-        valkey=False,
-        pg_dsn=None,
-        replica_dsns=(),
-        containers=False,
-    )
+    servers = replace(server_options.embedded(), postgres=postgres, valkey=False)
     options = StackOptions(
         services=("query",), servers=servers, environment={"query": TOKEN_ENVIRONMENT}
     )

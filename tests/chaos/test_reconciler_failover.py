@@ -31,12 +31,9 @@ def stack(
     tmp_path_factory: pytest.TempPathFactory, server_options: ServerOptions
 ) -> Iterator[Stack]:
     servers = replace(
-        server_options,
+        server_options.embedded(),
         postgres=replace(server_options.postgres, replicas=1),
-        pg_dsn=None,
-        replica_dsns=(),
         valkey=False,
-        containers=False,
     )
     options = StackOptions(
         services=("cdc-reconciler",),

@@ -51,12 +51,9 @@ def site(tmp_path_factory: pytest.TempPathFactory, server_options: ServerOptions
     Embedded whatever the command line says.
     """
     servers = replace(
-        server_options,
+        server_options.embedded(),
         postgres=replace(server_options.postgres, replicas=0),
-        pg_dsn=None,
-        replica_dsns=(),
         valkey=False,
-        containers=False,
     )
     # The second slot that is lost within an hour is a person's to look at.
     bound = {"ATLAS_SLOT__RECOVERIES_PER_HOUR_MAX": "1"}

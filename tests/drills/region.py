@@ -204,12 +204,9 @@ def region_below(
     """A whole platform that archives, embedded whatever the command line says."""
     with vault_below(directory / "vault") as vault:
         embedded = replace(
-            options,
+            options.embedded(),
             postgres=replace(options.postgres, replicas=replicas),
-            pg_dsn=None,
-            replica_dsns=(),
             valkey_url=None,
-            containers=False,
         )
         servers = vault.archiving(embedded, archive_seconds)
         stack = Stack.start(

@@ -35,7 +35,7 @@ TAIL_SECONDS_MAX = 30.0
 def site(tmp_path_factory: pytest.TempPathFactory, server_options: ServerOptions) -> Iterator[Site]:
     """A primary with two replicas, services that were told all three. Each drill goes on where the
     one before ended."""
-    servers = replace(server_options, pg_dsn=None, replica_dsns=(), valkey=False, containers=False)
+    servers = replace(server_options.embedded(), valkey=False)
     options = StackOptions(
         services=("ingest", "query", "cdc-reconciler"),
         servers=servers,

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
@@ -47,6 +47,10 @@ class ServerOptions:
             raise DevstackError("replica DSNs need the DSN of their primary")
         for dsn in (self.pg_dsn, *self.replica_dsns):
             _check_dsn(dsn)
+
+    def embedded(self) -> "ServerOptions":
+        """The same with a Postgres of our own, whatever was asked for: for those who hurt it."""
+        return replace(self, pg_dsn=None, replica_dsns=(), containers=False)
 
 
 class Servers:
